@@ -1,0 +1,80 @@
+# `make` lists the targets. Everything that a target needs it installs by itself, into .venv (pinned, with hashes).
+PYTHON ?= python3
+BIN := .venv/bin
+LEVEL ?= runtime
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/tools: requirements/build.txt
+	@echo "making .venv"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	@touch $@
+
+# Two levels: what the sidecar needs, and what the tests need on top.
+.venv/runtime: .venv/tools requirements/runtime.txt pyproject.toml clients/python/pyproject.toml
+	@echo "installing the sidecar and its client"
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
+	@$(BIN)/python -m compileall -q sidecar clients/python/src
+	@touch $@
+
+.venv/dev: .venv/runtime requirements/dev.txt
+	@echo "installing the test tools"
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-proto/ready: requirements/proto.txt requirements/proto-source.txt
+	@echo "installing the tools of the contract"
+	@$(PYTHON) -m venv --clear .venv-proto
+	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
+	@touch $@
+
+.PHONY: install demo serve test lint types imports proto proto-check unit soak bench pins clean
+install: .venv/dev ## Install everything into .venv
+
+demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
+	@$(BIN)/modelready-sidecar demo
+
+serve: .venv/runtime ## Run the sidecar with a Valkey server of its own
+	@SPOOL_DIR=$${SPOOL_DIR:-.cache/spool} $(BIN)/modelready-sidecar serve --embedded
+
+test: lint types imports proto-check unit ## Lint, types, import rules, contract and all tests
+
+lint: .venv/dev ## ruff: lint and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: .venv/dev ## mypy, strict
+	@$(BIN)/mypy
+
+imports: .venv/dev ## import-linter: imports point one way
+	@$(BIN)/lint-imports
+
+unit: .venv/dev ## All tests but the long ones
+	@$(BIN)/pytest -n 2 -m "not soak" --cov --cov-report= $(ARGS)
+	@$(BIN)/coverage report --skip-covered --show-missing
+
+soak: .venv/dev ## The long tests
+	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+
+bench: .venv/dev ## Measure, as ratios to baselines; writes bench/RESULTS.md
+	@$(BIN)/python -m bench $(ARGS)
+
+proto: .venv-proto/ready ## Generate the Python code of the contract
+	@.venv-proto/bin/python proto/contract.py generate
+
+proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
+	@.venv-proto/bin/python proto/contract.py check
+
+pins: .venv/tools ## Pin the newest versions, with hashes
+	@for name in build runtime dev proto; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --output-file requirements/$$name.txt requirements/$$name.in; done
+
+clean: ## Remove what the targets made
+	@rm -rf .venv .venv-proto .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -1,0 +1,54 @@
+"""What both publishers need to reach a sidecar, without I/O: credentials, options, metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TLS:
+    """How to trust the sidecar and, with a certificate and key, to be known to it. All files are PEM.
+
+    Without `ca_file` the system's authorities count. `server_name` is the name in the sidecar's certificate where it
+    is not the target's.
+    """
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Reads the files. Raises OSError, and ValueError for a certificate without its key or the other way round."""
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("TLS needs cert_file and key_file together")
+        ca, cert, key = (file and Path(file).read_bytes() for file in (self.ca_file, self.cert_file, self.key_file))
+        return grpc.ssl_channel_credentials(ca or None, key or None, cert or None)
+
+
+def channel_options(tls: TLS | None) -> list[tuple[str, str | int]]:
+    """The channel's options: back within a second when the sidecar is, and never through a proxy."""
+    options: list[tuple[str, str | int]] = [
+        ("grpc.enable_http_proxy", 0),  # the sidecar is a neighbour; http_proxy is for the world outside
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),  # how long one attempt to connect may take
+        ("grpc.max_reconnect_backoff_ms", 500),
+    ]
+    if tls and tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def call_metadata(token: str | None) -> Metadata:
+    """The metadata of each call. Raises ValueError, without the token, for one that no header can carry."""
+    if token is None:
+        return ()
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise ValueError("the token must be visible ASCII, without blanks or a line end")
+    return (("authorization", f"Bearer {token}"),)

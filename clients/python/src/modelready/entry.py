@@ -1,0 +1,133 @@
+"""The codec of entries: an event as it stands in the stream and in the mirror list, and back.
+
+A stream entry carries CloudEvents attributes in the manner of its binary mode (`ce_...`), the correlation id, the trace
+context and the event itself in `data`, as protobuf or as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Literal, get_args
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+
+Encoding = Literal["protobuf", "json"]
+ListFormat = Literal["envelope", "payload"]
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+LIST_FORMATS: tuple[ListFormat, ...] = get_args(ListFormat)
+
+EVENT_TYPE = "modelready.v1.ModelReadyToDeploy"
+CONTENT_TYPES: dict[Encoding, str] = {"protobuf": "application/protobuf", "json": "application/json"}
+
+
+class UndecodableEntry(ValueError):
+    """An entry that is no ModelReadyToDeploy, or not in an encoding that is known."""
+
+
+def iso(time: Timestamp) -> str:
+    """RFC 3339 in UTC, with microseconds."""
+    moment = datetime.fromtimestamp(time.seconds, timezone.utc).replace(microsecond=time.nanos // 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def subject(event: ModelReadyToDeploy) -> str:
+    """`<model>/<version>`."""
+    return f"{event.model.name}/{event.model.version}"
+
+
+def encode_data(event: ModelReadyToDeploy, encoding: Encoding) -> bytes:
+    """The content of `data`. Protobuf in field order, so that equal events have equal bytes."""
+    if encoding == "json":
+        return json_format.MessageToJson(event, indent=None, preserving_proto_field_name=True).encode()
+    return event.SerializeToString(deterministic=True)
+
+
+def encode(event: ModelReadyToDeploy, encoding: Encoding = "protobuf") -> dict[str, bytes]:
+    """All fields of the event's entry in the stream."""
+    fields = {
+        "ce_id": event.event_id.encode(),
+        "ce_source": event.source.encode(),
+        "ce_type": EVENT_TYPE.encode(),
+        "ce_specversion": b"1.0",
+        "ce_time": iso(event.occurred_at).encode(),
+        "ce_subject": subject(event).encode(),
+        "correlationid": event.correlation_id.encode(),
+        "content-type": CONTENT_TYPES[encoding].encode(),
+        "data": encode_data(event, encoding),
+    }
+    if event.traceparent:
+        fields["traceparent"] = event.traceparent.encode()
+    return fields
+
+
+def decode(fields: Mapping[bytes, bytes]) -> ModelReadyToDeploy:
+    """The event of an entry, whichever encoding it has. Raises UndecodableEntry."""
+    content_type = fields.get(b"content-type", b"").decode(errors="replace")
+    data = fields.get(b"data")
+    if data is None:
+        raise UndecodableEntry("the entry has no field data")
+    try:
+        if content_type == CONTENT_TYPES["protobuf"]:
+            event = ModelReadyToDeploy.FromString(data)
+        elif content_type == CONTENT_TYPES["json"]:
+            event = json_format.Parse(data, ModelReadyToDeploy(), ignore_unknown_fields=True)
+        else:
+            raise UndecodableEntry(f"content-type {content_type!r} is not known")
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
+        raise UndecodableEntry(f"data is no {EVENT_TYPE}: {error}") from error
+    if not event.model.name or not event.event_id:
+        raise UndecodableEntry(f"data is no complete {EVENT_TYPE}")
+    return event
+
+
+def list_payload(event: ModelReadyToDeploy) -> dict[str, Any]:
+    """The flat object that consumers of the mirror list read; what is absent is left out."""
+    evaluation = event.evaluation
+    payload: dict[str, Any] = {
+        "model_id": event.labels.get("model_id") or subject(event),
+        "model_name": event.model.name,
+        "model_version": event.model.version,
+        "mlflow_run_id": event.provenance.run_id or None,
+        "metric_name": evaluation.metric_name or None,
+        "baseline_value": evaluation.baseline_value if evaluation.HasField("baseline_value") else None,
+        "current_value": evaluation.current_value if evaluation.HasField("current_value") else None,
+        "improvement_percentage": improvement(event),
+        "timestamp": iso(event.occurred_at),
+        "message_version": "1.0",
+    }
+    return {name: value for name, value in ({**event.labels, **payload}).items() if value is not None}
+
+
+def improvement(event: ModelReadyToDeploy) -> float | None:
+    """By how many per cent the current value is above the baseline; None unless the baseline is above 0."""
+    evaluation = event.evaluation
+    if not (evaluation.HasField("baseline_value") and evaluation.HasField("current_value")):
+        return None
+    if evaluation.baseline_value <= 0:
+        return None
+    percentage = (evaluation.current_value - evaluation.baseline_value) / evaluation.baseline_value * 100
+    return percentage if math.isfinite(percentage) else None
+
+
+def encode_list_message(event: ModelReadyToDeploy, list_format: ListFormat = "envelope") -> bytes:
+    """The event as a message of the mirror list, JSON."""
+    payload = list_payload(event)
+    message = payload
+    if list_format == "envelope":
+        message = {
+            "message_id": event.event_id,
+            "message_type": "model_ready_to_deploy",
+            "correlation_id": event.correlation_id,
+            "timestamp": iso(event.occurred_at),
+            "retry_count": 0,
+            "max_retries": 3,
+            "payload": payload,
+        }
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

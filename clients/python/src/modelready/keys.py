@@ -1,0 +1,53 @@
+"""The names of a queue's keys in Redis, in this one place.
+
+All keys of a queue share a hash tag, so that one script call stays on one node of a cluster. A queue could be spread
+over several slots by model name here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Keys(NamedTuple):
+    """The keys of one queue."""
+
+    queue: str
+
+    @property
+    def tag(self) -> str:
+        """The part that all keys share and that alone decides the slot."""
+        return f"{{{self.queue}}}"
+
+    @property
+    def events(self) -> str:
+        """The stream of events."""
+        return f"{self.tag}:events"
+
+    @property
+    def dead_letters(self) -> str:
+        """The stream of dead letters, from the sidecar and from consumers."""
+        return f"{self.tag}:dead-letters"
+
+    @property
+    def seen_prefix(self) -> str:
+        """The prefix of the dedup keys."""
+        return f"{self.tag}:seen:"
+
+    def seen(self, event_id: str) -> str:
+        """The dedup key of an event: holds the id of the entry that it got."""
+        return self.seen_prefix + event_id
+
+    def seen_dead(self, event_id: str) -> str:
+        """The dedup key of an event's dead letter. The blank keeps it apart from every event id, which has none."""
+        return f"{self.seen_prefix}dead {event_id}"
+
+
+def processing(list_name: str) -> str:
+    """Where a consumer of the mirror list keeps the messages that it has in hand."""
+    return f"{list_name}:processing"
+
+
+def list_dead_letters(list_name: str) -> str:
+    """Where a consumer of the mirror list puts the messages that it gave up."""
+    return f"{list_name}:dlq"

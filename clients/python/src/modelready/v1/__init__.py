@@ -1,0 +1,1 @@
+"""Generated from proto/modelready/v1 by `make proto`."""

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clients.python.tests.fake_sidecar import FakeSidecar
+from clients.python.tests.twins import TWINS
+
+logging.getLogger("grpc").setLevel(logging.CRITICAL)
+
+
+@pytest.fixture
+def sidecar() -> Iterator[FakeSidecar]:
+    fake = FakeSidecar()
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(params=list(TWINS))
+def twin(request: pytest.FixtureRequest) -> Any:
+    """The class of one of the publishers."""
+    return TWINS[request.param]
+
+
+@pytest.fixture
+def publisher(twin: Any, sidecar: FakeSidecar) -> Iterator[Any]:
+    with twin(sidecar.address) as publisher:
+        yield publisher

@@ -1,0 +1,157 @@
+"""Generates the Python code of the contract and checks the contract itself. Run by `make proto` and `make proto-check`.
+
+    python proto/contract.py generate [--into DIR]     (default: clients/python/src)
+    python proto/contract.py check [--against REF]     (lint, format, stale code, breaking changes against REF)
+
+It runs in an environment of its own (requirements/proto.txt), see docs/adr/0006. validate.proto comes from a pinned
+source distribution, since no wheel carries it, unpacked here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import importlib.resources
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTO = ROOT / "proto"
+CODE = Path("clients/python/src")
+PACKAGE = Path("modelready/v1")
+RPC = ("google/rpc/status.proto", "google/rpc/error_details.proto")
+BIN = Path(sys.executable).parent
+
+
+def sources() -> list[str]:
+    return sorted(str(path.relative_to(PROTO)) for path in (PROTO / PACKAGE).glob("*.proto"))
+
+
+def fetch_imports(into: Path) -> None:
+    """Puts validate.proto and google/rpc's files below `into`."""
+    cached = ROOT / ".cache" / "validate.proto"
+    if not cached.exists():
+        with tempfile.TemporaryDirectory() as place:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            pins = ["--no-binary", ":all:", "--require-hashes", "-r", str(ROOT / "requirements/proto-source.txt")]
+            subprocess.run([*pip, *pins, "-d", place], check=True)
+            with tarfile.open(next(Path(place).glob("protovalidate-*.tar.gz"))) as archive:
+                name = next(n for n in archive.getnames() if n.endswith("/upstream/proto/buf/validate/validate.proto"))
+                member = archive.extractfile(name)
+                assert member is not None
+                cached.parent.mkdir(exist_ok=True)
+                cached.write_bytes(member.read())
+    (into / "buf/validate").mkdir(parents=True)
+    shutil.copy(cached, into / "buf/validate/validate.proto")
+    (into / "google/rpc").mkdir(parents=True)
+    for name in RPC:
+        (into / name).write_bytes((importlib.resources.files("google.rpc") / Path(name).name).read_bytes())
+
+
+def run_protoc(*arguments: str) -> None:
+    plugins = [f"--plugin=protoc-gen-{name}={BIN}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")]
+    if protoc.main(["protoc", *plugins, *arguments]):
+        sys.exit("proto: protoc failed")
+
+
+def generate(into: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        imports, image = Path(place) / "imports", Path(place) / "image.binpb"
+        fetch_imports(imports)
+        wellknown = str(importlib.resources.files("grpc_tools") / "_proto")
+        run_protoc(f"-I{PROTO}", f"-I{imports}", f"-I{wellknown}", "--include_imports", "--include_source_info",
+                   f"--descriptor_set_out={image}", *sources(), *RPC)  # fmt: skip
+        files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
+        for file in files.file:
+            # The rules stay in the options, where protovalidate finds them; users need no `buf` package.
+            kept = [name for name in file.dependency if not name.startswith("buf/")]
+            file.ClearField("dependency")
+            file.dependency.extend(kept)
+        image.write_bytes(files.SerializeToString())
+        into.mkdir(parents=True, exist_ok=True)
+        given = f"--descriptor_set_in={image}"
+        run_protoc(given, f"--python_out={into}", f"--pyi_out={into}", *sources())
+        services = [name for name in sources() if name.endswith("_service.proto")]
+        run_protoc(given, f"--grpc_python_out={into}", f"--mypy_grpc_out=quiet:{into}", *services)
+        # google.rpc's messages, for clients that do not have googleapis-common-protos: see modelready/rpc.
+        run_protoc(given, f"--python_out={place}", *RPC)
+        for name in RPC:
+            module = Path(name).stem + "_pb2.py"
+            (into / "modelready/rpc").mkdir(exist_ok=True)
+            shutil.copy(Path(place) / "google/rpc" / module, into / "modelready/rpc" / module)
+        for module in (into / PACKAGE).glob("*_pb2.py"):
+            text = module.read_text()
+            module.write_text(text.replace("from google.rpc import status_pb2", "from modelready.rpc import status_pb2"))
+        (into / PACKAGE / "__init__.py").write_text('"""Generated from proto/modelready/v1 by `make proto`."""\n')
+
+
+def buf(*arguments: str, cwd: Path) -> None:
+    if subprocess.run([str(BIN / "buf"), *arguments], cwd=cwd, check=False).returncode:
+        sys.exit(f"proto: buf {arguments[0]} failed")
+
+
+def workspace(place: Path, ref: str | None) -> Path:
+    """A copy of proto/ as it stands (or at `ref`) with the imported files beside it, which is what buf wants."""
+    place.mkdir()
+    if ref is None:
+        shutil.copytree(PROTO / "modelready", place / "modelready")
+        shutil.copy(PROTO / "buf.yaml", place)
+    else:
+        archive = subprocess.run(["git", "archive", ref, "proto"], cwd=ROOT, check=True, capture_output=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(place, filter="data")
+        for path in (place / "proto").iterdir():
+            path.rename(place / path.name)
+        (place / "proto").rmdir()
+    fetch_imports(place)
+    return place
+
+
+def check(against: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        fresh = Path(place) / "code"
+        generate(fresh)
+        stale = [
+            str(path.relative_to(fresh))
+            for path in sorted(fresh.rglob("*.py*"))
+            if not (ROOT / CODE / path.relative_to(fresh)).exists()
+            or not filecmp.cmp(path, ROOT / CODE / path.relative_to(fresh), shallow=False)
+        ]
+        if stale:
+            sys.exit(f"proto: stale, run `make proto`: {', '.join(stale)}")
+        now = workspace(Path(place) / "now", None)
+        for action in (("format", "--diff", "--exit-code", "--path", "modelready"), ("lint",)):
+            buf(*action, cwd=now)
+        known = subprocess.run(
+            ["git", "cat-file", "-e", f"{against}:proto/buf.yaml"], cwd=ROOT, check=False, capture_output=True
+        )
+        if known.returncode:
+            print(f"proto: no contract at {against}, so nothing that could break")
+        else:
+            before = workspace(Path(place) / "before", against)
+            buf("breaking", "--against", str(before), cwd=now)
+    print("proto: generated code fresh, format, lint and compatibility ok")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("generate").add_argument("--into", type=Path, default=ROOT / CODE)
+    commands.add_parser("check").add_argument("--against", default="main")
+    arguments = parser.parse_args()
+    if arguments.command == "generate":
+        generate(arguments.into)
+    else:
+        check(arguments.against)
+
+
+if __name__ == "__main__":
+    main()

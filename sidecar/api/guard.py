@@ -1,0 +1,89 @@
+"""What every handler gets when it is registered: the token is checked, and no error's text leaves by accident.
+
+Wrapping at registration costs a fraction of what an interceptor does (grpc.aio 1.85: up to 14 % of the rate of calls).
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from sidecar.api.status import refusal, to_status
+from sidecar.errors import PublishError
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Unary = Callable[[bytes, Context], Awaitable[bytes]]
+Stream = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
+
+
+class Guard:
+    """Wraps handlers that take and give bytes."""
+
+    def __init__(self, token: str) -> None:
+        """`token`: SIDECAR_API_TOKEN; empty: everyone may call."""
+        self._expected = f"Bearer {token}".encode() if token else b""
+
+    def unary(self, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler of one message."""
+
+        async def guarded(request: bytes, context: Context) -> bytes:
+            try:
+                if self._expected:
+                    await self._authenticate(context)
+                return await handler(request, context)
+            except Exception as error:
+                await _answer(error, context)
+                raise
+
+        return grpc.unary_unary_rpc_method_handler(guarded)
+
+    def stream(self, handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler of a stream of messages each way."""
+
+        async def guarded(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            try:
+                if self._expected:
+                    await self._authenticate(context)
+                async for response in handler(requests, context):
+                    yield response
+            except Exception as error:
+                await _answer(error, context)
+                raise
+
+        return grpc.stream_stream_rpc_method_handler(guarded)
+
+    async def _authenticate(self, context: Context) -> None:
+        sent = metadata(context).get("authorization", "").encode()
+        if not sent:
+            text = "the call has no token: send the metadata authorization: Bearer <SIDECAR_API_TOKEN>"
+            await _abort(context, refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", text))
+        if not hmac.compare_digest(sent, self._expected):
+            await _abort(context, refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_WRONG", "the token is wrong"))
+
+
+def metadata(context: Context) -> dict[str, str]:
+    """The call's metadata, text values only."""
+    pairs = context.invocation_metadata() or ()
+    return {key: value for key, value in pairs if isinstance(value, str)}
+
+
+async def _abort(context: Context, status: status_pb2.Status) -> None:
+    await context.abort_with_status(rpc_status.to_status(status))
+
+
+async def _answer(error: Exception, context: Context) -> None:
+    """Turn an error into a status; what is not ours leaves as INTERNAL, without its text."""
+    if isinstance(error, grpc.aio.AbortError):
+        return
+    if isinstance(error, PublishError):
+        await _abort(context, to_status(error))
+    log.error("a call failed by a defect", exc_info=error)
+    await _abort(context, refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "an internal error; the sidecar's log has it"))

@@ -1,0 +1,213 @@
+"""PublisherService: from bytes to events, and from results to bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from modelready.v1 import publisher_service_pb2 as pb
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.api.guard import Context, metadata
+from sidecar.api.status import to_status
+from sidecar.errors import InvalidEvent, Overloaded, PublishError, ShuttingDown, Violation
+from sidecar.metrics import Metrics
+from sidecar.publishing.interfaces import Event
+from sidecar.publishing.publisher import Published, Publisher, Results
+from sidecar.publishing.validation import Acceptance, Metadata
+
+NAME = "modelready.v1.PublisherService"
+_MOST_EVENTS = 1000
+_FRAMES_UNDER_WAY = 16
+_DURABILITIES = frozenset(pb.Durability.values())
+_OUTCOMES = {pb.OUTCOME_STORED: "stored", pb.OUTCOME_DUPLICATE: "duplicate", pb.OUTCOME_SPOOLED: "spooled"}
+
+Request = TypeVar("Request", bound=Message)
+
+
+class _Frame(NamedTuple):
+    """A frame under way: what is submitted of it, and what is refused already (by position)."""
+
+    sequence: int
+    arrived: float
+    events: list[Event]
+    refused: dict[int, PublishError]
+    future: asyncio.Future[Results] | None
+
+
+class PublisherService:
+    """The handlers. Each answers before the caller's deadline, since the publisher does."""
+
+    def __init__(
+        self, publisher: Publisher, acceptance: Acceptance, metrics: Metrics, stream: str, draining: asyncio.Event
+    ) -> None:
+        """`stream`: the key that receipts name. `draining`: set when streams must end."""
+        self._publisher = publisher
+        self._acceptance = acceptance
+        self._stream = stream
+        self._draining = draining
+        self._refusals = metrics.published
+        self._counts = {outcome: metrics.published.labels(name) for outcome, name in _OUTCOMES.items()}
+        self._seconds = {
+            name: metrics.rpc_seconds.labels(name) for name in ("Publish", "PublishBatch", "PublishStream")
+        }
+
+    async def publish(self, raw: bytes, context: Context) -> bytes:
+        """One event."""
+        arrived = time.monotonic()
+        try:
+            request = _parse(pb.PublishRequest, raw)
+            _check_durability(request.durability)
+            if not request.HasField("event"):
+                raise InvalidEvent([Violation("event", "is required")])
+            event = self._acceptance.accept(request.event, lambda: metadata(context), "event")
+            future = self._publisher.submit([event], request.durability, context.time_remaining())
+            (result,) = await future
+            if isinstance(result, PublishError):
+                raise result
+        except PublishError as error:
+            self._refusals.labels(error.reason).inc()
+            raise
+        self._counts[result.outcome].inc()
+        self._seconds["Publish"].observe(time.monotonic() - arrived)
+        return pb.PublishResponse(receipt=self._receipt(event, result)).SerializeToString()
+
+    async def publish_batch(self, raw: bytes, context: Context) -> bytes:
+        """Up to 1,000 events, a result each."""
+        request = _parse(pb.PublishBatchRequest, raw)
+        frame = self._accept(0, request.events, request.durability, lambda: metadata(context), context.time_remaining())
+        results = await self._results(frame)
+        self._seconds["PublishBatch"].observe(time.monotonic() - frame.arrived)
+        return pb.PublishBatchResponse(results=results).SerializeToString()
+
+    async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Frames, each answered in order; some may be under way at a time."""
+        frames: asyncio.Queue[_Frame | BaseException | None] = asyncio.Queue(_FRAMES_UNDER_WAY)
+        reader = asyncio.create_task(self._read(requests, frames, lambda: metadata(context)))
+        try:
+            while True:
+                frame = await frames.get()
+                if frame is None:
+                    return
+                if isinstance(frame, BaseException):
+                    raise frame
+                results = await self._results(frame)
+                self._seconds["PublishStream"].observe(time.monotonic() - frame.arrived)
+                yield pb.PublishStreamResponse(sequence=frame.sequence, results=results).SerializeToString()
+        finally:
+            reader.cancel()
+
+    async def _read(
+        self, requests: AsyncIterator[bytes], frames: asyncio.Queue[_Frame | BaseException | None], sent: Metadata
+    ) -> None:
+        """Submit frames as they come; stop, with those under way answered, when the sidecar drains."""
+        under_way: deque[asyncio.Future[Results]] = deque()
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            iterator = aiter(requests)
+            while True:
+                arrival = asyncio.ensure_future(anext(iterator, None))
+                await asyncio.wait({arrival, draining}, return_when=asyncio.FIRST_COMPLETED)
+                if not arrival.done():
+                    arrival.cancel()
+                    await frames.put(ShuttingDown("the sidecar is stopping"))
+                    return
+                raw = arrival.result()
+                if raw is None:
+                    await frames.put(None)
+                    return
+                request = _parse(pb.PublishStreamRequest, raw)
+                while under_way and under_way[0].done():
+                    under_way.popleft()
+                while under_way and not self._publisher.has_room(len(request.events)):
+                    await asyncio.wait({under_way.popleft()})  # the sender waits, instead of being refused
+                frame = self._accept(request.sequence, request.events, request.durability, sent, None)
+                if frame.future is not None:
+                    under_way.append(frame.future)
+                await frames.put(frame)
+        except Exception as error:  # noqa: BLE001 - handed over to the handler, which answers
+            await frames.put(error)
+        finally:
+            draining.cancel()
+
+    def _accept(
+        self,
+        sequence: int,
+        messages: Sequence[ModelReadyToDeploy],
+        durability: pb.Durability,
+        sent: Metadata,
+        timeout: float | None,
+    ) -> _Frame:
+        """Submit what is valid of a batch or a frame."""
+        arrived = time.monotonic()
+        _check_durability(durability)
+        if not 1 <= len(messages) <= _MOST_EVENTS:
+            raise InvalidEvent([Violation("events", f"must be 1 to {_MOST_EVENTS}, is {len(messages)}")])
+        events: list[Event] = []
+        refused: dict[int, PublishError] = {}
+        for index, message in enumerate(messages):
+            try:
+                events.append(self._acceptance.accept(message, sent, f"events[{index}]"))
+            except InvalidEvent as error:
+                refused[index] = error
+        future = None
+        if events:
+            try:
+                future = self._publisher.submit(events, durability, timeout)
+            except (Overloaded, ShuttingDown) as error:
+                refused = {index: refused.get(index, error) for index in range(len(messages))}
+                events = []
+        return _Frame(sequence, arrived, events, refused, future)
+
+    async def _results(self, frame: _Frame) -> list[pb.PublishResult]:
+        """A result for each event of a frame, in order."""
+        outcomes: Results = []
+        if frame.future is not None:
+            try:
+                outcomes = await frame.future
+            except PublishError as error:
+                outcomes = [error] * len(frame.events)
+        accepted = zip(frame.events, outcomes, strict=True)
+        results = []
+        for index in range(len(frame.events) + len(frame.refused)):
+            if index in frame.refused:
+                results.append(self._refused(frame.refused[index]))
+                continue
+            event, outcome = next(accepted)
+            if isinstance(outcome, PublishError):
+                results.append(self._refused(outcome))
+            else:
+                self._counts[outcome.outcome].inc()
+                results.append(pb.PublishResult(receipt=self._receipt(event, outcome)))
+        return results
+
+    def _refused(self, error: PublishError) -> pb.PublishResult:
+        self._refusals.labels(error.reason).inc()
+        return pb.PublishResult(error=to_status(error))
+
+    def _receipt(self, event: Event, result: Published) -> pb.Receipt:
+        return pb.Receipt(
+            event_id=event.id,
+            correlation_id=event.message.correlation_id,
+            outcome=result.outcome,
+            stream=self._stream,
+            entry_id=result.entry_id,
+            replicas=result.replicas,
+        )
+
+
+def _parse(kind: type[Request], raw: bytes) -> Request:
+    """Parse here and not in grpc, so that bad bytes are the caller's fault and not ours."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise InvalidEvent([Violation("", f"the request is no {kind.DESCRIPTOR.full_name}")]) from None
+
+
+def _check_durability(durability: int) -> None:
+    if durability not in _DURABILITIES:
+        raise InvalidEvent([Violation("durability", f"{durability} is not known")])

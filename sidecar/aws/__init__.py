@@ -1,0 +1,1 @@
+"""AWS: boto3 is imported only when it is used."""

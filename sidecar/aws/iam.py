@@ -1,0 +1,68 @@
+"""Tokens for ElastiCache's IAM authentication: a signed request that is never sent, as the password."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlencode
+
+from sidecar.errors import AuthFailed, SettingsError
+from sidecar.credentials import Credentials
+
+TOKEN_SECONDS = 900  # the longest that ElastiCache takes; it matters only until the connection has logged in
+
+
+class IamCredentials:
+    """A fresh token for every connection, signed here with the task role's credentials.
+
+    `user` is the ElastiCache user, whose id and name must be the same; `cluster` the replication group's id or the
+    serverless cache's name, not a host name. ElastiCache ends a connection 12 hours after it logged in.
+    """
+
+    max_connection_seconds: float | None = 11 * 3600.0
+
+    def __init__(self, user: str, cluster: str, *, serverless: bool = False, region: str | None = None) -> None:
+        if find_spec("boto3") is None:
+            raise SettingsError("REDIS_IAM_CLUSTER needs the extra: pip install 'modelready-sidecar[aws]'")
+        query = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
+        self._url = f"https://{cluster.lower()}/?{urlencode(query)}"
+        self._user = user
+        self._region = region
+        self._session: Any = None
+        self._lock = threading.Lock()
+
+    async def current(self) -> Credentials:
+        """Sign a token, in a thread: the task role's credentials may have to be fetched. Raises AuthFailed."""
+        return Credentials(self._user, await asyncio.to_thread(self._sign))
+
+    async def refused(self) -> bool:
+        """Nothing else to try: the next connection gets a new token in any case."""
+        return False
+
+    async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002 - see `current`
+        """Wait until cancelled."""
+        await asyncio.Event().wait()
+
+    def _sign(self) -> str:
+        from botocore.auth import SigV4QueryAuth  # noqa: PLC0415 - 100 ms and 30 MB, only when used
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+        from botocore.session import Session  # noqa: PLC0415
+
+        try:
+            with self._lock:
+                self._session = self._session or Session()
+                credentials = self._session.get_credentials()
+            region = self._region or self._session.get_config_variable("region")
+            frozen = credentials and credentials.get_frozen_credentials()
+        except Exception as error:
+            raise AuthFailed(f"no AWS credentials to sign an IAM token with: {error}") from error
+        if not frozen:
+            raise AuthFailed("no AWS credentials to sign an IAM token with: the task has no task role")
+        if not region:
+            raise AuthFailed("no AWS region to sign an IAM token for: set AWS_REGION")
+        request = AWSRequest("GET", self._url)
+        SigV4QueryAuth(frozen, "elasticache", region, expires=TOKEN_SECONDS).add_auth(request)
+        return str(request.url).removeprefix("https://")

@@ -1,0 +1,81 @@
+"""One secret of AWS Secrets Manager, read and understood. This blocks: call it in a thread."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sidecar.credentials import Credentials
+
+CONNECT_SECONDS = 2
+READ_SECONDS = 3
+ATTEMPTS = 2
+
+
+class Unreadable(Exception):
+    """Why a secret gives no credentials, never what it holds. `kind` stays the same while the details change."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+
+
+class SecretValue:
+    """The token itself, or JSON with the token under `key` and, unless it is given, the `username`."""
+
+    def __init__(
+        self, secret_id: str, key: str, username: str | None, region: str | None, endpoint_url: str | None
+    ) -> None:
+        arn = secret_id.split(":")  # arn:aws:secretsmanager:<region>:<account>:secret:<name>
+        self.id = secret_id
+        self._key = key
+        self._username = username or None
+        self._region = arn[3] if len(arn) > 6 else region or None  # it can be read nowhere else
+        self._endpoint_url = endpoint_url or None
+        self._client: Any = None
+
+    def read(self, stage: str) -> Credentials:
+        """Return the credentials of that stage (AWSCURRENT or AWSPENDING), in 12 seconds or less. Raises Unreadable."""
+        text = self._fetch(stage)
+        if not text.lstrip().startswith("{"):
+            token = text.rstrip("\r\n")  # a secret that was made from a file ends with a newline
+            return self._credentials(token, self._username, "its value")
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            raise Unreadable("it starts as JSON does but is none")  # raised here: the ValueError holds the text
+        username = self._username or fields.get("username")
+        return self._credentials(fields.get(self._key), username, f"its key {self._key!r} (REDIS_AUTH_SECRET_KEY)")
+
+    def _credentials(self, token: object, username: object, where: str) -> Credentials:
+        if not isinstance(token, str) or not token:
+            raise Unreadable(f"{where} is missing, empty or no text")
+        return Credentials(username if isinstance(username, str) else None, token)
+
+    def _fetch(self, stage: str) -> str:
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - 100 ms and 30 MB, only when used
+
+        try:
+            self._client = self._client or self._connect()
+            answer = self._client.get_secret_value(SecretId=self.id, VersionStage=stage)
+        except ClientError as error:
+            raise Unreadable(error.response["Error"]["Code"], error.response["Error"]["Message"]) from error
+        except BotoCoreError as error:
+            raise Unreadable(type(error).__name__, str(error)) from error
+        except Exception as error:  # nothing that AWS's library raises may end the sidecar
+            raise Unreadable(type(error).__name__) from error
+        text = answer.get("SecretString")
+        if not isinstance(text, str):
+            raise Unreadable("it is binary, not text")
+        return text
+
+    def _connect(self) -> Any:
+        import boto3  # noqa: PLC0415 - see above
+        from botocore.config import Config  # noqa: PLC0415
+
+        retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
+        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)
+        session = boto3.session.Session(region_name=self._region)  # boto3's default session is not for threads
+        return session.client("secretsmanager", endpoint_url=self._endpoint_url, config=config)

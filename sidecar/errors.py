@@ -1,0 +1,124 @@
+"""What can go wrong, in the project's own words.
+
+    SidecarError
+    ├── SettingsError             a variable has a wrong value; ends the start
+    ├── PublishError              an event was not acknowledged; has `reason`, a stable constant
+    │   ├── InvalidEvent          the event breaks a rule; has `violations`
+    │   ├── Overloaded            too many events wait in memory
+    │   ├── ShuttingDown          the sidecar is stopping
+    │   ├── QueueError            the queue in Redis did not take it
+    │   │   ├── Unavailable       transient: a later attempt may succeed; `ambiguous` if it may be there already
+    │   │   │   └── AuthFailed    the credentials were refused; transient, since they rotate
+    │   │   ├── SetupFault        a person must mend the set-up: rights, a key of another type, a certificate
+    │   │   └── Refused           Redis can never take this event
+    │   └── SpoolError            the spool on disk did not take it
+    │       ├── SpoolFull         SPOOL_MAX_BYTES is reached
+    │       └── SpoolUnavailable  the disk is full, read-only or broken
+
+An error's text reaches callers and logs: it never holds a secret or an event's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class SidecarError(Exception):
+    """The root of all errors here."""
+
+
+class SettingsError(SidecarError):
+    """A variable is missing or wrong; the text names it, its value (secrets masked) and what it may be."""
+
+
+class PublishError(SidecarError):
+    """An event was not acknowledged."""
+
+    reason = "INTERNAL"
+
+
+class Violation(NamedTuple):
+    """One broken rule: the path of the field, as in the .proto, and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+class InvalidEvent(PublishError):
+    """The event breaks rules of the contract."""
+
+    reason = "INVALID_EVENT"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations[:10]))
+        self.violations = tuple(violations)
+
+
+class Overloaded(PublishError):
+    """More than SIDECAR_MAX_PENDING events wait in memory; nothing is kept."""
+
+    reason = "OVERLOADED"
+
+
+class ShuttingDown(PublishError):
+    """The sidecar is stopping; nothing is kept."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class QueueError(PublishError):
+    """The queue in Redis did not take it."""
+
+
+class Unavailable(QueueError):
+    """Transient. `ambiguous`: the command was sent and its outcome is not known."""
+
+    reason = "REDIS_UNAVAILABLE"
+
+    def __init__(self, text: str, *, ambiguous: bool = False, reason: str = "") -> None:
+        super().__init__(text)
+        self.ambiguous = ambiguous
+        if ambiguous:
+            self.reason = "OUTCOME_UNKNOWN"
+        elif reason:
+            self.reason = reason
+
+
+class AuthFailed(Unavailable):
+    """Redis refused the credentials."""
+
+    reason = "REDIS_AUTH_FAILED"
+
+
+class SetupFault(QueueError):
+    """A person must mend the set-up; the same attempt fails until then. Never a reason for a dead letter."""
+
+    reason = "REDIS_SETUP"
+
+    def __init__(self, text: str, *, reason: str = "") -> None:
+        super().__init__(text)
+        if reason:
+            self.reason = reason
+
+
+class Refused(QueueError):
+    """Redis can never take this event."""
+
+    reason = "REDIS_REFUSED"
+
+
+class SpoolError(PublishError):
+    """The spool did not take it; nothing is kept."""
+
+    reason = "SPOOL_UNAVAILABLE"
+
+
+class SpoolFull(SpoolError):
+    """SPOOL_MAX_BYTES is reached."""
+
+    reason = "SPOOL_FULL"
+
+
+class SpoolUnavailable(SpoolError):
+    """The disk is full, read-only or broken."""

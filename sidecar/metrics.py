@@ -1,0 +1,67 @@
+"""What is counted, as an object: nothing global, so that several sidecars can live in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+_LATENCY = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """All metrics of one sidecar, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.published = self._counter(
+            "modelready_published_events", "Events by what became of them: stored, duplicate, spooled or a reason.",
+            "outcome",
+        )  # fmt: skip
+        self.rpc_seconds = self._histogram(
+            "modelready_rpc_seconds", "Time from a call's or a frame's arrival to its answer.", _LATENCY, "method"
+        )
+        self.redis_seconds = self._histogram(
+            "modelready_redis_append_seconds", "Time of one append of a group, WAIT included.", _LATENCY
+        )
+        self.group_size = self._histogram("modelready_group_events", "Events committed together.", _SIZES)
+        self.retries = self._counter("modelready_retries", "Attempts after the first, by who made them.", "by")
+        self.dead_letters = self._counter("modelready_dead_letters", "Dead letters written, by reason.", "reason")
+        self.connection_failures = self._counter(
+            "modelready_redis_connection_failures", "Failed commands or connections."
+        )
+        self.auth_failures = self._counter("modelready_redis_auth_failures", "Logins that Redis refused.")
+        self.redis_up = self._gauge("modelready_redis_up", "1 while an authenticated round trip succeeded lately.")
+        self.pending = self._gauge("modelready_pending_events", "Events waiting in memory for their group.")
+        self.spool_depth = self._gauge("modelready_spool_events", "Events in the spool.")
+        self.spool_bytes = self._gauge("modelready_spool_bytes", "Bytes in the spool.")
+        self.spool_max_bytes = self._gauge("modelready_spool_max_bytes", "SPOOL_MAX_BYTES.")
+        self.spool_age = self._gauge("modelready_spool_oldest_age_seconds", "Age of the oldest spooled event.")
+        self.spool_damaged = self._gauge(
+            "modelready_spool_damaged_files", "Damaged spool files set aside since the start."
+        )
+        self.queue_depth = self._gauge("modelready_queue_depth", "Entries a group has not acknowledged.", "group")
+        self.queue_pending = self._gauge("modelready_queue_pending", "Entries delivered, not acknowledged.", "group")
+        self.stream_length = self._gauge("modelready_stream_length", "Entries in the stream.")
+        self.dead_letter_depth = self._gauge(
+            "modelready_dead_letter_stream_length", "Entries in the dead-letter stream."
+        )
+
+    def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Let a gauge ask for its value when it is read."""
+        gauge.set_function(value)
+
+    def render(self) -> bytes:
+        """All of it in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)

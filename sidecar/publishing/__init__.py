@@ -1,0 +1,1 @@
+"""The rules of publishing: imports neither grpc nor redis nor sqlite3."""

@@ -1,0 +1,176 @@
+"""Empties the spool into the queue, in order, and turns what can never succeed into dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from google.protobuf.message import DecodeError
+
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.errors import QueueError, Refused, SpoolError
+from sidecar.metrics import Metrics
+from sidecar.publishing.backoff import Backoff
+from sidecar.publishing.interfaces import DeadLetter, Event, Queue, Spool, Spooled
+from sidecar.publishing.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500  # more than a group of the publisher, with which it takes turns: so the spool shrinks under any load
+_CLOCK_MARGIN_MS = 60_000
+
+
+class Forwarder:
+    """One background task. It forgets an event only when the queue has it, or has it as a dead letter."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        spool: Spool,
+        publisher: Publisher,
+        metrics: Metrics,
+        *,
+        backoff: Backoff,
+        dedup_seconds: float,
+        max_age: float,
+        timeout: float,
+    ) -> None:
+        """`timeout`: seconds that one attempt may take. `max_age`: seconds after which a spooled event is dead."""
+        self._queue = queue
+        self._spool = spool
+        self._publisher = publisher
+        self._metrics = metrics
+        self._backoff = backoff
+        self._dedup_ms = int(dedup_seconds * 1000)
+        self._max_age_ms = int(max_age * 1000)
+        self._timeout = timeout
+        self.last_error: QueueError | SpoolError | None = None
+        """Why the spool is not getting emptier; None while it is."""
+
+    async def run(self) -> None:
+        """Forward until cancelled."""
+        done: list[int] = []
+        while True:
+            if not self._spool.depth:
+                self._publisher.wake()
+                self._publisher.may_spool.set()
+                self._publisher.spooled.clear()
+                if not self._spool.depth:
+                    await self._publisher.spooled.wait()
+            try:
+                if self.last_error is not None:
+                    await self._queue.ping()  # before anything is marked as attempted
+                now = _now_ms()
+                rows = await self._spool.advance(done, _BATCH, now)
+                done = []
+                if rows:
+                    done = await self._forward(rows, now)
+            except (QueueError, SpoolError) as error:
+                await self._pause(error)
+            else:
+                if self.last_error is not None:
+                    log.info("the spool is being emptied again", extra={"spooled": self._spool.depth})
+                self.last_error = None
+                self._backoff.reset()
+                # Let the publisher have its turn, then keep it from adding more than is taken away.
+                self._publisher.may_spool.set()
+                await asyncio.sleep(0)
+                if self._spool.depth:
+                    self._publisher.may_spool.clear()
+
+    async def _pause(self, error: QueueError | SpoolError) -> None:
+        self._publisher.may_spool.set()
+        if self.last_error is None or type(self.last_error) is not type(error):
+            log.warning("the spool cannot be emptied: %s", error, extra={"spooled": self._spool.depth})
+        self.last_error = error
+        self._metrics.retries.labels("forwarder").inc()
+        await asyncio.sleep(self._backoff.next())
+
+    async def _forward(self, rows: Sequence[Spooled], now: int) -> list[int]:
+        """Bring these to where they belong; return those that may be forgotten."""
+        done = await self._already_there(rows, now)
+        dead = [row for row in rows if row.dead is not None]
+        live: list[tuple[Spooled, Event]] = []
+        for row in rows:
+            if row.dead is not None or row.seq in done:
+                continue
+            if self._too_old(row, now):
+                dead.append(await self._mark(row, "TOO_OLD", f"spooled for more than {self._max_age_ms // 1000} s"))
+                continue
+            try:
+                live.append((row, Event(row.event_id, ModelReadyToDeploy.FromString(row.data), row.data)))
+            except DecodeError as error:
+                dead.append(await self._mark(row, "UNDECODABLE", str(error)))
+        dead += await self._append(live)
+        done |= {row.seq for row, _ in live}
+        if dead:
+            await self._bury(dead)
+            done |= {row.seq for row in dead}
+        return sorted(done)
+
+    async def _append(self, live: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
+        """Append, one by one where Redis refuses one of them for good; return those refused."""
+        if not live:
+            return []
+        try:
+            await self._queue.append([event for _, event in live], timeout=self._timeout)
+        except Refused as error:
+            if len(live) == 1:
+                return [await self._mark(live[0][0], error.reason, str(error))]
+            return [row for pair in live for row in await self._append([pair])]
+        return []
+
+    async def _already_there(self, rows: Sequence[Spooled], now: int) -> set[int]:
+        """Those that an earlier attempt may have put into the queue, where the dedup window cannot tell, and did."""
+        doubtful = [
+            row
+            for row in rows
+            if 0 < row.attempts.first_ms < now and (self._outlived(row, now) or self._too_old(row, now))
+        ]
+        if not doubtful:
+            return set()
+        since = min(row.attempts.first_ms for row in doubtful)
+        until = max(row.attempts.last_ms for row in doubtful)
+        found = await self._queue.find([row.event_id for row in doubtful], since, until)
+        return {row.seq for row in doubtful if row.event_id in found}
+
+    def _outlived(self, row: Spooled, now: int) -> bool:
+        return now - row.attempts.first_ms > self._dedup_ms - _CLOCK_MARGIN_MS
+
+    def _too_old(self, row: Spooled, now: int) -> bool:
+        return now - row.spooled_ms > self._max_age_ms
+
+    async def _mark(self, row: Spooled, reason: str, detail: str) -> Spooled:
+        await self._spool.mark_dead([row.seq], reason, detail)
+        return row._replace(dead=(reason, detail))
+
+    async def _bury(self, rows: Sequence[Spooled]) -> None:
+        letters = []
+        for row in rows:
+            reason, detail = row.dead or ("UNKNOWN", "")
+            attempts = row.attempts
+            first, last = attempts.first_ms or row.spooled_ms, attempts.last_ms or row.spooled_ms
+            letters.append(DeadLetter(row.event_id, row.data, reason, detail, attempts.count, first, last))
+        with suppress(Refused):  # Redis can take it in no form: one by one below
+            await self._queue.bury(letters, timeout=self._timeout)
+            self._buried(letters)
+            return
+        for letter in letters:
+            try:
+                await self._queue.bury([letter], timeout=self._timeout)
+            except Refused:
+                cut = letter._replace(data=b"", detail=f"{letter.detail}; {len(letter.data)} bytes of data left out")
+                await self._queue.bury([cut], timeout=self._timeout)
+            self._buried([letter])
+
+    def _buried(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._metrics.dead_letters.labels(letter.reason).inc()
+            log.error("dead letter: %s", letter.detail, extra={"event_id": letter.event_id, "reason": letter.reason})
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,92 @@
+"""Accepting an event: the rules of the contract, then what the caller left empty.
+
+The rules stand in the .proto as protovalidate annotations. What stands here are the few that they cannot say.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+
+import protovalidate
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from modelready.entry import encode_data
+from modelready.ids import uuid7
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.errors import InvalidEvent, Violation
+from sidecar.publishing.interfaces import Event
+
+MAX_EVENT_BYTES = 512 * 1024
+_FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_CORRELATION_ID = re.compile(r"[ -~]{1,256}")
+
+Metadata = Callable[[], Mapping[str, str]]
+
+
+class Acceptance:
+    """Turns a caller's message into an Event."""
+
+    def __init__(self, source: str) -> None:
+        """`source`: SIDECAR_SOURCE, for events that name none."""
+        self._source = source
+        self._validator = protovalidate.Validator()
+
+    def accept(self, message: ModelReadyToDeploy, metadata: Metadata, path: str) -> Event:
+        """The event, valid and complete. `path`: where it stands in the request, for errors. Raises InvalidEvent."""
+        message.model.SetInParent()  # so that what is missing is model.name, and not model
+        message.artifact.SetInParent()
+        violations = [
+            Violation(f"{path}.{_path(found)}", "is required" if _is_missing(found) else found.proto.message)
+            for found in self._validator.collect_violations(message)
+        ]
+        if message.HasField("occurred_at") and not _sensible(message.occurred_at):
+            violations.append(Violation(f"{path}.occurred_at", "must be a time in the years 1 to 9999"))
+        if violations:
+            raise InvalidEvent(violations)
+        self._complete(message, metadata)
+        data = encode_data(message, "protobuf")
+        if len(data) > MAX_EVENT_BYTES:
+            raise InvalidEvent([Violation(path, f"is {len(data)} bytes, at most {MAX_EVENT_BYTES} are allowed")])
+        return Event(message.event_id, message, data)
+
+    def _complete(self, message: ModelReadyToDeploy, metadata: Metadata) -> None:
+        if not message.event_id:
+            message.event_id = uuid7()
+        if not message.source:
+            message.source = self._source
+        if not message.HasField("occurred_at"):
+            message.occurred_at.FromNanoseconds(time.time_ns())
+        if message.correlation_id and message.traceparent:
+            return
+        sent = metadata()  # a hint: where it breaks the rules, it is left out
+        if not message.traceparent:
+            traceparent = sent.get("traceparent", "")
+            if _TRACEPARENT.fullmatch(traceparent):
+                message.traceparent = traceparent
+        if not message.correlation_id:
+            correlation_id = sent.get("x-correlation-id", "")
+            message.correlation_id = correlation_id if _CORRELATION_ID.fullmatch(correlation_id) else uuid7()
+
+
+def _sensible(moment: Timestamp) -> bool:
+    return _FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < 1_000_000_000
+
+
+def _is_missing(violation: protovalidate.Violation) -> bool:
+    return violation.proto.rule_id == "string.min_len"
+
+
+def _path(violation: protovalidate.Violation) -> str:
+    """The field's path as in the .proto, e.g. `metrics["auc"]` or `provenance.dataset_uris[2]`."""
+    parts = []
+    for element in violation.proto.field.elements if violation.proto.field else ():
+        name = element.field_name
+        subscript = element.subscript
+        if subscript is not None:
+            key = subscript.value
+            name += f'["{key}"]' if isinstance(key, str) else f"[{key}]"
+        parts.append(name)
+    return ".".join(parts)

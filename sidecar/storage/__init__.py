@@ -1,0 +1,1 @@
+"""Bytes out: the queue in Redis and the spool on disk."""

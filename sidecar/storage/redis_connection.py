@@ -1,0 +1,295 @@
+"""The connections to Redis: authenticated, verified, bounded, fair, and soon back after a failover.
+
+One queue lives in one slot, so that even a cluster is reached through plain connections to one node: the owner of the
+slot is looked up, and looked up again when a node answers MOVED or does not answer (docs/adr/0004).
+
+redis-py's own retry is off: after a lost reply it would write twice. So are its maintenance notifications, which fail
+every pooled connection once after a restart of the server, and its CLIENT SETINFO, which a least-privilege user may
+not send (redis-py 8.1, measured).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import hiredis
+from redis import exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.maint_notifications import MaintNotificationsConfig
+
+from sidecar.errors import AuthFailed, QueueError, SetupFault, Unavailable
+from sidecar.metrics import Metrics
+from sidecar.settings import RedisSettings
+from sidecar.credentials import CredentialSource
+from sidecar.storage.login import Provider, log_in
+from sidecar.storage.redis_errors import translate
+
+log = logging.getLogger(__name__)
+
+_DEMOTED = ("REDIS_READONLY", "REDIS_MASTERDOWN", "REDIS_UNBLOCKED")
+
+
+class Endpoint(NamedTuple):
+    """A node's address."""
+
+    host: str
+    port: int
+
+
+class _TLSConnection(SSLConnection):
+    """Shares one SSL context: redis-py builds one a connection, 19 ms of CPU each."""
+
+    def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._shared = context
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super(SSLConnection, self)._connection_arguments(), "ssl": self._shared}
+
+
+class RedisConnection:
+    """A bounded pool of connections to the node that owns the queue."""
+
+    def __init__(self, settings: RedisSettings, credentials: CredentialSource, metrics: Metrics, key: str) -> None:
+        """`key`: any key of the queue; in a cluster it decides the node."""
+        self._settings = settings
+        self._credentials = credentials
+        self._metrics = metrics
+        self._slot = key_slot(key.encode())
+        self._seed = Endpoint(settings.host, settings.port)
+        self._nodes: list[Endpoint] = []  # other nodes of the cluster, for the time when the seed is away
+        self._owner: Endpoint | None = None if settings.cluster else self._seed
+        self._context = _ssl_context(settings) if settings.tls else None
+        self._pool = self._make_pool(self._owner or self._seed)
+        self._turn = asyncio.Semaphore(settings.pool_size)
+        self._born: dict[int, float] = {}
+        self.last_error: QueueError | None = None
+        """What was wrong with the last command; None when it succeeded."""
+
+    @property
+    def timeout(self) -> float:
+        """The longest that a command may take, in seconds."""
+        return self._settings.timeout
+
+    async def warm(self) -> None:
+        """Open all connections. Raises QueueErrors."""
+        await asyncio.gather(*(self.execute("PING") for _ in range(self._settings.pool_size)))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.disconnect()
+
+    async def reauthenticate(self) -> None:
+        """Log in anew on every connection, without an error to anyone: idle ones now, the others when they are free."""
+        pool = self._pool
+        await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
+        await pool.disconnect(inuse_connections=False)
+
+    async def execute(self, *command: Any, timeout: float | None = None, write: bool = False) -> Any:
+        """One command, see `pipeline`."""
+        return (await self.pipeline([command], timeout=timeout, write=write))[0]
+
+    async def pipeline(
+        self, commands: Sequence[tuple[Any, ...]], *, timeout: float | None = None, write: bool = False
+    ) -> list[Any]:
+        """Send commands to the queue's node on one connection and return their replies; NOSCRIPT raises NoScriptError.
+
+        Seconds in `timeout`; the settings' own where it is None or more. Raises QueueErrors; an Unavailable is
+        ambiguous only where `write` is set and the commands may have reached Redis.
+        """
+        limit = min(timeout or self._settings.timeout, self._settings.timeout)
+        packed = b"".join([hiredis.pack_command(command) for command in commands])
+        deadline = time.monotonic() + limit
+        try:
+            replies = await self._attempt(packed, len(commands), limit, write=write)
+        except AuthFailed:
+            # Nothing was sent. A rotated token is no reason to bother the caller.
+            if not await self._changed_credentials(deadline - time.monotonic()):
+                raise
+            await self.reauthenticate()
+            replies = await self._attempt(packed, len(commands), max(deadline - time.monotonic(), 0.001), write=write)
+        self.last_error = None
+        return replies
+
+    async def _changed_credentials(self, patience: float) -> bool:
+        """Whether there are others to try; the look-up goes on where it takes longer than `patience` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(patience, 0)):
+                return await self._credentials.refused()
+        return False
+
+    async def _attempt(self, packed: bytes, count: int, limit: float, *, write: bool) -> list[Any]:
+        sent = False
+        try:
+            async with asyncio.timeout(limit), self._connection(limit) as connection:
+                sent = True
+                await connection.send_packed_command(packed, check_health=False)
+                return await _read(connection, count)
+        except exceptions.NoScriptError:
+            raise
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            failure = await self._after(error, translate(error, sent=sent and write))
+            self.last_error = failure
+            raise failure from error
+
+    @asynccontextmanager
+    async def _connection(self, limit: float) -> AsyncIterator[AbstractConnection]:
+        """A connection that is logged in, when it is this caller's turn: first come, first served."""
+        async with self._turn:
+            if self._owner is None:
+                await self._find_owner(limit)
+            pool = self._pool
+            self._retire_old(pool)
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            self._born.setdefault(id(connection), time.monotonic())
+            try:
+                yield connection
+            finally:
+                if not connection.is_connected:
+                    self._born.pop(id(connection), None)
+                await pool.release(connection)
+
+    def _retire_old(self, pool: ConnectionPool) -> None:
+        """Mark connections that have lived long enough: with IAM the server ends them after twelve hours."""
+        most = self._credentials.max_connection_seconds
+        if most is None:
+            return
+        idle = pool._available_connections  # noqa: SLF001 - redis-py has no lifetime for connections
+        if idle and time.monotonic() - self._born.get(id(idle[-1]), time.monotonic()) > most:
+            self._born.pop(id(idle[-1]), None)
+            idle[-1].mark_for_reconnect()  # type: ignore[no-untyped-call]
+
+    async def _after(self, error: BaseException, failure: QueueError) -> QueueError:
+        """Do what lets the next attempt succeed, and return what the failure is."""
+        if isinstance(failure, AuthFailed):
+            self._metrics.auth_failures.inc()
+        elif isinstance(failure, Unavailable):
+            self._metrics.connection_failures.inc()
+            if isinstance(error, exceptions.MovedError):
+                if not self._settings.cluster:
+                    return SetupFault("Redis is a cluster: set REDIS_CLUSTER=true", reason="REDIS_CLUSTER_MODE")
+                await self._move_to(Endpoint(error.host or self._seed.host, error.port))
+            elif failure.reason in _DEMOTED:
+                # The sockets stay with a demoted node for ever, while the name already leads to the new one.
+                await self._pool.disconnect(inuse_connections=False)
+                self._forget_owner()
+            elif not isinstance(error, exceptions.ResponseError):
+                self._forget_owner()
+        return failure
+
+    # -- the owner of the queue's slot, in a cluster
+
+    def _forget_owner(self) -> None:
+        if self._settings.cluster:
+            self._owner = None
+
+    async def _move_to(self, owner: Endpoint) -> None:
+        if owner != self._owner:
+            log.info("the queue's slot is on another node now", extra={"node": f"{owner.host}:{owner.port}"})
+            before, self._owner, self._pool = self._pool, owner, self._make_pool(owner)
+            await before.disconnect(inuse_connections=False)
+
+    async def _find_owner(self, limit: float) -> None:
+        """Ask the seed, or another node that is known, who owns the slot."""
+        problem: BaseException | None = None
+        asked = list(dict.fromkeys([self._seed, *self._nodes]))
+        for node in asked:
+            pool = self._make_pool(node)
+            try:
+                async with asyncio.timeout(limit / len(asked)):
+                    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+                    await connection.send_command("CLUSTER", "SLOTS")
+                    slots = await connection.read_response()
+            except (exceptions.RedisError, OSError, TimeoutError) as error:
+                problem = problem or error
+                continue
+            finally:
+                await pool.disconnect()
+            if self._owner is not None:  # another task was quicker
+                return
+            owner = self._read_slots(slots, node)
+            if owner is not None:
+                await self._move_to(owner)
+                return
+        if problem is not None:
+            raise problem
+        raise Unavailable("no node of the cluster serves the queue's slot", reason="REDIS_CLUSTERDOWN")
+
+    def _read_slots(self, slots: Sequence[Any], asked: Endpoint) -> Endpoint | None:
+        """The slot's owner in a reply of CLUSTER SLOTS; notes all other nodes."""
+        owner = None
+        nodes = []
+        for first, last, *members in slots:
+            for index, member in enumerate(members):
+                node = Endpoint(_name(member, asked, prefer_hostname=self._context is not None), member[1])
+                nodes.append(node)
+                if index == 0 and first <= self._slot <= last:
+                    owner = node
+        self._nodes = list(dict.fromkeys(nodes))
+        return owner
+
+    def _make_pool(self, node: Endpoint) -> ConnectionPool:
+        settings = self._settings
+        arguments: dict[str, Any] = {
+            "host": node.host,
+            "port": node.port,
+            "db": settings.db,
+            "client_name": "modelready-sidecar",
+            "credential_provider": Provider(self._credentials),
+            "redis_connect_func": log_in,
+            "socket_connect_timeout": settings.timeout,
+            "socket_timeout": None,  # every use has a timeout of its own
+            "socket_keepalive": True,
+            "retry": Retry(NoBackoff(), 0),
+            "driver_info": None,
+            "protocol": 3,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+        if self._context is None:
+            return ConnectionPool(connection_class=Connection, max_connections=settings.pool_size, **arguments)
+        return ConnectionPool(
+            connection_class=_TLSConnection, max_connections=settings.pool_size, context=self._context, **arguments
+        )
+
+
+async def _read(connection: AbstractConnection, count: int) -> list[Any]:
+    """All replies, so that the connection is clean even where one of them is an error; then raise the first error."""
+    replies: list[Any] = []
+    first_error: exceptions.ResponseError | None = None
+    for _ in range(count):
+        try:
+            replies.append(await connection.read_response())
+        except exceptions.ResponseError as error:
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error
+    return replies
+
+
+def _name(member: Sequence[Any], asked: Endpoint, *, prefer_hostname: bool) -> str:
+    """The address of a node in CLUSTER SLOTS: its hostname under TLS (certificates name it), and never nothing."""
+    metadata = member[3] if len(member) > 3 else {}
+    pairs = metadata.items() if isinstance(metadata, dict) else zip(metadata[::2], metadata[1::2], strict=False)
+    hostname = {bytes(key): bytes(value) for key, value in pairs}.get(b"hostname", b"").decode()
+    endpoint = (member[0] or b"").decode()
+    if prefer_hostname and hostname:
+        return hostname
+    return endpoint if endpoint not in ("", "?") else asked.host
+
+
+def _ssl_context(settings: RedisSettings) -> ssl.SSLContext:
+    """Verifies certificate and name, TLS 1.2 or later."""
+    context = ssl.create_default_context(cafile=str(settings.tls_ca_file) if settings.tls_ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.tls_cert_file:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    return context

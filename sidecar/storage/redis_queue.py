@@ -1,0 +1,154 @@
+"""The queue in Redis: one script call a group of events, and WAIT behind it where replicas must confirm."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from redis.exceptions import NoScriptError
+
+from modelready.entry import CONTENT_TYPES, EVENT_TYPE, encode, encode_data, encode_list_message, iso, subject
+from modelready.keys import Keys
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.publishing.interfaces import Appended, DeadLetter, Event
+from sidecar.settings import QueueSettings
+from sidecar.storage.redis_connection import RedisConnection
+
+_CLOCK_SKEW_MS = 300_000
+_PAGE = 1000
+
+
+class _Script:
+    """A Lua script that is called by its digest, and by its text where the server does not know it.
+
+    Scripts are not replicated (Redis 7.0+), so a promoted replica does not know them; this needs no SCRIPT LOAD right.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._text = (importlib.resources.files("sidecar.storage") / name).read_bytes()
+        self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
+
+    async def call(
+        self,
+        connection: RedisConnection,
+        keys: Sequence[str],
+        arguments: Sequence[Any],
+        *,
+        replicas: int,
+        timeout: float,
+    ) -> tuple[Any, int]:
+        """Return the script's reply, and how many replicas confirmed what it wrote."""
+        deadline = time.monotonic() + timeout
+        body = (str(len(keys)), *keys, *arguments)
+        try:
+            return await self._send(connection, ("EVALSHA", self._digest, *body), replicas, timeout)
+        except NoScriptError:
+            left = max(deadline - time.monotonic(), 0.001)
+            return await self._send(connection, ("EVAL", self._text, *body), replicas, left)
+
+    async def _send(
+        self, connection: RedisConnection, command: tuple[Any, ...], replicas: int, timeout: float
+    ) -> tuple[Any, int]:
+        if not replicas:
+            return await connection.execute(*command, timeout=timeout, write=True), 0
+        # WAIT counts from the last write of its own connection, so it goes right behind the script. It must answer
+        # before this call's time is up.
+        patience = max(int(min(timeout, connection.timeout) * 800), 1)
+        commands = [command, ("WAIT", str(replicas), str(patience))]
+        reply, confirmed = await connection.pipeline(commands, timeout=timeout, write=True)
+        return reply, confirmed
+
+
+class RedisQueue:
+    """See publishing.interfaces.Queue."""
+
+    def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._keys = Keys(settings.name)
+        self._append = _Script("append.lua")
+        self._bury = _Script("bury.lua")
+        self._window = str(settings.dedup_seconds * 1000)
+        self._width = 8 if settings.list_name else 7
+
+    @property
+    def stream(self) -> str:
+        """The key of the stream."""
+        return self._keys.events
+
+    async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
+        """See publishing.interfaces.Queue.append."""
+        keys = self._keys
+        prefix = keys.seen_prefix
+        names = [keys.events, self._settings.list_name or keys.events]
+        arguments: list[Any] = [self._window, CONTENT_TYPES[self._settings.encoding], EVENT_TYPE, str(self._width)]
+        for event in events:
+            message = event.message
+            names.append(prefix + event.id)
+            arguments += (
+                event.id,
+                message.source,
+                iso(message.occurred_at),
+                subject(message),
+                message.correlation_id,
+                message.traceparent,
+                event.data if self._settings.encoding == "protobuf" else encode_data(message, "json"),
+            )
+            if self._settings.list_name:
+                arguments.append(encode_list_message(message, self._settings.list_format))
+        reply, confirmed = await self._append.call(
+            self._connection, names, arguments, replicas=replicas, timeout=timeout
+        )
+        return [
+            Appended(entry[1:].decode(), True) if entry[:1] == b"=" else Appended(entry.decode(), False)
+            for entry in reply
+        ], confirmed
+
+    async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:
+        """See publishing.interfaces.Queue.find."""
+        wanted = {event_id.encode() for event_id in event_ids}
+        found: dict[str, str] = {}
+        start, end = str(max(since_ms - _CLOCK_SKEW_MS, 0)), str(until_ms + _CLOCK_SKEW_MS)
+        while True:
+            page = await self._connection.execute("XRANGE", self._keys.events, start, end, "COUNT", _PAGE)
+            for entry_id, fields in page:
+                event_id = dict(zip(fields[::2], fields[1::2], strict=True)).get(b"ce_id", b"")
+                if event_id in wanted:
+                    found.setdefault(event_id.decode(), entry_id.decode())
+            if len(page) < _PAGE:
+                return found
+            time_part, _, sequence = page[-1][0].decode().partition("-")
+            start = f"{time_part}-{int(sequence) + 1}"
+
+    async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+        """See publishing.interfaces.Queue.bury."""
+        names = [self._keys.dead_letters]
+        arguments: list[Any] = [self._window]
+        for letter in letters:
+            fields = [part for pair in self._dead_letter_fields(letter).items() for part in pair]
+            names.append(self._keys.seen_dead(letter.event_id))
+            arguments += (str(len(fields)), *fields)
+        await self._bury.call(self._connection, names, arguments, replicas=0, timeout=timeout)
+
+    def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
+        try:
+            fields = encode(ModelReadyToDeploy.FromString(letter.data), self._settings.encoding)
+        except (DecodeError, ValueError):  # what is left of a damaged event
+            fields = {"ce_id": letter.event_id.encode(errors="replace"), "data": letter.data}
+        return fields | {
+            "dl_reason": letter.reason.encode(),
+            "dl_detail": letter.detail.encode(),
+            "dl_attempts": str(letter.attempts).encode(),
+            "dl_first_at": str(letter.first_ms).encode(),
+            "dl_last_at": str(letter.last_ms).encode(),
+            "dl_origin": b"sidecar",
+            "dl_entry_id": b"",
+        }
+
+    async def ping(self) -> None:
+        """See publishing.interfaces.Queue.ping."""
+        await self.append([], timeout=self._connection.timeout)

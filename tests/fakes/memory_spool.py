@@ -1,0 +1,86 @@
+"""A Spool in memory: the reference for what SqliteSpool does, and the double for tests of the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from sidecar.errors import SpoolError, SpoolFull
+from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
+
+
+class MemorySpool(Spool):
+    """See Spool. While `fail_with` is set, every method raises it and nothing is changed."""
+
+    def __init__(self, *, max_bytes: int = 1 << 30) -> None:
+        self.fail_with: SpoolError | None = None
+        self.rows: list[Spooled] = []
+        self._max_bytes = max_bytes
+        self._damaged = 0
+        self._last_seq = 0
+
+    @property
+    def depth(self) -> int:
+        return len(self.rows)
+
+    @property
+    def bytes(self) -> int:
+        return sum(_room(row.event_id, row.data) for row in self.rows)
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+    @property
+    def oldest_ms(self) -> int | None:
+        return self.rows[0].spooled_ms if self.rows else None
+
+    @property
+    def damaged(self) -> int:
+        return self._damaged
+
+    def room_for(self, event: Event) -> int:
+        return _room(event.id, event.data)
+
+    async def put(self, events: Sequence[Event], attempts: Attempts) -> None:
+        await self._disk()
+        now = time.time_ns() // 1_000_000
+        known = {row.event_id for row in self.rows}
+        new: dict[str, Event] = {}
+        for event in events:
+            if event.id not in known:
+                new.setdefault(event.id, event)
+        if new and self.bytes + sum(map(self.room_for, new.values())) > self._max_bytes:
+            raise SpoolFull(f"the spool holds {self.bytes} of {self._max_bytes} bytes")
+        for event in new.values():
+            self._last_seq += 1
+            self.rows.append(Spooled(self._last_seq, event.id, event.data, now, attempts, None))
+
+    async def advance(self, done: Sequence[int], limit: int, attempt_ms: int | None = None) -> list[Spooled]:
+        await self._disk()
+        forgotten = set(done)
+        self.rows = [row for row in self.rows if row.seq not in forgotten]
+        if attempt_ms is not None:
+            self.rows[:limit] = [_attempted(row, attempt_ms) for row in self.rows[:limit]]
+        return self.rows[:limit]
+
+    async def mark_dead(self, seqs: Sequence[int], reason: str, detail: str) -> None:
+        await self._disk()
+        self.rows = [row._replace(dead=(reason, detail)) if row.seq in seqs else row for row in self.rows]
+
+    async def _disk(self) -> None:
+        await asyncio.sleep(0)
+        if self.fail_with is not None:
+            raise self.fail_with
+
+
+def _room(event_id: str, data: bytes) -> int:
+    return len(data) + len(event_id) + 256
+
+
+def _attempted(row: Spooled, at_ms: int) -> Spooled:
+    if row.dead:
+        return row
+    first_ms = row.attempts.first_ms if row.attempts.count else at_ms
+    return row._replace(attempts=Attempts(row.attempts.count + 1, first_ms, at_ms))

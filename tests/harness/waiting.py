@@ -1,0 +1,59 @@
+"""Wait for a condition with a deadline, instead of sleeping and hoping."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Never, TypeVar, cast, overload
+
+T = TypeVar("T")
+PAUSE = 0.01
+
+
+def until(condition: Callable[[], T | None], seconds: float, what: str) -> T:
+    """Poll until `condition` returns something truthy, and return that.
+
+    An exception counts as "not yet". Past the deadline: AssertionError with `what` and the last value or exception.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            last: T | Exception | None = condition()
+            if last:
+                return cast("T", last)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it may pass; the deadline reports the last one
+            last = error
+        if time.monotonic() >= deadline:
+            _give_up(last, seconds, what)
+        time.sleep(PAUSE)
+
+
+@overload
+async def auntil(condition: Callable[[], Awaitable[T | None]], seconds: float, what: str) -> T: ...
+@overload
+async def auntil(condition: Callable[[], T | None], seconds: float, what: str) -> T: ...
+async def auntil(condition: Callable[[], object], seconds: float, what: str) -> object:
+    """The twin of `until` for a running loop; `condition` may be a coroutine function.
+
+    A coroutine that is still waiting at the deadline is cancelled, and counts as a failure.
+    """
+    last: object = "no answer"
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    answer = condition()
+                    value = await answer if inspect.isawaitable(answer) else answer
+                    if value:
+                        return value
+                    last = value
+                except Exception as error:  # noqa: BLE001 - as above
+                    last = error
+                await asyncio.sleep(PAUSE)
+    except TimeoutError:
+        _give_up(last, seconds, what)
+
+
+def _give_up(last: object, seconds: float, what: str) -> Never:
+    cause = last if isinstance(last, Exception) else None
+    raise AssertionError(f"not within {seconds:g} s: {what}; last: {last!r}") from cause

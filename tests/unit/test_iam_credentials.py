@@ -1,0 +1,86 @@
+"""IAM tokens for ElastiCache: each signature is computed again here, by hand."""
+
+import asyncio
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import pytest
+
+from sidecar.aws.iam import IamCredentials
+from sidecar.errors import AuthFailed
+
+REGION = "eu-west-1"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-key")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session/token+of=a task role")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("serverless", [False, True])
+async def test_an_iam_token_is_the_signed_request_that_elasticache_checks(serverless: bool) -> None:
+    source = IamCredentials("registry-user", "Model-Ready", serverless=serverless, region=REGION)
+    username, token = await source.current()
+    assert username == "registry-user"
+    assert token is not None
+    assert token.startswith("model-ready/?Action=connect&User=registry-user&")
+    query = dict(parse_qsl(urlsplit("//" + token).query, strict_parsing=True))
+    signature = query.pop("X-Amz-Signature")
+    when = query["X-Amz-Date"]
+    assert abs(datetime.now(UTC) - datetime.strptime(when, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)).total_seconds() < 60
+    expected = {
+        "Action": "connect",
+        "User": "registry-user",
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"AKIDEXAMPLE/{when[:8]}/{REGION}/elasticache/aws4_request",
+        "X-Amz-Date": when,
+        "X-Amz-Expires": "900",
+        "X-Amz-Security-Token": "session/token+of=a task role",
+        "X-Amz-SignedHeaders": "host",
+    } | ({"ResourceType": "ServerlessCache"} if serverless else {})
+    assert query == expected
+    assert signature == sigv4(query, host="model-ready", when=when, secret="not-a-real-key")
+    assert source.max_connection_seconds == 11 * 3600
+    assert not await source.refused()
+
+
+async def test_iam_takes_the_region_of_the_environment_and_signs_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
+    source = IamCredentials("registry-user", "model-ready")
+    tokens = [found.token or "" for found in await asyncio.gather(*(source.current() for _ in range(20)))]
+    assert all("%2Fap-south-1%2Felasticache%2F" in token for token in tokens)
+
+
+async def test_iam_without_a_region_or_credentials_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AuthFailed, match="set AWS_REGION"):
+        await IamCredentials("registry-user", "model-ready").current()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    with pytest.raises(AuthFailed, match="no AWS credentials"):
+        await IamCredentials("registry-user", "model-ready", region=REGION).current()
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/credentials")
+    with pytest.raises(AuthFailed, match="no AWS credentials"):
+        await IamCredentials("registry-user", "model-ready", region=REGION).current()
+
+
+def sigv4(query: dict[str, str], *, host: str, when: str, secret: str) -> str:
+    """The signature of a GET, as AWS's reference describes it."""
+    pairs = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query.items())
+    canonical = "&".join(f"{name}={value}" for name, value in pairs)
+    request = "\n".join(["GET", "/", canonical, f"host:{host}", "", "host", hashlib.sha256(b"").hexdigest()])
+    scope = f"{when[:8]}/{REGION}/elasticache/aws4_request"
+    text = "\n".join(["AWS4-HMAC-SHA256", when, scope, hashlib.sha256(request.encode()).hexdigest()])
+    key = f"AWS4{secret}".encode()
+    for part in [*scope.split("/"), text]:
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex()
