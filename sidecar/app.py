@@ -22,6 +22,7 @@ from sidecar.api.health import HealthService
 from sidecar.api.http import HttpServer, health_page, metrics_page
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import QueueService
+from sidecar.credentials import CredentialSource, StaticCredentials
 from sidecar.errors import SettingsError
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
@@ -31,7 +32,6 @@ from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.validation import Acceptance
 from sidecar.settings import RedisSettings, Settings
-from sidecar.credentials import CredentialSource, StaticCredentials
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
 from sidecar.storage.redis_queue import RedisQueue

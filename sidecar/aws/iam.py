@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
-from sidecar.errors import AuthFailed, SettingsError
 from sidecar.credentials import Credentials
+from sidecar.errors import AuthFailed, SettingsError
 
 TOKEN_SECONDS = 900  # the longest that ElastiCache takes; it matters only until the connection has logged in
 

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 
 from sidecar.aws.secret_value import SecretValue, Unreadable
-from sidecar.errors import AuthFailed, SettingsError
 from sidecar.credentials import Credentials
+from sidecar.errors import AuthFailed, SettingsError
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ class Appended(NamedTuple):
 class Attempts(NamedTuple):
     """The attempts to append an event whose outcome is not known: how many, and when the first and the last began."""
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]
     first_ms: int = 0
     last_ms: int = 0
 

@@ -115,6 +115,7 @@ class Publisher:
         self._backoff = Backoff(settings.retry_base, settings.retry_max)
         self._arrived: deque[Submission] = deque()
         self._held: deque[Submission] = deque()  # not acknowledged by the last attempt, or waiting for an empty spool
+        self._under_way: list[Submission] = []
         self._pending = 0
         self._retry_at = 0.0
         self._wake = asyncio.Event()
@@ -158,8 +159,7 @@ class Publisher:
         self._arrived.append(submission)
         self._pending += len(events)
         self._wake.set()
-        if self._flight is not None:
-            self._hasten(submission)
+        self._hasten(submission)
         return submission.future
 
     def wake(self) -> None:
@@ -183,7 +183,7 @@ class Publisher:
                     await self._append_group()
             except Exception as error:
                 # A defect. Its callers are answered, and the task ends, which ends the process.
-                for submission in (*self._arrived, *self._held):
+                for submission in (*self._under_way, *self._arrived, *self._held):
                     submission.fail(Unavailable("the publisher failed", ambiguous=True))
                 log.exception("the publisher failed", exc_info=error)
                 raise
@@ -192,8 +192,9 @@ class Publisher:
         """Take no more, and commit or answer what waits within that time. `run` ends."""
         self._closing = True
         last = time.monotonic() + seconds
-        for submission in (*self._arrived, *self._held):
+        for submission in (*self._under_way, *self._arrived, *self._held):
             submission.answer_by = min(submission.answer_by, last)
+            self._hasten(submission)
         self._wake.set()
 
     # -- gathering
@@ -247,7 +248,8 @@ class Publisher:
 
     def _hasten(self, submission: Submission) -> None:
         """Let the group under way end in time for this one, too, which waits behind it."""
-        assert self._flight is not None
+        if self._flight is None:
+            return
         when = self._flight.when()
         limit = asyncio.get_running_loop().time() + submission.answer_by - time.monotonic()
         if when is not None and limit < when and not self._flight.expired():
@@ -260,7 +262,7 @@ class Publisher:
             self._held.extend(self._arrived)
             self._arrived.clear()
             return
-        group: list[Submission] = []
+        group = self._under_way = []
         self._take(self._held, group)
         if not self._held:
             self._take(self._arrived, group)
@@ -339,7 +341,7 @@ class Publisher:
 
     async def _spool_arrived(self) -> None:
         """While the spool holds anything: queue behind it, or wait for it to be empty."""
-        group: list[Submission] = []
+        group = self._under_way = []
         self._take(self._arrived, group)
         self._held.extend(submission for submission in group if not submission.may_be_spooled)
         spoolable = [submission for submission in group if submission.may_be_spooled]

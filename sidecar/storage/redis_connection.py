@@ -26,10 +26,10 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.maint_notifications import MaintNotificationsConfig
 
+from sidecar.credentials import CredentialSource
 from sidecar.errors import AuthFailed, QueueError, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
-from sidecar.credentials import CredentialSource
 from sidecar.storage.login import Provider, log_in
 from sidecar.storage.redis_errors import translate
 

@@ -62,9 +62,11 @@ class SpoolFile:
         """Give the directory free."""
         os.close(self._lock)
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self, *, create: bool) -> sqlite3.Connection:
         """Open the file, or make it. Raises sqlite3.Error, also where it is damaged, OSError, and SettingsError."""
         self._finish_replacing()
+        if not create:
+            self.path.stat()
         self._inspect_header()
         os.close(_create(self.path))
         connection = sql.connect(self.path, sql.SETTINGS)
@@ -112,13 +114,13 @@ class SpoolFile:
         Sequence numbers of before are not given out again. Returns what was done. Raises sqlite3.Error and OSError,
         and then nothing was changed.
         """
-        self._salvaging.unlink(missing_ok=True)
+        self._clear()
         file = _create(self._salvaging)
         try:
             salvaged, depth = salvage(self.path, self._salvaging, known.last_seq)
             os.fsync(file)
         except BaseException:
-            self._salvaging.unlink()  # it would take the room that the disk may lack
+            self._clear()  # it would take the room that the disk may lack
             raise
         finally:
             os.close(file)
@@ -133,11 +135,10 @@ class SpoolFile:
             return
         with self.path.open("rb") as file:
             header = file.read(100)
-        if not header:
-            if any(_beside(self.path, suffix).exists() for suffix in BESIDE[:1]):
-                raise sql.Damaged("the file is empty")  # SQLite would now delete the WAL
-            return
-        if not header.startswith(sql.MAGIC):
+        wal = _beside(self.path, "-wal")
+        if not header and wal.exists() and wal.stat().st_size:
+            raise sql.Damaged("the file is empty")  # SQLite would now delete the WAL
+        if header and not header.startswith(sql.MAGIC):
             raise sql.Damaged("file is not a database")
         self._refuse_newer(int.from_bytes(header[60:64], "big"))
 
@@ -151,7 +152,7 @@ class SpoolFile:
     def _finish_replacing(self) -> Path:
         """Let a complete salvaged file be the spool. Also after a crash between any two of these steps."""
         aside = self.path.with_name(f"{self.path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
-        self._salvaging.unlink(missing_ok=True)
+        self._clear()
         if self._salvaged.exists():
             for suffix in (*BESIDE, ""):  # never a foreign WAL beside the new file
                 with suppress(FileNotFoundError):
@@ -159,6 +160,10 @@ class SpoolFile:
             self._salvaged.rename(self.path)
             _fsync(self.directory)
         return aside
+
+    def _clear(self) -> None:
+        for leftover in self.directory.glob(f"{self._salvaging.name}*"):
+            leftover.unlink()
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -169,7 +174,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 def checkpoint(connection: sqlite3.Connection) -> None:
     """Move the WAL's content into the file, fsynced, and make the WAL empty; or leave it, where the disk is full."""
     try:
-        connection.execute(sql.CHECKPOINT)
+        connection.execute(sql.CHECKPOINT).fetchall()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE}:  # the latter: a quota
             raise

@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sidecar.storage import spool_table as sql
@@ -28,19 +27,19 @@ def salvage(damaged: Path, target: Path, last_seq: int) -> tuple[int, int | None
 
     Sequence numbers are kept, and those up to `last_seq` are not given out again. Returns how many events were
     salvaged, and how many there were, if that can be read. `damaged` is not changed, but for its WAL being worked in.
+    Files whose names begin with that of `target` may be left behind.
     """
-    with TemporaryDirectory(prefix="spool.db.copy-", dir=target.parent, ignore_cleanup_errors=True) as scratch:
-        old = _open(damaged, Path(scratch, "copy"))
-        with closing(old), closing(sql.connect(target, sql.SALVAGE_SETTINGS)) as new:
-            last_seq = max(last_seq, _number(old, sql.SALVAGE_SEQUENCE) or 0, _number(old, sql.SALVAGE_LAST) or 0)
-            sql.migrate(new)
-            new.execute(sql.BEGIN)
-            rows = (row for row in _readable_rows(old, last_seq) if 0 < row[0] < HIGHEST_SEQ)
-            new.executemany(sql.SALVAGE_PUT, map(sql.to_salvage, rows))
-            new.execute(sql.KEEP_SEQUENCE, (last_seq,))
-            new.execute(sql.TOTALS_RECOUNT)
-            new.execute(sql.COMMIT)
-            return sql.read_totals(new).depth, _number(old, sql.SALVAGE_DEPTH)
+    old = _open(damaged, target.with_name(f"{target.name}-copy"))
+    with closing(old), closing(sql.connect(target, sql.SALVAGE_SETTINGS)) as new:
+        last_seq = max(last_seq, _number(old, sql.SALVAGE_SEQUENCE) or 0, _number(old, sql.SALVAGE_LAST) or 0)
+        sql.migrate(new)
+        new.execute(sql.BEGIN)
+        rows = (row for row in _readable_rows(old, last_seq) if 0 < row[0] < HIGHEST_SEQ)
+        new.executemany(sql.SALVAGE_PUT, map(sql.to_salvage, rows))
+        new.execute(sql.KEEP_SEQUENCE, (last_seq,))
+        new.execute(sql.TOTALS_RECOUNT)
+        new.execute(sql.COMMIT)
+        return sql.read_totals(new).depth, _number(old, sql.SALVAGE_DEPTH)
 
 
 def _open(damaged: Path, copy: Path) -> sqlite3.Connection:

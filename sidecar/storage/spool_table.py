@@ -116,7 +116,7 @@ def connect(path: Path, settings: Iterable[str]) -> sqlite3.Connection:
     connection.text_factory = bytes
     try:
         for setting in settings:
-            connection.execute(setting)
+            connection.execute(setting).fetchall()  # its error may come after its row
     except BaseException:
         connection.close()
         raise
@@ -174,12 +174,12 @@ def size_of(event: Event) -> int:
 
 def to_rows(events: Iterable[Event], attempts: Attempts, now_ms: int) -> list[tuple[Any, ...]]:
     """The parameters of PUT."""
-    count, first_ms, last_ms = attempts if attempts.count else (0, now_ms, now_ms)
+    made, first_ms, last_ms = attempts if attempts[0] else (0, now_ms, now_ms)
     return [
         (
             size_of(event),
             now_ms,
-            count,
+            made,
             first_ms,
             last_ms,
             _crc(now_ms, event.id.encode(), event.data),
@@ -192,8 +192,8 @@ def to_rows(events: Iterable[Event], attempts: Attempts, now_ms: int) -> list[tu
 
 def from_row(row: tuple[Any, ...]) -> Spooled:
     """The event of a row as OLDEST gives it; a dead letter where it is not what was once written."""
-    seq, _, spooled_ms, count, first_ms, last_ms, reason, detail, crc, event_id, data = row
-    attempts = Attempts(_int(count), _int(first_ms), _int(last_ms)) if count else Attempts()
+    seq, _, spooled_ms, made, first_ms, last_ms, reason, detail, crc, event_id, data = row
+    attempts = Attempts(_int(made), _int(first_ms), _int(last_ms)) if made else Attempts()
     typed = isinstance(spooled_ms, int) and isinstance(event_id, bytes) and isinstance(data, bytes)
     if typed and crc == _crc(spooled_ms, event_id, data):
         dead = None if reason is None else (_text(reason), _text(detail))

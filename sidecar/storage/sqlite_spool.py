@@ -155,7 +155,10 @@ class SqliteSpool(Spool):
         try:
             self._commit(lambda _: None)
         except SpoolUnavailable as error:
-            if isinstance(error.__cause__, OSError):
+            cause = error.__cause__
+            if isinstance(cause, SettingsError):
+                raise cause from None
+            if isinstance(cause, OSError):
                 raise SettingsError(str(error)) from error
             raise
         log.info("the spool in %s holds %d events, %d bytes", self._directory, self.depth, self.bytes)
@@ -175,9 +178,9 @@ class SqliteSpool(Spool):
         """
         try:
             result = self._transact_or_mend(job)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, SettingsError) as error:
             released = drains and self._opened_file.release_reserve()
-            self._recover()
+            self._recover(error)
             if released:
                 return self._commit(job)
             raise SpoolUnavailable(f"SPOOL_DIR {self._directory}: {error}") from error
@@ -214,7 +217,7 @@ class SqliteSpool(Spool):
             self._drop()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = self._opened_file.connect()
+        connection = self._opened_file.connect(create=not self._totals.depth)
         if self._totals.last_seq:  # a commit that failed in its fsync stands in the WAL: take back what it put
             connection.execute(sql.BEGIN)
             if connection.execute(sql.FORGET_AFTER, (self._totals.last_seq,)).rowcount:
@@ -230,9 +233,9 @@ class SqliteSpool(Spool):
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _recover(self) -> None:
+    def _recover(self, error: Exception) -> None:
         """After a failure of the disk. The connection is kept once: it writes again what a failed fsync lost."""
-        self._failures += 1
+        self._failures += isinstance(error, sqlite3.Error)
         if not self._totals.depth or self._failures > 1:
             self._drop()
         elif self._connection:
@@ -244,7 +247,8 @@ class SqliteSpool(Spool):
         outcome = self._opened_file.replace(self._totals)
         self._damaged += 1
         log.error("the spool's file in %s is damaged (%s): %s", self._directory, error, outcome)
-        self._connection = self._opened_file.connect()
+        self._connection = self._opened_file.connect(create=False)
+        self._totals = sql.read_totals(self._connection)
 
     def _shrink(self) -> None:
         """Give room back to the disk: after a big outage, and whenever the spool is empty."""
@@ -273,4 +277,5 @@ def _now_ms() -> int:
 
 
 def _one_more(attempts: Attempts, at_ms: int) -> Attempts:
-    return Attempts(attempts.count + 1, attempts.first_ms if attempts.count else at_ms, at_ms)
+    made, first_ms, _ = attempts
+    return Attempts(made + 1, first_ms if made else at_ms, at_ms)

@@ -82,5 +82,5 @@ def _room(event_id: str, data: bytes) -> int:
 def _attempted(row: Spooled, at_ms: int) -> Spooled:
     if row.dead:
         return row
-    first_ms = row.attempts.first_ms if row.attempts.count else at_ms
-    return row._replace(attempts=Attempts(row.attempts.count + 1, first_ms, at_ms))
+    made, first_ms, _ = row.attempts
+    return row._replace(attempts=Attempts(made + 1, first_ms if made else at_ms, at_ms))

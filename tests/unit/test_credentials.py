@@ -10,8 +10,8 @@ from redis.exceptions import AuthenticationError
 
 from sidecar.aws.iam import IamCredentials
 from sidecar.aws.secrets_manager import SecretsManagerCredentials
-from sidecar.errors import AuthFailed, SettingsError
 from sidecar.credentials import Credentials, CredentialSource, StaticCredentials
+from sidecar.errors import AuthFailed, SettingsError
 from sidecar.storage.login import Provider, log_in
 
 TOKEN = "correct-horse-battery"

@@ -1,0 +1,313 @@
+"""The rules of publishing, with a queue and a spool in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from modelready.v1 import publisher_service_pb2 as pb
+from sidecar.errors import (
+    Overloaded,
+    PublishError,
+    Refused,
+    SetupFault,
+    ShuttingDown,
+    SpoolFull,
+    SpoolUnavailable,
+    Unavailable,
+)
+from sidecar.metrics import Metrics
+from sidecar.publishing.backoff import Backoff
+from sidecar.publishing.forwarder import Forwarder
+from sidecar.publishing.interfaces import Attempts, Event
+from sidecar.publishing.publisher import Published, Publisher
+from sidecar.settings import PublishSettings
+from tests.fakes import events as fake_events
+from tests.fakes.memory_queue import MemoryQueue
+from tests.fakes.memory_spool import MemorySpool
+from tests.harness.waiting import auntil
+
+SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
+SETTINGS = PublishSettings(timeout=2.0, retry_base=0.005, retry_max=0.02, max_pending=1000)
+AWAY = Unavailable("away")
+UNKNOWN = Unavailable("no answer", ambiguous=True)
+
+
+def events(first: int, end: int) -> list[Event]:
+    """The events of these numbers, with data that the forwarder can read."""
+    return [event._replace(data=event.message.SerializeToString()) for event in fake_events.events(first, end)]
+
+
+class Bench:
+    """A publisher with its doubles, running."""
+
+    def __init__(self, max_bytes: int = 1 << 30, settings: PublishSettings = SETTINGS) -> None:
+        self.queue = MemoryQueue()
+        self.spool = MemorySpool(max_bytes=max_bytes)
+        self.publisher = Publisher(self.queue, self.spool, settings, Metrics())
+        self.forwarder = Forwarder(
+            self.queue,
+            self.spool,
+            self.publisher,
+            Metrics(),
+            backoff=Backoff(0.005, 0.02, random.Random(1)),
+            dedup_seconds=86400,
+            max_age=604800,
+            timeout=1,
+        )
+        self.tasks = [asyncio.create_task(self.publisher.run())]
+
+    def forward(self) -> None:
+        self.tasks.append(asyncio.create_task(self.forwarder.run()))
+
+    async def publish(
+        self, batch: list[Event], durability: pb.Durability = SPOOLED, timeout: float = 1.0
+    ) -> list[Published | PublishError]:
+        return await self.publisher.submit(batch, durability, timeout)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        await auntil(condition, 5, "the condition")
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    yield bench
+    await end(bench)
+
+
+async def end(bench: Bench) -> None:
+    for task in bench.tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def outcomes(results: list[Published | PublishError]) -> list[int]:
+    return [result.outcome for result in results if isinstance(result, Published)]
+
+
+async def test_an_event_is_acknowledged_with_its_entry(bench: Bench) -> None:
+    assert await bench.publish(events(0, 1)) == [Published(pb.OUTCOME_STORED, "1-0")]
+    assert await bench.publish(events(0, 1)) == [Published(pb.OUTCOME_DUPLICATE, "1-0")]
+
+
+async def test_calls_that_come_together_share_a_group(bench: Bench) -> None:
+    await asyncio.gather(*(bench.publish([event]) for event in events(0, 50)))
+    assert [len(call) for call in bench.queue.calls] == [50]
+
+
+async def test_calls_gather_while_a_group_is_under_way(bench: Bench) -> None:
+    bench.queue.gate.clear()
+    first = asyncio.ensure_future(bench.publish(events(0, 1)))
+    await bench.until(lambda: len(bench.queue.calls) == 1)
+    rest = [asyncio.ensure_future(bench.publish([event])) for event in events(1, 400)]
+    await asyncio.sleep(0.01)
+    assert len(bench.queue.calls) == 1
+    bench.queue.gate.set()
+    await asyncio.gather(first, *rest)
+    assert [len(call) for call in bench.queue.calls] == [1, 256, 143]
+    assert bench.queue.entries == [event.id for event in events(0, 400)]
+
+
+async def test_while_redis_is_away_events_are_spooled_and_follow_in_order(bench: Bench) -> None:
+    bench.queue.always = AWAY
+    assert outcomes(await bench.publish(events(0, 3))) == [pb.OUTCOME_SPOOLED] * 3
+    bench.queue.always = None
+    assert outcomes(await bench.publish(events(3, 5))) == [pb.OUTCOME_SPOOLED] * 2  # behind the others
+    assert bench.queue.entries == []
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert outcomes(await bench.publish(events(5, 6))) == [pb.OUTCOME_STORED]
+    assert bench.queue.entries == [event.id for event in events(0, 6)]
+
+
+async def test_a_lost_reply_makes_no_second_entry(bench: Bench) -> None:
+    bench.queue.script.append(UNKNOWN)
+    bench.queue.lost_reply = True
+    assert outcomes(await bench.publish(events(0, 2))) == [pb.OUTCOME_SPOOLED] * 2
+    assert bench.spool.rows[0].attempts.count == 1  # it is known that it may be there
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert bench.queue.entries == [event.id for event in events(0, 2)]
+
+
+async def test_primary_keeps_nothing_when_redis_is_away(bench: Bench) -> None:
+    bench.queue.always = AWAY
+    began = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish(events(0, 1), PRIMARY, timeout=0.4)
+    assert time.monotonic() - began < 0.4
+    assert not caught.value.ambiguous
+    assert caught.value.reason == "REDIS_UNAVAILABLE"
+    assert bench.spool.depth == 0
+    assert len(bench.queue.calls) > 2  # it was tried again
+
+
+async def test_primary_is_stored_once_redis_is_back_within_its_time(bench: Bench) -> None:
+    bench.queue.script.extend([AWAY, AWAY])
+    assert outcomes(await bench.publish(events(0, 1), PRIMARY)) == [pb.OUTCOME_STORED]
+
+
+async def test_an_attempt_that_may_have_succeeded_is_never_called_a_failure(bench: Bench) -> None:
+    bench.queue.script.append(UNKNOWN)
+    bench.queue.always = AWAY
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish(events(0, 1), PRIMARY, timeout=0.3)
+    assert caught.value.reason == "OUTCOME_UNKNOWN"
+
+
+async def test_primary_waits_for_the_spool_to_be_empty(bench: Bench) -> None:
+    bench.queue.script.append(AWAY)
+    await bench.publish(events(0, 2))
+    later = asyncio.ensure_future(bench.publish(events(2, 3), PRIMARY))
+    await asyncio.sleep(0.02)
+    assert not later.done()
+    bench.forward()
+    assert outcomes(await later) == [pb.OUTCOME_STORED]
+    assert bench.queue.entries == [event.id for event in events(0, 3)]
+
+
+async def test_replicated_needs_the_replicas(bench: Bench) -> None:
+    assert await bench.publish(events(0, 1), REPLICATED) == [Published(pb.OUTCOME_STORED, "1-0", 1)]
+    bench.queue.replicas = 0
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish(events(1, 2), REPLICATED, timeout=0.3)
+    assert caught.value.reason == "OUTCOME_UNKNOWN"
+    assert bench.spool.depth == 0
+
+
+async def test_those_that_wait_for_replicas_do_not_share_a_group_with_the_others(bench: Bench) -> None:
+    await asyncio.gather(
+        bench.publish(events(0, 1)), bench.publish(events(1, 2), REPLICATED), bench.publish(events(2, 3))
+    )
+    assert [len(call) for call in bench.queue.calls] == [1, 1, 1]
+
+
+async def test_a_redis_that_does_not_answer_holds_nobody_beyond_the_deadline(bench: Bench) -> None:
+    bench.queue.gate.clear()
+    began = time.monotonic()
+    patient = asyncio.ensure_future(bench.publish(events(0, 1), timeout=2))
+    await bench.until(lambda: bool(bench.queue.calls))
+    hasty = asyncio.ensure_future(bench.publish(events(1, 2), timeout=0.3))  # it waits behind the group under way
+    assert outcomes(await hasty) == [pb.OUTCOME_SPOOLED]
+    assert time.monotonic() - began < 0.35
+    assert outcomes(await patient) == [pb.OUTCOME_SPOOLED]
+    assert [row.event_id for row in bench.spool.rows] == [event.id for event in events(0, 2)]
+
+
+async def test_a_fault_of_setup_refuses_and_keeps_nothing(bench: Bench) -> None:
+    bench.queue.script.append(SetupFault("no right"))
+    with pytest.raises(SetupFault):
+        await bench.publish(events(0, 1))
+    assert bench.publisher.fault is not None
+    await bench.publish(events(1, 2))
+    assert bench.publisher.fault is None
+    assert bench.spool.depth == 0
+
+
+async def test_what_redis_can_never_take_is_refused_alone(bench: Bench) -> None:
+    bench.queue.refuse = lambda event: event.id == events(2, 3)[0].id
+    good, mixed = await asyncio.gather(bench.publish(events(0, 1)), bench.publish(events(1, 4)))
+    assert outcomes(good) == [pb.OUTCOME_STORED]
+    assert [type(result) for result in mixed] == [Published, Refused, Published]
+
+
+async def test_a_full_spool_refuses(bench: Bench) -> None:
+    small = Bench(max_bytes=700)
+    small.queue.always = AWAY
+    await small.publish(events(0, 2))
+    with pytest.raises(SpoolFull):
+        await small.publish(events(2, 3))
+    assert small.spool.depth == 2
+    await end(small)
+
+
+async def test_a_disk_that_fails_refuses_only_what_needs_it(bench: Bench) -> None:
+    bench.spool.fail_with = SpoolUnavailable("disk full")
+    assert outcomes(await bench.publish(events(0, 1))) == [pb.OUTCOME_STORED]
+    bench.queue.script.append(AWAY)
+    with pytest.raises(SpoolUnavailable):
+        await bench.publish(events(1, 2))
+    bench.queue.script.append(UNKNOWN)
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish(events(1, 2))
+    assert caught.value.ambiguous
+
+
+async def test_too_many_waiting_are_refused_at_once(bench: Bench) -> None:
+    bench.queue.gate.clear()
+    waiting = [asyncio.ensure_future(bench.publish(events(i * 100, i * 100 + 100))) for i in range(10)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        bench.publisher.submit(events(5000, 5001), SPOOLED, 1)
+    bench.queue.gate.set()
+    await asyncio.gather(*waiting)
+    assert bench.publisher.pending == 0
+
+
+async def test_a_caller_that_goes_away_withdraws_nothing(bench: Bench) -> None:
+    bench.queue.gate.clear()
+    future = bench.publisher.submit(events(0, 1), SPOOLED, 1)
+    await bench.until(lambda: bool(bench.queue.calls))
+    future.cancel()
+    bench.queue.gate.set()
+    await bench.publish(events(1, 2))
+    assert bench.queue.entries == [event.id for event in events(0, 2)]
+    assert bench.publisher.pending == 0
+
+
+async def test_a_close_commits_what_waits_and_takes_no_more(bench: Bench) -> None:
+    waiting = [bench.publisher.submit([event], SPOOLED, 1) for event in events(0, 30)]
+    await bench.publisher.close(1)
+    with pytest.raises(ShuttingDown):
+        bench.publisher.submit(events(30, 31), SPOOLED, 1)
+    await asyncio.wait_for(bench.tasks[0], 2)
+    assert [outcomes(future.result()) for future in waiting] == [[pb.OUTCOME_STORED]] * 30
+
+
+async def test_a_close_answers_those_that_redis_keeps_waiting(bench: Bench) -> None:
+    bench.queue.always = AWAY
+    future = bench.publisher.submit(events(0, 1), PRIMARY, 2)
+    await bench.until(lambda: bool(bench.queue.calls))
+    await bench.publisher.close(0.1)
+    await asyncio.wait_for(bench.tasks[0], 1)
+    assert isinstance(future.exception(), Unavailable)
+
+
+async def test_a_defect_answers_everyone_and_ends_the_publisher(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object, **_keywords: object) -> Awaitable[object]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(bench.queue, "append", broken)
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish(events(0, 1))
+    assert caught.value.ambiguous
+    with pytest.raises(ZeroDivisionError):
+        await bench.tasks[0]
+    bench.tasks.clear()
+
+
+async def test_the_forwarder_makes_a_dead_letter_of_what_is_refused_and_goes_on(bench: Bench) -> None:
+    bench.queue.refuse = lambda event: event.id == events(1, 2)[0].id
+    batch = events(0, 3)
+    await bench.spool.put(batch, Attempts())
+    bench.forward()
+    bench.publisher.spooled.set()
+    await bench.until(lambda: not bench.spool.depth)
+    assert bench.queue.entries == [batch[0].id, batch[2].id]
+    assert [(letter.event_id, letter.reason) for letter in bench.queue.letters] == [(batch[1].id, "REDIS_REFUSED")]
+
+
+async def test_the_forwarder_never_makes_a_dead_letter_of_a_transient_fault(bench: Bench) -> None:
+    bench.queue.always = AWAY
+    await bench.publish(events(0, 1))
+    bench.forward()
+    await bench.until(lambda: bench.queue.pings > 5)
+    assert bench.spool.depth == 1
+    assert bench.queue.letters == []
