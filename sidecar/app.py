@@ -30,6 +30,7 @@ from sidecar.publishing.forwarder import Forwarder
 from sidecar.publishing.interfaces import Spool
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.readiness import Readiness
+from sidecar.publishing.survey import Survey
 from sidecar.publishing.validation import Acceptance
 from sidecar.settings import RedisSettings, Settings
 from sidecar.storage.redis_connection import RedisConnection
@@ -109,6 +110,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         tasks.start("credentials", credentials.watch(connection.reauthenticate))
         await _first_look(connection, readiness, tasks)
         tasks.start("readiness", readiness.run())
+        tasks.start("survey", Survey(inspector, metrics).run())
 
         http.start()
         await server.start()

@@ -20,7 +20,8 @@ def set_up(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for library in ("asyncio", "boto3", "botocore", "urllib3"):  # botocore's debug log holds the secret that it read
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

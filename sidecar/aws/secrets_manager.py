@@ -34,7 +34,7 @@ class SecretsManagerCredentials:
         region: str | None = None,
         endpoint_url: str | None = None,
         refresh_seconds: float = 300.0,
-        spacing_seconds: float = 5.0,
+        spacing_seconds: float = 2.0,  # below PUBLISH_TIMEOUT_SECONDS: a rotation right after a read is no error
     ) -> None:
         if find_spec("boto3") is None:
             raise SettingsError("REDIS_AUTH_SECRET_ID needs the extra: pip install 'modelready-sidecar[aws]'")

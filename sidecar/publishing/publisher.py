@@ -244,7 +244,8 @@ class Publisher:
         now = time.monotonic()
         for submission in [s for s in self._held if s.answer_by <= now]:
             self._held.remove(submission)
-            self._settle(submission, Unavailable("Redis is away, and the call's time is up"))
+            away = Unavailable("Redis is away, and the call's time is up")
+            self._settle(submission, submission.error or away)
 
     def _hasten(self, submission: Submission) -> None:
         """Let the group under way end in time for this one, too, which waits behind it."""

@@ -104,8 +104,8 @@ def test_what_needs_aws_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) 
 
 def test_aws_is_imported_only_when_it_is_asked() -> None:
     code = (
-        "import sys, sidecar.storage.login, sidecar.aws.secrets_manager, sidecar.aws.iam\n"
-        "sidecar.aws.iam.IamCredentials('user', 'cache'); sidecar.aws.secrets_manager.SecretsManagerCredentials('token')\n"
+        "import sys, sidecar.storage.login; from sidecar.aws import iam, secrets_manager\n"
+        "iam.IamCredentials('user', 'cache'); secrets_manager.SecretsManagerCredentials('token')\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'boto3', 'botocore'})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable
 
 import pytest
 
@@ -21,71 +19,10 @@ from sidecar.errors import (
     SpoolUnavailable,
     Unavailable,
 )
-from sidecar.metrics import Metrics
-from sidecar.publishing.backoff import Backoff
-from sidecar.publishing.forwarder import Forwarder
-from sidecar.publishing.interfaces import Attempts, Event
-from sidecar.publishing.publisher import Published, Publisher
-from sidecar.settings import PublishSettings
-from tests.fakes import events as fake_events
-from tests.fakes.memory_queue import MemoryQueue
-from tests.fakes.memory_spool import MemorySpool
-from tests.harness.waiting import auntil
+from sidecar.publishing.publisher import Published
+from tests.unit.bench import AWAY, UNKNOWN, Bench, end, events
 
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
-SETTINGS = PublishSettings(timeout=2.0, retry_base=0.005, retry_max=0.02, max_pending=1000)
-AWAY = Unavailable("away")
-UNKNOWN = Unavailable("no answer", ambiguous=True)
-
-
-def events(first: int, end: int) -> list[Event]:
-    """The events of these numbers, with data that the forwarder can read."""
-    return [event._replace(data=event.message.SerializeToString()) for event in fake_events.events(first, end)]
-
-
-class Bench:
-    """A publisher with its doubles, running."""
-
-    def __init__(self, max_bytes: int = 1 << 30, settings: PublishSettings = SETTINGS) -> None:
-        self.queue = MemoryQueue()
-        self.spool = MemorySpool(max_bytes=max_bytes)
-        self.publisher = Publisher(self.queue, self.spool, settings, Metrics())
-        self.forwarder = Forwarder(
-            self.queue,
-            self.spool,
-            self.publisher,
-            Metrics(),
-            backoff=Backoff(0.005, 0.02, random.Random(1)),
-            dedup_seconds=86400,
-            max_age=604800,
-            timeout=1,
-        )
-        self.tasks = [asyncio.create_task(self.publisher.run())]
-
-    def forward(self) -> None:
-        self.tasks.append(asyncio.create_task(self.forwarder.run()))
-
-    async def publish(
-        self, batch: list[Event], durability: pb.Durability = SPOOLED, timeout: float = 1.0
-    ) -> list[Published | PublishError]:
-        return await self.publisher.submit(batch, durability, timeout)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        await auntil(condition, 5, "the condition")
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    bench = Bench()
-    yield bench
-    await end(bench)
-
-
-async def end(bench: Bench) -> None:
-    for task in bench.tasks:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def outcomes(results: list[Published | PublishError]) -> list[int]:
@@ -291,23 +228,3 @@ async def test_a_defect_answers_everyone_and_ends_the_publisher(bench: Bench, mo
     with pytest.raises(ZeroDivisionError):
         await bench.tasks[0]
     bench.tasks.clear()
-
-
-async def test_the_forwarder_makes_a_dead_letter_of_what_is_refused_and_goes_on(bench: Bench) -> None:
-    bench.queue.refuse = lambda event: event.id == events(1, 2)[0].id
-    batch = events(0, 3)
-    await bench.spool.put(batch, Attempts())
-    bench.forward()
-    bench.publisher.spooled.set()
-    await bench.until(lambda: not bench.spool.depth)
-    assert bench.queue.entries == [batch[0].id, batch[2].id]
-    assert [(letter.event_id, letter.reason) for letter in bench.queue.letters] == [(batch[1].id, "REDIS_REFUSED")]
-
-
-async def test_the_forwarder_never_makes_a_dead_letter_of_a_transient_fault(bench: Bench) -> None:
-    bench.queue.always = AWAY
-    await bench.publish(events(0, 1))
-    bench.forward()
-    await bench.until(lambda: bench.queue.pings > 5)
-    assert bench.spool.depth == 1
-    assert bench.queue.letters == []
