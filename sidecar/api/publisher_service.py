@@ -17,7 +17,8 @@ from sidecar.api.status import to_status
 from sidecar.errors import InvalidEvent, Overloaded, PublishError, ShuttingDown, Violation
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Event
-from sidecar.publishing.publisher import Published, Publisher, Results
+from sidecar.publishing.publisher import Publisher
+from sidecar.publishing.submission import Published, Results
 from sidecar.publishing.validation import Acceptance, Metadata
 
 NAME = "modelready.v1.PublisherService"

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.errors import (
@@ -29,7 +28,8 @@ from sidecar.errors import (
 )
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
-from sidecar.publishing.interfaces import Appended, Attempts, Event, Queue, Spool
+from sidecar.publishing.interfaces import Attempts, Event, Queue, Spool
+from sidecar.publishing.submission import DURABILITIES, SPOOLED, Results, Submission, published
 from sidecar.settings import PublishSettings
 
 log = logging.getLogger(__name__)
@@ -40,64 +40,6 @@ _GROUP_SECONDS = 0.002
 _IDLE_PASSES = 8
 _MARGIN_SHARE, _MARGIN_MOST = 0.25, 0.25
 _YIELD_SECONDS = 0.1
-
-DURABILITIES: dict[str, pb.Durability] = {
-    "spooled": pb.DURABILITY_SPOOLED,
-    "primary": pb.DURABILITY_PRIMARY,
-    "replicated": pb.DURABILITY_REPLICATED,
-}
-
-
-class Published(NamedTuple):
-    """Where an acknowledged event is."""
-
-    outcome: pb.Outcome
-    entry_id: str = ""
-    replicas: int = 0
-
-
-_SPOOLED = Published(pb.OUTCOME_SPOOLED)
-Results = list[Published | PublishError]
-
-
-def _published(where: Appended, replicas: int) -> Published:
-    outcome = pb.OUTCOME_DUPLICATE if where.duplicate else pb.OUTCOME_STORED
-    return Published(outcome, where.entry_id, replicas)
-
-
-class Submission:
-    """The events of one call or frame: they share a group, and a fate."""
-
-    __slots__ = ("answer_by", "durability", "error", "events", "future", "size")
-
-    def __init__(self, events: Sequence[Event], durability: pb.Durability, answer_by: float) -> None:
-        self.events = events
-        self.durability = durability
-        self.answer_by = answer_by
-        self.size = sum(len(event.data) for event in events)
-        self.error: PublishError | None = None
-        self.future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
-
-    @property
-    def may_be_spooled(self) -> bool:
-        """Whether this task's disk is enough for the caller."""
-        return self.durability == pb.DURABILITY_SPOOLED
-
-    def resolve(self, results: Results) -> None:
-        """Acknowledge. A caller that is gone has cancelled the future; its events are published all the same."""
-        if not self.future.done():
-            self.future.set_result(results)
-
-    def note(self, error: PublishError) -> None:
-        """Remember why the last attempt failed; that an earlier one may have succeeded is never forgotten."""
-        if not (isinstance(self.error, Unavailable) and self.error.ambiguous):
-            self.error = error
-
-    def fail(self, error: PublishError) -> None:
-        """Refuse, or say that the outcome is not known."""
-        self.note(error)
-        if not self.future.done():
-            self.future.set_exception(self.error or error)
 
 
 class Publisher:
@@ -301,7 +243,7 @@ class Publisher:
         position = 0
         for submission in group:
             count = len(submission.events)
-            results: Results = [_published(where, confirmed) for where in appended[position : position + count]]
+            results: Results = [published(where, confirmed) for where in appended[position : position + count]]
             position += count
             self._pending -= count
             submission.resolve(results)
@@ -331,7 +273,7 @@ class Publisher:
             try:
                 left = max(submission.answer_by - time.monotonic(), 0.01)
                 (where,), _ = await self._queue.append([event], timeout=left)
-                results.append(_published(where, 0))
+                results.append(published(where, 0))
             except Refused as refusal:
                 results.append(refusal)
             except QueueError as failure:
@@ -378,7 +320,7 @@ class Publisher:
         self.spooled.set()
         for submission in fitting:
             self._pending -= len(submission.events)
-            submission.resolve([_SPOOLED] * len(submission.events))
+            submission.resolve([SPOOLED] * len(submission.events))
 
     def _hold(self, group: list[Submission], error: PublishError) -> None:
         """Keep for another attempt, before all others, after a pause."""

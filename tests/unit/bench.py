@@ -13,7 +13,8 @@ from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.forwarder import Forwarder
 from sidecar.publishing.interfaces import Event
-from sidecar.publishing.publisher import Published, Publisher
+from sidecar.publishing.publisher import Publisher
+from sidecar.publishing.submission import Published
 from sidecar.settings import PublishSettings
 from tests.fakes import events as fake_events
 from tests.fakes.memory_queue import MemoryQueue

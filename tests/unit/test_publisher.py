@@ -19,7 +19,7 @@ from sidecar.errors import (
     SpoolUnavailable,
     Unavailable,
 )
-from sidecar.publishing.publisher import Published
+from sidecar.publishing.submission import Published
 from tests.unit.bench import AWAY, UNKNOWN, Bench, end, events
 
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
