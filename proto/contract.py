@@ -89,7 +89,9 @@ def generate(into: Path) -> None:
             shutil.copy(Path(place) / "google/rpc" / module, into / "modelready/rpc" / module)
         for module in (into / PACKAGE).glob("*_pb2.py"):
             text = module.read_text()
-            module.write_text(text.replace("from google.rpc import status_pb2", "from modelready.rpc import status_pb2"))
+            module.write_text(
+                text.replace("from google.rpc import status_pb2", "from modelready.rpc import status_pb2")
+            )
         (into / PACKAGE / "__init__.py").write_text('"""Generated from proto/modelready/v1 by `make proto`."""\n')
 
 
@@ -141,11 +143,21 @@ def check(against: str) -> None:
     print("proto: generated code fresh, format, lint and compatibility ok")
 
 
+def default_base() -> str:
+    """main, or on main itself the commit before."""
+
+    def commit(ref: str) -> str:
+        run = subprocess.run(["git", "rev-parse", "--verify", "-q", ref], cwd=ROOT, check=False, capture_output=True)
+        return run.stdout.decode().strip()
+
+    return "HEAD~1" if commit("main") in ("", commit("HEAD")) else "main"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate").add_argument("--into", type=Path, default=ROOT / CODE)
-    commands.add_parser("check").add_argument("--against", default="main")
+    commands.add_parser("check").add_argument("--against", default=default_base())
     arguments = parser.parse_args()
     if arguments.command == "generate":
         generate(arguments.into)
