@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -80,7 +81,8 @@ class PublisherService:
     async def publish_batch(self, raw: bytes, context: Context) -> bytes:
         """Up to 1,000 events, a result each."""
         request = _parse(pb.PublishBatchRequest, raw)
-        frame = self._accept(0, request.events, request.durability, lambda: metadata(context), context.time_remaining())
+        sent = cache(lambda: metadata(context))
+        frame = self._accept(0, request.events, request.durability, sent, context.time_remaining())
         results = await self._results(frame)
         self._seconds["PublishBatch"].observe(time.monotonic() - frame.arrived)
         return pb.PublishBatchResponse(results=results).SerializeToString()
@@ -88,7 +90,7 @@ class PublisherService:
     async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Frames, each answered in order; some may be under way at a time."""
         frames: asyncio.Queue[_Frame | BaseException | None] = asyncio.Queue(_FRAMES_UNDER_WAY)
-        reader = asyncio.create_task(self._read(requests, frames, lambda: metadata(context)))
+        reader = asyncio.create_task(self._read(requests, frames, cache(lambda: metadata(context))))
         try:
             while True:
                 frame = await frames.get()

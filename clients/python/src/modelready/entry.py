@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from google.protobuf import json_format
@@ -26,6 +27,8 @@ LIST_FORMATS: tuple[ListFormat, ...] = get_args(ListFormat)
 EVENT_TYPE = "modelready.v1.ModelReadyToDeploy"
 CONTENT_TYPES: dict[Encoding, str] = {"protobuf": "application/protobuf", "json": "application/json"}
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text has no offset, which is what is wanted
+
 
 class UndecodableEntry(ValueError):
     """An entry that is no ModelReadyToDeploy, or not in an encoding that is known."""
@@ -33,8 +36,13 @@ class UndecodableEntry(ValueError):
 
 def iso(time: Timestamp) -> str:
     """RFC 3339 in UTC, with microseconds."""
-    moment = datetime.fromtimestamp(time.seconds, timezone.utc).replace(microsecond=time.nanos // 1000)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return f"{_second(time.seconds)}.{time.nanos // 1000:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """The time up to the second: the events of a moment share it."""
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
 def subject(event: ModelReadyToDeploy) -> str:
