@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,11 @@ def event(number: int) -> Event:
     )
     message.occurred_at.FromMilliseconds(1_700_000_000_000 + number)
     return Event(message.event_id, message, entry.encode_data(message, "protobuf"))
+
+
+def newest(server: RedisServer) -> Any:
+    client: Any = server.client()
+    return client.xrevrange(KEYS.events, count=1)[0][1]
 
 
 @pytest.fixture(scope="module", params=sorted(available_binaries()))
@@ -89,7 +95,7 @@ async def test_a_queue_that_answers_can_be_pinged(queue: Queue) -> None:
 async def test_the_entry_is_the_one_of_the_codec(server: RedisServer, connection: RedisConnection) -> None:
     for number, encoding in ((1, "protobuf"), (2, "json")):
         await RedisQueue(connection, QueueSettings(encoding=encoding)).append([event(number)], timeout=2)  # type: ignore[arg-type]
-        fields = server.client().xrevrange(KEYS.events, count=1)[0][1]
+        fields = newest(server)
         expected = {name.encode(): value for name, value in entry.encode(event(number).message, encoding).items()}  # type: ignore[arg-type]
         assert fields == expected
         assert entry.decode(fields) == event(number).message
@@ -147,7 +153,8 @@ async def test_a_dead_letter_is_written_once_with_why_and_when(
     damaged = DeadLetter("event-2", b"\xff\xff", "SPOOL_CORRUPT", "crc", 0, 1000, 1000)
     await queue.bury([letter], timeout=2)
     await queue.bury([letter, damaged], timeout=2)
-    (_, first), (_, second) = server.client().xrange(KEYS.dead_letters)
+    client: Any = server.client()
+    (_, first), (_, second) = client.xrange(KEYS.dead_letters)
     assert entry.decode(first) == event(1).message
     assert {name: value for name, value in first.items() if name.startswith(b"dl_")} == {
         b"dl_reason": b"TOO_OLD",
