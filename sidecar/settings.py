@@ -118,6 +118,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _hash_tag(key: str) -> str:
+    """The part of a key that decides its slot in a cluster: between the first { and the next }, unless it is empty."""
+    return (re.match(r"[^{]*\{([^}]+)\}", key) or (key, key))[1]
+
+
 def is_local(listen: str) -> bool:
     """Tell whether a listening address can be reached from this machine (or task) alone."""
     return listen.startswith("unix:") or is_loopback(listen.rpartition(":")[0])
@@ -305,7 +310,7 @@ class Settings:
             log=read(LogSettings, environ),
         )
         keys = Keys(settings.queue.name)
-        if settings.redis.cluster and settings.queue.list_name and keys.tag not in settings.queue.list_name:
+        if settings.redis.cluster and settings.queue.list_name and _hash_tag(settings.queue.list_name) != keys.queue:
             raise SettingsError(
                 f"QUEUE_LIST is {settings.queue.list_name!r}: with REDIS_CLUSTER=true its name must carry the queue's "
                 f"hash tag {keys.tag}, so that both are in one slot"

@@ -220,8 +220,11 @@ class Publisher:
         began, began_ms = time.monotonic(), time.time_ns() // 1_000_000
         left = max(min(submission.answer_by for submission in (*group, *self._arrived)) - began, 0.01)
         try:
-            async with asyncio.timeout(left + 0.005) as self._flight:
-                appended, confirmed = await self._queue.append(events, replicas=replicas, timeout=left)
+            try:
+                async with asyncio.timeout(left + 0.005) as self._flight:
+                    appended, confirmed = await self._queue.append(events, replicas=replicas, timeout=left)
+            finally:
+                self._flight = None  # before a failure is dealt with: that takes time, and calls arrive meanwhile
         except TimeoutError:
             await self._failed(group, Unavailable("Redis did not answer in time", ambiguous=True), began_ms)
             return
@@ -231,8 +234,6 @@ class Publisher:
         except QueueError as error:
             await self._failed(group, error, began_ms)
             return
-        finally:
-            self._flight = None
         self._metrics.redis_seconds.observe(time.monotonic() - began)
         if confirmed < replicas:
             short = Unavailable(f"{confirmed} of {replicas} replicas confirmed in time", ambiguous=True)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -45,7 +45,27 @@ class Endpoint(NamedTuple):
     port: int
 
 
-class _TLSConnection(SSLConnection):
+class _Connection(Connection):
+    """Sends without waiting until all is written, and says that it is closed in redis-py's words.
+
+    A server that refuses a command for its size says so and closes; who waits to write learns only of the close, takes
+    the refusal for an outage, and tries again for ever. And uvloop raises RuntimeError for a write after the peer's
+    reset, which redis-py lets pass: an idle connection that a failover or a load balancer reset would end the task
+    that uses it next.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
+        if not isinstance(command, bytes) or not self.is_connected:  # redis-py's own: logging in
+            await super().send_packed_command(command, check_health)
+            return
+        try:
+            self._writer.write(command)
+        except (OSError, RuntimeError) as error:
+            await self.disconnect(nowait=True)
+            raise exceptions.ConnectionError("Connection reset while it was idle.") from error
+
+
+class _TLSConnection(SSLConnection, _Connection):
     """Shares one SSL context: redis-py builds one a connection, 19 ms of CPU each."""
 
     def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
@@ -255,7 +275,7 @@ class RedisConnection:
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
         if self._context is None:
-            return ConnectionPool(connection_class=Connection, max_connections=settings.pool_size, **arguments)
+            return ConnectionPool(connection_class=_Connection, max_connections=settings.pool_size, **arguments)
         return ConnectionPool(
             connection_class=_TLSConnection, max_connections=settings.pool_size, context=self._context, **arguments
         )

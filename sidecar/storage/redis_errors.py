@@ -22,6 +22,8 @@ _AUTH = frozenset({"WRONGPASS", "NOAUTH"})
 _OLD_AUTH = ("invalid password", "Client sent AUTH", "AUTH <password> called")
 _NOPERM = ("The user executing the script", "ACL failure in script", "can't run this command or subcommand")
 _REFUSED = ("invalid bulk length", "invalid multibulk length", "string exceeds maximum allowed size")
+# What TLS tells a client whose own certificate is missing or not accepted: it has no effect until a person acts.
+_OUR_CERTIFICATE = re.compile(r"ALERT_(?:\w*CERTIFICATE\w*|UNKNOWN_CA)")
 _MAXCLIENTS = "max number of clients reached"
 # Redis 6.2 wraps what a script met: "ERR Error running script (call to f_...): @user_script:9: -OOM command not ..."
 _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
@@ -37,6 +39,9 @@ def translate(error: BaseException, *, sent: bool) -> QueueError:
         return _reply(code, words)
     if "CERTIFICATE_VERIFY_FAILED" in words or isinstance(error, ssl.SSLCertVerificationError):
         return SetupFault(f"the certificate of Redis was not accepted: {words}", reason="REDIS_CERTIFICATE")
+    if _OUR_CERTIFICATE.search(words):
+        text = f"Redis did not accept our certificate, REDIS_TLS_CERT_FILE: {words}"
+        return SetupFault(text, reason="REDIS_CERTIFICATE")
     if isinstance(error, exceptions.DataError):
         return Refused(f"Redis cannot take it: {words}")
     if isinstance(error, exceptions.InvalidResponse):
