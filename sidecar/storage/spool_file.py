@@ -50,7 +50,8 @@ class SpoolFile:
                 _fsync(directory.parent)
             self._lock = _create(directory / "spool.lock")
         except OSError as error:
-            raise SettingsError(f"SPOOL_DIR {directory}: {error.strerror}") from error
+            reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+            raise SettingsError(f"SPOOL_DIR {directory}: {reason}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -168,7 +169,12 @@ class SpoolFile:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file itself is bad, and not the disk for the moment."""
-    return isinstance(error, sql.Damaged) or _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return (
+        isinstance(error, sql.Damaged)
+        or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        or (code == sqlite3.SQLITE_ERROR and str(error).startswith("no such"))  # table or column
+    )
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:
@@ -186,10 +192,6 @@ def _check(connection: sqlite3.Connection) -> None:
         raise sql.Damaged(answer.decode(errors="replace"))
     if connection.execute(sql.COUNT).fetchone() != sql.read_totals(connection)[:2]:
         connection.execute(sql.TOTALS_RECOUNT)
-
-
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -20,6 +20,7 @@ HIGHEST_SEQ = 1 << 48
 """A higher sequence number, or one below 1, is damage."""
 READ_ROWS = 256
 PROBES = 4096
+"""How many places are tried, at least, between what cannot be read and the end."""
 
 
 def salvage(damaged: Path, target: Path, last_seq: int) -> tuple[int, int | None]:
@@ -66,20 +67,20 @@ def _open(damaged: Path, copy: Path) -> sqlite3.Connection:
 
 def _readable_rows(connection: sqlite3.Connection, last_seq: int) -> Iterator[tuple[Any, ...]]:
     """Every row that can be read: upwards, over what cannot be; then, where there was such, down to it from the end."""
-    seq = 0
-    while True:
+    seq, whole, more = 0, True, True
+    while more:
         try:
             for row in _run(connection, sql.SALVAGE_UP, seq, max):
                 seq = max(seq, row[0])
                 yield row
+            more = False
         except sqlite3.DatabaseError:
             seq += max(1, (last_seq - seq) // PROBES)
-            if seq < last_seq:
-                continue
-            break
-        return
-    with suppress(sqlite3.DatabaseError):
-        yield from _run(connection, sql.SALVAGE_DOWN, HIGHEST_SEQ, min)
+            more = seq < last_seq
+            whole = False
+    if not whole:
+        with suppress(sqlite3.DatabaseError):
+            yield from _run(connection, sql.SALVAGE_DOWN, HIGHEST_SEQ, min)
 
 
 def _run(

@@ -94,10 +94,7 @@ FORGET = "DELETE FROM events WHERE seq IN (SELECT value FROM json_each(?))"
 KEEP_SEQUENCE = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'events' AND seq < ?1"
 FORGET_AFTER = "DELETE FROM events WHERE seq > ?"
 
-SALVAGE_READ_SETTINGS = (
-    "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA writable_schema = ON",  # also reads a file that is shorter than its header says
-)
+SALVAGE_READ_SETTINGS = ("PRAGMA locking_mode = EXCLUSIVE",)
 SALVAGE_TRY = "SELECT seq FROM events LIMIT 0"
 SALVAGE_LAST = "SELECT max(seq) FROM events"
 SALVAGE_SEQUENCE = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
@@ -107,7 +104,11 @@ SALVAGE_UP = """SELECT seq, size, spooled_ms, attempts, first_ms, last_ms, dead_
 SALVAGE_DOWN = """SELECT seq, size, spooled_ms, attempts, first_ms, last_ms, dead_reason, dead_detail, crc,
     event_id, data FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?"""
 SALVAGE_PUT = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-SALVAGE_SETTINGS = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF")  # it is fsynced once, when it is complete
+SALVAGE_SETTINGS = (
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA cache_size = -32768",
+)  # it is fsynced once, when it is complete
 
 
 def connect(path: Path, settings: Iterable[str]) -> sqlite3.Connection:
@@ -207,12 +208,24 @@ def from_row(row: tuple[Any, ...]) -> Spooled:
 
 
 def to_salvage(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The parameters of SALVAGE_PUT: the same row; one that is corrupt stays so."""
+    """The parameters of SALVAGE_PUT: the same row, with something in place of what has no sense."""
     event = from_row(row)
     reason, detail = event.dead or (None, None)
     size = len(event.data) + len(event.event_id) + OVERHEAD
-    crc = -1 if reason == CORRUPT else row[8]
-    return (event.seq, size, event.spooled_ms, *map(_int, row[3:6]), reason, detail, crc, event.event_id, event.data)
+    made, first_ms, last_ms, crc = map(_int, (*row[3:6], row[8]))
+    return (
+        event.seq,
+        size,
+        event.spooled_ms,
+        made,
+        first_ms,
+        last_ms,
+        reason,
+        detail,
+        crc,
+        event.event_id,
+        event.data,
+    )
 
 
 def _crc(spooled_ms: int, event_id: bytes, data: bytes) -> int:

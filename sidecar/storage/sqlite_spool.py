@@ -41,6 +41,7 @@ class SqliteSpool(Spool):
         self._file: SpoolFile | None = None
         self._connection: sqlite3.Connection | None = None
         self._totals = sql.Totals()
+        self._opened = False
         self._damaged = 0
         self._failures = 0
 
@@ -117,7 +118,7 @@ class SqliteSpool(Spool):
 
         def job(connection: sqlite3.Connection) -> list[Spooled]:
             if done:
-                forgotten = (json.dumps(done),)
+                forgotten = (json.dumps(list(done)),)
                 connection.execute(sql.TOTALS_SUBTRACT, forgotten)
                 connection.execute(sql.FORGET, forgotten)
             events = [sql.from_row(row) for row in connection.execute(sql.OLDEST, (limit,))]
@@ -138,7 +139,7 @@ class SqliteSpool(Spool):
         """See Spool."""
 
         def job(connection: sqlite3.Connection) -> None:
-            connection.execute(sql.MARK_DEAD, (reason, detail, json.dumps(seqs)))
+            connection.execute(sql.MARK_DEAD, (reason, detail, json.dumps(list(seqs))))
 
         await self._in_thread(lambda: self._commit(job, drains=True))
 
@@ -161,6 +162,7 @@ class SqliteSpool(Spool):
             if isinstance(cause, OSError):
                 raise SettingsError(str(error)) from error
             raise
+        self._opened = True
         log.info("the spool in %s holds %d events, %d bytes", self._directory, self.depth, self.bytes)
 
     def _close(self) -> None:
@@ -218,14 +220,22 @@ class SqliteSpool(Spool):
 
     def _connect(self) -> sqlite3.Connection:
         connection = self._opened_file.connect(create=not self._totals.depth)
-        if self._totals.last_seq:  # a commit that failed in its fsync stands in the WAL: take back what it put
-            connection.execute(sql.BEGIN)
-            if connection.execute(sql.FORGET_AFTER, (self._totals.last_seq,)).rowcount:
-                connection.execute(sql.TOTALS_RECOUNT)
-            connection.execute(sql.KEEP_SEQUENCE, (self._totals.last_seq,))
-            connection.execute(sql.COMMIT)
+        try:
+            if self._opened:
+                self._take_back(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
         return connection
+
+    def _take_back(self, connection: sqlite3.Connection) -> None:
+        """Undo what a commit had put whose fsync failed: its caller was told so, but the WAL has it."""
+        connection.execute(sql.BEGIN)
+        if connection.execute(sql.FORGET_AFTER, (self._totals.last_seq,)).rowcount:
+            connection.execute(sql.TOTALS_RECOUNT)
+        connection.execute(sql.KEEP_SEQUENCE, (self._totals.last_seq,))
+        connection.execute(sql.COMMIT)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -264,7 +274,7 @@ class SqliteSpool(Spool):
             if oversized or not self._totals.depth:
                 checkpoint(connection)
         except sqlite3.Error as error:
-            log.warning("the spool's file in %s could not be made smaller: %s", self._directory, error)
+            log.debug("the spool's file in %s could not be made smaller: %s", self._directory, error)
 
     @property
     def _opened_file(self) -> SpoolFile:
