@@ -1,9 +1,4 @@
-"""`make demo`: the whole story on one machine, for real, and checked.
-
-A registry publishes three model versions through a sidecar, a deployer receives them. Redis is killed, the registry
-publishes three more, Redis comes back: the deployer must have each event once and in order. Nothing is played but the
-registry and the deployer: the sidecar is a process of its own, Redis is a Valkey server that gets SIGKILL.
-"""
+"""The story, and what it checks."""
 
 from __future__ import annotations
 
@@ -15,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,16 +28,17 @@ from modelready.consumer import Consumer
 from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from sidecar import status
+from sidecar.demo.screen import Said, Screen
 from sidecar.errors import SettingsError
 from sidecar.settings import GROUPS
 from sidecar.storage import embedded
 
 T = TypeVar("T")
 
-_MODELS = Path(__file__).with_name("demo_models")
+_MODELS = Path(__file__).with_name("models")
 _NAMES = ("fraud-scorecard", "churn-tree", "support-tokenizer")
 _GROUP = "deployer"
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 15.0
 _SETTLE_SECONDS = 0.5
 
 
@@ -60,63 +55,13 @@ def play(*, plain: bool) -> int:
     except (Broken, SettingsError, PublishError, grpc.RpcError) as error:
         screen.failed(str(error))
         return 1
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
-        screen.failed("interrupted; all that was started is ended")
+        screen.title("Interrupted; all that was started is ended.")
         return 130
     return 0
-
-
-class Screen:
-    """What the demo says: in colour on a terminal, plain elsewhere. Any thread may speak."""
-
-    def __init__(self, *, plain: bool) -> None:
-        terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        self._colour = terminal and not plain and not os.environ.get("NO_COLOR")
-        self._lock = threading.Lock()
-        self._began = time.monotonic()
-        self._waiting = ""
-
-    def title(self, text: str) -> None:
-        """What comes next."""
-        self._print(f"\n{self._paint('1', text)}")
-
-    def line(self, who: str, text: str, colour: str = "0") -> None:
-        """What somebody does or sees."""
-        self._print(f"  {self._paint('2', f'{who:<9}')} {self._paint(colour, text)}")
-
-    def block(self, text: str) -> None:
-        """Several lines."""
-        self._print("\n".join(f"  {line}".rstrip() for line in text.splitlines()))
-
-    def waiting(self, what: str, seconds: float) -> None:
-        """The progress line of what takes longer than a second: kept up to date on a terminal, said once elsewhere."""
-        if seconds < 1:
-            return
-        with self._lock:
-            if self._colour:
-                sys.stdout.write(f"\r\033[K  ... {what}, {seconds:.0f} s")
-            elif what != self._waiting:
-                sys.stdout.write(f"  ... {what}\n")
-            self._waiting = what
-            sys.stdout.flush()
-
-    def done(self) -> None:
-        """All was as promised."""
-        self._print(f"\n{self._paint('32', 'As promised')}, in {time.monotonic() - self._began:.1f} s.")
-
-    def failed(self, text: str) -> None:
-        """It was not."""
-        self._print(f"\n{self._paint('31', 'NOT AS PROMISED')}: {text}")
-
-    def _print(self, text: str) -> None:
-        with self._lock:
-            rewind = "\r\033[K" if self._colour and self._waiting else ""
-            self._waiting = ""
-            sys.stdout.write(f"{rewind}{text}\n")
-            sys.stdout.flush()
-
-    def _paint(self, code: str, text: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if self._colour else text
 
 
 class Demo:
@@ -211,7 +156,7 @@ class Demo:
         """A consumer group's one consumer, in a thread. It checks each model file against the event's digest."""
         log = logging.getLogger("modelready")
         log.propagate = False
-        log.addHandler(_Said(self._screen, "deployer"))
+        log.addHandler(Said(self._screen, "deployer"))
         redis = self._redis()
         environ = {
             "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "REDIS_AUTH_TOKEN": redis.token,
@@ -315,19 +260,6 @@ class Demo:
     def _check(self, kept: object, broken: str) -> None:
         if not kept:
             raise Broken(broken)
-
-
-class _Said(logging.Handler):
-    """What a library logs, in the story's own form."""
-
-    def __init__(self, screen: Screen, who: str) -> None:
-        super().__init__(logging.WARNING)
-        self._screen = screen
-        self._who = who
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler.emit."""
-        self._screen.line(self._who, record.getMessage(), "2")
 
 
 def _register(name: str, version: int) -> ModelReadyToDeploy:

@@ -1,0 +1,80 @@
+"""`make demo` tells the truth: passes where the promise is kept, fails where it is not, and leaves nothing behind."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.demo import play
+from sidecar.storage import embedded
+from tests.harness.waiting import until
+
+COMMAND = [sys.executable, "-m", "sidecar", "demo"]
+
+
+def test_shows_each_event_once_and_in_order_through_a_kill_of_redis(tmp_path: Path) -> None:
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, env=_environment(tmp_path), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\033" not in done.stdout, "colour where nobody sees it"
+    published = re.findall(r"registry +(\S+/\d) +(STORED|SPOOLED)", done.stdout)
+    assert [outcome for _, outcome in published] == ["STORED"] * 3 + ["SPOOLED"] * 3
+    assert re.findall(r"deployer +got (\S+/\d)", done.stdout) == [model for model, _ in published]
+    assert done.stdout.count("DUPLICATE") == 6
+    assert re.search(r"stream +6 entries\n", done.stdout)
+    assert re.search(r"deployer +0 +0 +1 ", done.stdout)
+    assert not _left(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ends_all_that_it_started_when_it_is_interrupted(tmp_path: Path, number: int) -> None:
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True, env=_environment(tmp_path)) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if line.startswith("3 "):  # Redis is being killed, one server is gone, another not yet there
+                break
+        assert len(_processes(tmp_path)) >= 2, "the demo and its sidecar"
+        demo.send_signal(number)
+        demo.stdout.read()
+        assert demo.wait(30) == 130
+    until(lambda: not _left(tmp_path), 5, "nothing is left")
+
+
+def test_fails_where_events_are_lost(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    start = embedded.start
+
+    def forgetful(directory: Path) -> embedded.EmbeddedServer:
+        shutil.rmtree(directory / "appendonlydir")
+        return start(directory)
+
+    monkeypatch.setattr(embedded, "start", forgetful)
+    monkeypatch.setattr("sidecar.demo.story._PATIENCE_SECONDS", 5.0)
+    assert play(plain=True) == 1
+    assert "NOT AS PROMISED" in capsys.readouterr().out
+
+
+def _environment(place: Path) -> dict[str, str]:
+    """The demo must not care for a set-up that is meant for another sidecar."""
+    return {**os.environ, "TMPDIR": str(place), "REDIS_HOST": "elsewhere.invalid", "SIDECAR_LISTEN": "nonsense"}
+
+
+def _left(place: Path) -> list[str]:
+    """Files and processes that a demo left."""
+    return [*map(str, place.iterdir()), *_processes(place)]
+
+
+def _processes(place: Path) -> list[str]:
+    """Known by their environment, which they inherited (Linux)."""
+    mark = f"TMPDIR={place}".encode()
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if _holds(path, mark)]
+
+
+def _holds(environ: Path, mark: bytes) -> bool:
+    try:
+        return mark in environ.read_bytes()
+    except OSError:
+        return False
