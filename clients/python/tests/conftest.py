@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clients.python.tests.fake_sidecar import FakeSidecar
-from clients.python.tests.twins import TWINS
+from clients.python.tests.twins import PUBLISHERS
 
 logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
@@ -20,10 +20,10 @@ def sidecar() -> Iterator[FakeSidecar]:
     fake.stop()
 
 
-@pytest.fixture(params=list(TWINS))
+@pytest.fixture(params=list(PUBLISHERS))
 def twin(request: pytest.FixtureRequest) -> Any:
     """The class of one of the publishers."""
-    return TWINS[request.param]
+    return PUBLISHERS[request.param]
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """A real gRPC server that behaves like a sidecar, or as badly as a test wants.
 
-    python -m clients.python.tests.fake_sidecar PORT FILE    in a process of its own, to be killed; keeps ids in FILE
+python -m clients.python.tests.fake_sidecar ADDRESS FILE    in a process of its own, to be killed; keeps ids in FILE
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections import deque
@@ -52,7 +53,11 @@ class FakeSidecar(PublisherServiceServicer):
     """`failures` are the answers to the next calls, oldest first; `refuse` decides for an event of a frame."""
 
     def __init__(
-        self, address: str = "127.0.0.1:0", *, credentials: grpc.ServerCredentials | None = None, file: Path | None = None
+        self,
+        address: str = "127.0.0.1:0",
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        file: Path | None = None,
     ) -> None:
         self.address = address
         self._credentials = credentials
@@ -60,6 +65,7 @@ class FakeSidecar(PublisherServiceServicer):
         self.failures: deque[Any] = deque()
         self.refuse: Callable[[ModelReadyToDeploy], Any] = lambda _: None
         self.hold: Callable[[], object] = lambda: None
+        self.frames_a_stream: Iterator[int] = itertools.repeat(sys.maxsize)
         self.attempts: list[ModelReadyToDeploy] = []
         self.entries: list[ModelReadyToDeploy] = []
         self.frames: list[list[str]] = []
@@ -108,11 +114,14 @@ class FakeSidecar(PublisherServiceServicer):
         self.hold()
         return pb.PublishResponse(receipt=self.store(request.event))
 
+    def PublishBatch(self, request: pb.PublishBatchRequest, context: grpc.ServicerContext) -> pb.PublishBatchResponse:  # noqa: N802
+        raise NotImplementedError
+
     def PublishStream(  # noqa: N802
         self, request_iterator: Iterator[pb.PublishStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.PublishStreamResponse]:
         self._fail(context)
-        for request in request_iterator:
+        for request in itertools.islice(request_iterator, next(self.frames_a_stream)):
             self._note(request.durability, context)
             self.frames.append([event.event_id for event in request.events])
             self.hold()
@@ -135,7 +144,9 @@ class FakeSidecar(PublisherServiceServicer):
 
 
 if __name__ == "__main__":
-    sidecar = FakeSidecar(f"127.0.0.1:{sys.argv[1]}", file=Path(sys.argv[2]))
+    sidecar = FakeSidecar(sys.argv[1], file=Path(sys.argv[2]))
     sidecar.hold = lambda: time.sleep(0.002)
     sidecar.start()
+    sys.stdout.write(sidecar.address + "\n")
+    sys.stdout.flush()
     time.sleep(600)

@@ -9,7 +9,7 @@ import pytest
 from modelready import EventFields, InvalidEvent, ModelReadyToDeploy, model_ready
 from modelready.event import MAX_EVENT_BYTES, complete
 
-FRAUD = {"name": "fraud", "version": "7", "uri": "s3://models/fraud/7/"}
+FRAUD = EventFields(name="fraud", version="7", uri="s3://models/fraud/7/")
 
 
 def test_the_three_required_fields_make_an_event() -> None:
@@ -23,7 +23,9 @@ def test_the_three_required_fields_make_an_event() -> None:
 
 def test_every_keyword_has_its_field() -> None:
     given = EventFields(
-        **FRAUD,
+        name="fraud",
+        version="7",
+        uri="s3://models/fraud/7/",
         event_id="an-id",
         correlation_id="a-correlation",
         source="//registry.test",
@@ -67,7 +69,7 @@ def test_a_version_may_be_a_number() -> None:
 
 def test_a_time_without_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="no time zone"):
-        model_ready(**FRAUD, occurred_at=datetime(2026, 1, 2))  # noqa: DTZ001
+        model_ready(name="fraud", version="7", uri="s3://m/", occurred_at=datetime(2026, 1, 2))  # noqa: DTZ001
 
 
 def test_a_misspelt_keyword_is_refused() -> None:
@@ -87,12 +89,12 @@ def test_an_event_gets_what_it_lacks_and_the_caller_s_own_is_left_alone() -> Non
 
 
 def test_what_an_event_has_is_kept() -> None:
-    event = model_ready(**FRAUD, source="//mine")
+    event = model_ready(name="fraud", version="7", uri="s3://m/", source="//mine")
     assert complete(event, "//registry") == event
 
 
 def test_an_event_that_no_sidecar_could_take_is_refused_at_once() -> None:
-    event = model_ready(**FRAUD, event_id="large", labels={"note": "x" * MAX_EVENT_BYTES})
+    event = model_ready(name="fraud", version="7", uri="-", event_id="large", labels={"note": "x" * MAX_EVENT_BYTES})
     with pytest.raises(InvalidEvent, match=r"event: has \d+ bytes; the limit is 1048576") as refusal:
         complete(event, "")
     assert refusal.value.event_id == "large"

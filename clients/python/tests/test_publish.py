@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import grpc
 import pytest
 import trustme
 
+import modelready.aio
 from clients.python.tests.fake_sidecar import STREAM, FakeSidecar, failure
-from clients.python.tests.twins import TWINS
 from modelready import (
     TLS,
     DeadlineExceeded,
     Durability,
+    EventFields,
     InvalidEvent,
     Outcome,
     PermissionDenied,
@@ -36,7 +38,7 @@ from modelready import (
 )
 
 Code = grpc.StatusCode
-FRAUD = {"name": "fraud", "version": "7", "uri": "s3://models/fraud/7/"}
+FRAUD = EventFields(name="fraud", version="7", uri="s3://models/fraud/7/")
 
 
 def test_a_receipt_tells_where_the_event_is(publisher: Any, sidecar: FakeSidecar) -> None:
@@ -64,23 +66,24 @@ def test_the_same_id_makes_one_entry(publisher: Any, sidecar: FakeSidecar) -> No
         failure(Code.RESOURCE_EXHAUSTED, reason="SPOOL_FULL", retry_after=0.05),
         failure(Code.RESOURCE_EXHAUSTED, message="Concurrent RPC limit exceeded!"),
         failure(Code.CANCELLED),
+        failure(Code.INTERNAL, message="Received RST_STREAM with error code 2"),
     ],
     ids=lambda status: f"{status.code}-{len(status.details)}",
 )
 def test_what_passes_is_retried_with_the_same_event(publisher: Any, sidecar: FakeSidecar, passing: Any) -> None:
-    sidecar.failures.extend([passing] * 3)
+    sidecar.failures.extend([passing] * 2)
     receipt = publisher.publish(**FRAUD)
 
     assert receipt.outcome is Outcome.STORED
-    assert len(sidecar.attempts) == 4
+    assert len(sidecar.attempts) == 3
     assert all(attempt == sidecar.attempts[0] for attempt in sidecar.attempts)
 
 
 def test_the_sidecar_s_delay_is_honoured(publisher: Any, sidecar: FakeSidecar) -> None:
-    sidecar.failures.append(failure(Code.RESOURCE_EXHAUSTED, retry_after=0.7))
+    sidecar.failures.append(failure(Code.RESOURCE_EXHAUSTED, retry_after=0.4))
     began = time.monotonic()
     publisher.publish(**FRAUD)
-    assert time.monotonic() - began >= 0.7
+    assert time.monotonic() - began >= 0.4
 
 
 def test_a_delay_beyond_the_deadline_is_not_waited_for(publisher: Any, sidecar: FakeSidecar) -> None:
@@ -98,7 +101,7 @@ def test_a_delay_beyond_the_deadline_is_not_waited_for(publisher: Any, sidecar: 
         (failure(Code.FAILED_PRECONDITION, reason="REDIS_SETUP"), SetupFault),
         (failure(Code.UNAUTHENTICATED), Unauthenticated),
         (failure(Code.PERMISSION_DENIED), PermissionDenied),
-        (failure(Code.INTERNAL), PublishError),
+        (failure(Code.INTERNAL, reason="INTERNAL"), PublishError),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -127,15 +130,14 @@ def test_a_deadline_leaves_the_outcome_open_and_the_id_known(publisher: Any, sid
 
 
 def test_a_missing_sidecar_is_named_with_its_cause(twin: Any) -> None:
-    with twin("127.0.0.1:1", timeout=0.6) as publisher, pytest.raises(Unavailable, match="Connection refused"):
+    with twin("127.0.0.1:1", timeout=0.4) as publisher, pytest.raises(Unavailable, match="Connection refused"):
         publisher.publish(**FRAUD)
 
 
-@pytest.mark.parametrize("seconds", [0.5, 1.5])
-def test_a_restart_of_the_sidecar_is_not_noticed(publisher: Any, sidecar: FakeSidecar, seconds: float) -> None:
+def test_a_restart_of_the_sidecar_is_not_noticed(publisher: Any, sidecar: FakeSidecar) -> None:
     publisher.publish(**FRAUD)
     sidecar.stop()
-    back = threading.Timer(seconds, sidecar.start)
+    back = threading.Timer(1.2, sidecar.start)
     back.start()
     publisher.publish(**FRAUD)
     back.join()
@@ -218,7 +220,7 @@ def test_tls_both_ways_with_a_token(twin: Any, tmp_path: Path) -> None:
     stranger = TLS(ca_file=str(tmp_path / "ca"), server_name="sidecar.internal")
     wrong_name = TLS(str(tmp_path / "ca"), str(tmp_path / "cert"), str(tmp_path / "key"))
     for tls in (stranger, wrong_name, None):
-        with twin(sidecar.address, tls=tls, timeout=0.5) as publisher, pytest.raises((Unavailable, DeadlineExceeded)):
+        with twin(sidecar.address, tls=tls, timeout=0.3) as publisher, pytest.raises((Unavailable, DeadlineExceeded)):
             publisher.publish(**FRAUD)
     sidecar.stop()
 
@@ -245,7 +247,9 @@ def test_a_closed_publisher_says_so(twin: Any, sidecar: FakeSidecar) -> None:
 
 def test_many_threads_share_one_publisher(sidecar: FakeSidecar) -> None:
     with Publisher(sidecar.address) as publisher, ThreadPoolExecutor(32) as threads:
-        receipts = list(threads.map(lambda n: publisher.publish(**FRAUD, event_id=f"{n}"), range(500)))
+        receipts = list(
+            threads.map(lambda n: publisher.publish(name="m", version=n, uri="-", event_id=f"{n}"), range(500))
+        )
     assert [receipt.event_id for receipt in receipts] == [f"{n}" for n in range(500)]
     assert len(sidecar.entries) == 500
 
@@ -278,12 +282,7 @@ def test_the_twins_have_the_same_surface() -> None:
     def surface(kind: type) -> dict[str, Callable[..., object]]:
         return {name: value for name, value in vars(kind).items() if not name.startswith("_") and callable(value)}
 
-    import inspect
-
-    import modelready.aio
-
     sync, aio = surface(Publisher), surface(modelready.aio.Publisher)
     assert sync.keys() == aio.keys()
     for name in sync:
         assert list(inspect.signature(sync[name]).parameters) == list(inspect.signature(aio[name]).parameters)
-    assert set(TWINS) == {"sync", "aio"}

@@ -20,8 +20,8 @@ AWAY = failure(grpc.StatusCode.UNAVAILABLE, reason="REDIS_UNAVAILABLE", retry_af
 INVALID = failure(grpc.StatusCode.INVALID_ARGUMENT)
 
 
-def event(model: str, version: int, **fields: str) -> ModelReadyToDeploy:
-    return model_ready(name=model, version=version, uri="s3://m/", event_id=f"{model}-{version}", **fields)
+def event(model: str, version: int, signature: str = "") -> ModelReadyToDeploy:
+    return model_ready(name=model, version=version, uri="s3://m/", event_id=f"{model}-{version}", signature=signature)
 
 
 def window(*, frame: int = 3, in_flight: int = 4, timeout: float = 30.0) -> Window:
@@ -46,7 +46,9 @@ def answer(request: pb.PublishStreamRequest, *errors: object) -> pb.PublishStrea
     return pb.PublishStreamResponse(
         sequence=request.sequence,
         results=[
-            pb.PublishResult(error=given[n]) if given.get(n) else pb.PublishResult(receipt=pb.Receipt(event_id=e.event_id))
+            pb.PublishResult(error=given[n])
+            if given.get(n)
+            else pb.PublishResult(receipt=pb.Receipt(event_id=e.event_id))
             for n, e in enumerate(request.events)
         ],
     )
@@ -179,7 +181,5 @@ def test_whatever_fails_each_event_gets_one_result_and_each_model_keeps_its_orde
 
     assert [result.event_id for result in results] == [one.event_id for one in events]
     assert all(isinstance(result, Receipt) for result in results)
-    for model in versions:
-        assert [int(e.model.version) for e in stored.values() if e.model.name == model] == [
-            *range(1, versions[model] + 1)
-        ]
+    for model, last in versions.items():
+        assert [int(e.model.version) for e in stored.values() if e.model.name == model] == [*range(1, last + 1)]

@@ -1,59 +1,117 @@
-"""The two publishers behind one plain face, so that one table of tests holds for both."""
+"""The asyncio twins behind the face of the blocking ones, so that one table of tests holds for both."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import modelready.aio
-from modelready import Publisher, PublishError, Receipt
+from modelready import ModelReadyToDeploy, Publisher, PublishError, Receipt
+from modelready.consumer import Consumer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
 
+@functools.cache
+def loop() -> asyncio.AbstractEventLoop:
+    """One loop in a thread, for all."""
+    made = asyncio.new_event_loop()
+    threading.Thread(target=made.run_forever, daemon=True).start()
+    return made
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(work, loop()).result(60)
+
+
+def iterate(source: Any) -> Iterator[Any]:
+    items = aiter(source)
+
+    async def following() -> Any:
+        return await anext(items, None)
+
+    try:
+        while (item := wait(following())) is not None:
+            yield item
+    finally:
+        wait(items.aclose())
+
+
 class AioPublisher:
-    """Runs `modelready.aio.Publisher` in a loop in a thread."""
-
-    loop: asyncio.AbstractEventLoop | None = None
-
     def __init__(self, *args: Any, **options: Any) -> None:
-        if AioPublisher.loop is None:
-            AioPublisher.loop = asyncio.new_event_loop()
-            threading.Thread(target=AioPublisher.loop.run_forever, daemon=True).start()
         self._publisher = modelready.aio.Publisher(*args, **options)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        assert AioPublisher.loop is not None
-        return asyncio.run_coroutine_threadsafe(work, AioPublisher.loop).result(60)
-
     def publish(self, **fields: Any) -> Receipt:
-        return self._run(self._publisher.publish(**fields))
+        return wait(self._publisher.publish(**fields))
 
     def publish_event(self, *args: Any, **options: Any) -> Receipt:
-        return self._run(self._publisher.publish_event(*args, **options))
+        return wait(self._publisher.publish_event(*args, **options))
 
     def publish_many(self, *args: Any, **options: Any) -> Iterator[Receipt | PublishError]:
-        results: Any = self._publisher.publish_many(*args, **options)
-        return self._iterate(results)
+        return iterate(self._publisher.publish_many(*args, **options))
 
-    def _iterate(self, results: Any) -> Iterator[Receipt | PublishError]:
-        async def following() -> Any:
-            return await anext(results, None)
-
-        try:
-            while (result := self._run(following())) is not None:
-                yield result
-        finally:
-            self._run(results.aclose())
-
-    def __enter__(self) -> AioPublisher:
-        self._run(self._publisher.__aenter__())
+    def __enter__(self) -> Self:
+        wait(self._publisher.__aenter__())
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._run(self._publisher.__aexit__(None, None, None))
+        wait(self._publisher.__aexit__(None, None, None))
 
 
-TWINS: dict[str, Any] = {"sync": Publisher, "aio": AioPublisher}
+class AioConsumer:
+    def __init__(self, consumer: modelready.aio.Consumer) -> None:
+        self._consumer = consumer
+
+    @classmethod
+    def from_env(cls, **options: Any) -> AioConsumer:
+        return cls(modelready.aio.Consumer.from_env(**options))
+
+    @property
+    def client(self) -> Any:
+        return self._consumer._client
+
+    def run(self, handler: Callable[[ModelReadyToDeploy], object]) -> None:
+        async def handle(event: ModelReadyToDeploy) -> None:
+            handler(event)
+
+        wait(self._consumer.run(handle))
+
+    def stop(self) -> None:
+        self._consumer.stop()
+
+    def close(self) -> None:
+        wait(self._consumer.close())
+
+    def __iter__(self) -> Iterator[AioDelivery]:
+        return (AioDelivery(delivery) for delivery in iterate(self._consumer))
+
+
+class AioDelivery:
+    def __init__(self, delivery: modelready.aio.Delivery) -> None:
+        self._delivery = delivery
+        self.entry_id, self.event = delivery.entry_id, delivery.event
+
+    def __enter__(self) -> ModelReadyToDeploy:
+        return wait(self._delivery.__aenter__())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait(self._delivery.__aexit__(kind, error, trace))
+
+
+class SyncConsumer(Consumer):
+    @property
+    def client(self) -> Any:
+        return self._client
+
+
+PUBLISHERS: dict[str, Any] = {"sync": Publisher, "aio": AioPublisher}
+CONSUMERS: dict[str, Any] = {"sync": SyncConsumer, "aio": AioConsumer}

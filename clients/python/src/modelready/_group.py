@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from modelready._redis import entries_of
 from modelready.entry import UndecodableEntry, decode
 from modelready.keys import Keys
 from modelready.v1.event_pb2 import ModelReadyToDeploy
@@ -75,7 +76,7 @@ class Group:
 
     def received(self, reply: Any, now: float) -> Iterator[tuple[str, ModelReadyToDeploy]]:
         """The events of a reply by entry id. An entry that is no event is logged once and left pending."""
-        entries = [(entry_id.decode(), fields) for _, entries in reply for entry_id, fields in entries]
+        entries = entries_of(reply)
         if self._after is not None:
             self._after = entries[-1][0] if entries else None
             self._again_at = now + self._retry_seconds

@@ -18,6 +18,7 @@ except ImportError as missing:  # pragma: no cover - tested in an environment of
 __all__ = [
     "RedisError",
     "check_client",
+    "entries_of",
     "is_group_there",
     "is_no_group",
     "is_transient",
@@ -66,6 +67,15 @@ def is_group_there(error: RedisError) -> bool:
 def _first_word(error: RedisError) -> str:
     code = getattr(error, "status_code", None)
     return code or (str(error).split(maxsplit=1) or [""])[0]
+
+
+def entries_of(reply: Any) -> list[tuple[str, dict[bytes, bytes]]]:
+    """The entries in an XREADGROUP reply of one stream; redis-py has three forms of it, by protocol and option."""
+    found: list[tuple[str, dict[bytes, bytes]]] = []
+    for entries in reply.values() if isinstance(reply, dict) else (entries for _, entries in reply):
+        nested = entries and isinstance(entries[0], list)
+        found += [(entry_id.decode(), fields) for entry_id, fields in (entries[0] if nested else entries)]
+    return found
 
 
 def check_client(client: Any, block_seconds: float) -> None:

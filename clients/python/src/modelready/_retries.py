@@ -20,11 +20,13 @@ _TRANSIENT = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
+# From the sidecar these are defects, with a reason. Without one they are gRPC's own words for a connection that broke.
+_TRANSIENT_UNLESS_SAID = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 
 def is_transient(error: PublishError) -> bool:
     """Whether a later attempt may succeed with nobody's help."""
-    return error.code in _TRANSIENT
+    return error.code in _TRANSIENT or (error.code in _TRANSIENT_UNLESS_SAID and not error.reason)
 
 
 def backoff(attempt: int) -> float:

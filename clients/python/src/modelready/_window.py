@@ -24,7 +24,7 @@ MAX_FRAME = 1000
 FULL_BYTES = 1 << 20
 """A frame that has reached it takes no further event; with one of MAX_EVENT_BYTES it is below 2 MiB."""
 
-GOODBYE_SECONDS = 1.0
+GOODBYE_SECONDS = 0.5
 """How long a stream that is no longer needed may take to end in good order."""
 
 

@@ -35,7 +35,7 @@ class Delivery:
         self._ack = ack
 
     def ack(self) -> None:
-        """Tells the group that this event is done. Waits for Redis where it is away."""
+        """Tells the group that this event is done. Waits while Redis is away; a stop then ends it unacknowledged."""
         self._ack(self.entry_id)
 
     def __enter__(self) -> ModelReadyToDeploy:

@@ -36,7 +36,8 @@ class Publisher(PublisherBase):
     process that was forked after it was made or used gets a connection of its own.
 
     `timeout` is the seconds that `publish` may take, its retries included. `durability` is the least to accept,
-    `source` names the registry in events that do not name it themselves.
+    `source` names the registry in events that do not name it themselves. `token` is the sidecar's SIDECAR_API_TOKEN;
+    without `tls` the connection is in the clear, as it may be on one machine.
     """
 
     _opened: tuple[int, grpc.Channel, PublisherServiceStub] | None = None

@@ -1,0 +1,472 @@
+"""What a consumer promises, of both twins, with a real server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from clients.python.tests.twins import CONSUMERS
+from modelready import model_ready
+from modelready._redis import options_from_env
+from modelready.consumer import Consumer
+from modelready.entry import encode
+from modelready.keys import Keys
+from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import until
+
+STREAM = Keys("model-ready").events
+ACL = (
+    "user reader on >secret resetchannels -@all +hello +auth +ping +client|setname +xreadgroup +xack +xautoclaim"
+    " +xclaim +xpending +xlen +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|createconsumer"
+    f" +xgroup|delconsumer ~{STREAM}"
+)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RedisServer]:
+    with RedisServer(appendonly=True, acl=[ACL]) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> Iterator[RedisServer]:
+    yield shared
+    with shared.client() as client:
+        client.flushall()
+
+
+@pytest.fixture(params=list(CONSUMERS))
+def consume(request: pytest.FixtureRequest, server: RedisServer) -> Iterator[Callable[..., Any]]:
+    """Makes consumers of the group "deployer" with the least rights, quick to stop."""
+    made: list[Any] = []
+
+    def consumer(**options: Any) -> Any:
+        settings = {"group": "deployer", "environ": environ(server), "consumer_name": "one", "block_seconds": 0.1}
+        made.append(CONSUMERS[request.param].from_env(**{**settings, **options}))
+        return made[-1]
+
+    yield consumer
+    for one in made:
+        one.close()
+
+
+def environ(server: RedisServer) -> dict[str, str]:
+    return {
+        "REDIS_HOST": server.host,
+        "REDIS_PORT": f"{server.port}",
+        "REDIS_USERNAME": "reader",
+        "REDIS_AUTH_TOKEN": "secret",
+    }
+
+
+def publish(server: RedisServer, *versions: int, queue: str = "model-ready") -> list[str]:
+    with server.client() as client:
+        return [
+            str(client.xadd(Keys(queue).events, encode(model_ready(name="m", version=n, uri="s3://m/"))).decode())
+            for n in versions
+        ]
+
+
+def pending(server: RedisServer) -> list[str]:
+    with server.client() as client:
+        return [entry["message_id"].decode() for entry in client.xpending_range(STREAM, "deployer", "-", "+", 100)]
+
+
+class Handler:
+    """Notes the versions that it is given, raises for those in `failing`, and stops its consumer after `count`."""
+
+    def __init__(self, consumer: Any, count: int, failing: tuple[str, ...] = ()) -> None:
+        self._consumer = consumer
+        self._count = count
+        self.failing = failing
+        self.versions: list[str] = []
+
+    def __call__(self, event: Any) -> None:
+        version = event.model.version
+        self.versions.append(version)
+        if len(self.versions) == self._count:
+            self._consumer.stop()
+        if version in self.failing:
+            raise LookupError(f"no place for {version}")
+
+
+def test_what_was_published_before_the_first_start_is_handled_and_acknowledged(
+    consume: Any, server: RedisServer
+) -> None:
+    publish(server, 1, 2, 3)
+    consumer = consume()
+    handler = Handler(consumer, 3)
+    consumer.run(handler)
+
+    assert handler.versions == ["1", "2", "3"]
+    assert pending(server) == []
+    with server.client() as client:
+        assert client.acl_log() == []
+
+
+def test_a_group_may_start_with_what_comes(consume: Any, server: RedisServer) -> None:
+    publish(server, 1)
+    consumer = consume(start="$")
+    handler = Handler(consumer, 1)
+    running = threading.Thread(target=consumer.run, args=[handler])
+    running.start()
+    with server.client() as client:
+        until(lambda: client.xinfo_groups(STREAM), 5, "the group")
+    publish(server, 2)
+    running.join(10)
+    assert handler.versions == ["2"]
+
+
+def test_an_event_whose_handler_raises_comes_again_and_stops_nobody(
+    consume: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = publish(server, 1, 2)
+    consumer = consume(retry_seconds=0.2)
+    handler = Handler(consumer, 3, failing=("1",))
+    consumer.run(handler)
+
+    assert handler.versions == ["1", "2", "1"]
+    assert pending(server) == [first]
+    assert "its handler raised" in caplog.text
+    assert "no place for 1" in caplog.text
+
+
+def test_by_hand_an_event_is_acknowledged_at_the_end_of_its_block(consume: Any, server: RedisServer) -> None:
+    entries = publish(server, 1, 2, 3)
+    consumer = consume()
+    for delivery in consumer:
+        assert pending(server)[-1] == delivery.entry_id
+        if delivery.event.model.version == "1":
+            continue  # not acknowledged
+        if delivery.event.model.version == "3":
+            break
+        with delivery as event:
+            assert event.model.version == "2"
+    assert pending(server) == [entries[0], entries[2]]
+
+
+def test_by_hand_an_event_is_put_back_when_its_block_raises(consume: Any, server: RedisServer) -> None:
+    (entry,) = publish(server, 1)
+    delivery = next(iter(consume()))
+    with pytest.raises(LookupError), delivery:
+        raise LookupError
+    assert pending(server) == [entry]
+
+
+def test_after_a_crash_its_own_events_come_first(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, 2)
+    for _ in consume(batch=10):
+        break  # dies with two entries in hand
+    publish(server, 3)
+    consumer = consume()
+    handler = Handler(consumer, 3)
+    consumer.run(handler)
+
+    assert handler.versions == ["1", "2", "3"]
+    assert pending(server) == []
+
+
+def test_a_second_iteration_goes_on_where_the_first_ended(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, 2)
+    consumer = consume(batch=10)
+    assert [next(iter(consumer)).event.model.version for _ in range(2)] == ["1", "1"]
+
+
+def test_it_stops_after_the_event_in_hand(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, 2)
+    consumer = consume(batch=10)
+    handler = Handler(consumer, 1)
+    consumer.run(handler)
+    assert handler.versions == ["1"]
+    assert len(pending(server)) == 1
+
+
+def test_it_stops_while_it_waits(consume: Any, server: RedisServer) -> None:
+    consumer = consume()
+    running = threading.Thread(target=consumer.run, args=[print])
+    running.start()
+    time.sleep(0.3)
+    consumer.stop()
+    running.join(5)
+    assert not running.is_alive()
+
+
+def test_a_reply_that_is_lost_loses_no_event(consume: Any, server: RedisServer, monkeypatch: Any) -> None:
+    publish(server, 1, 2)
+    consumer = consume()
+    lose_replies(consumer.client, monkeypatch, "xreadgroup", to=[2])
+    handler = Handler(consumer, 2)
+    consumer.run(handler)
+    assert handler.versions == ["1", "2"]
+
+
+def test_an_acknowledgement_that_is_lost_is_repeated_and_the_event_handled_once(
+    consume: Any, server: RedisServer, monkeypatch: Any
+) -> None:
+    publish(server, 1, 2)
+    consumer = consume()
+    lose_replies(consumer.client, monkeypatch, "xack", to=[1, 2])
+    handler = Handler(consumer, 2)
+    consumer.run(handler)
+    assert handler.versions == ["1", "2"]
+    assert pending(server) == []
+
+
+def lose_replies(client: Any, monkeypatch: pytest.MonkeyPatch, command: str, to: list[int]) -> None:
+    """The calls with these numbers are carried out, but their replies do not arrive."""
+    real = getattr(client, command)
+    calls = 0
+
+    def lost() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls in to
+
+    def losing(*args: Any, **options: Any) -> Any:
+        reply = real(*args, **options)
+        if hasattr(reply, "__await__"):
+            return awaited(reply)
+        if lost():
+            raise redis.exceptions.TimeoutError("the reply was lost")
+        return reply
+
+    async def awaited(reply: Any) -> Any:
+        reply = await reply
+        if lost():
+            raise redis.exceptions.ConnectionError("the reply was lost")
+        return reply
+
+    monkeypatch.setattr(client, command, losing)
+
+
+def test_a_restart_of_redis_is_not_noticed(consume: Any, server: RedisServer) -> None:
+    publish(server, 1)
+    consumer = consume()
+    handler = Handler(consumer, 2)
+    running = threading.Thread(target=consumer.run, args=[handler])
+    running.start()
+    until(lambda: handler.versions == ["1"], 5, "the first event")
+    server.kill()
+    time.sleep(0.3)
+    server.start()
+    publish(server, 2)
+    running.join(10)
+    assert handler.versions == ["1", "2"]
+    assert pending(server) == []
+
+
+def test_a_group_that_is_gone_is_made_again_from_the_start(
+    consume: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(server, 1)
+    consumer = consume(start="$")
+    handler = Handler(consumer, 1)
+    running = threading.Thread(target=consumer.run, args=[handler])
+    running.start()
+    with server.client() as client:
+        until(lambda: client.xinfo_groups(STREAM), 5, "the group")
+        client.flushall()
+    publish(server, 2)
+    running.join(10)
+    assert handler.versions == ["2"]
+    assert "is gone" in caplog.text
+
+
+def test_redis_is_waited_for_at_the_start_and_a_stop_ends_the_waiting(
+    consume: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = consume(environ={**environ(server), "REDIS_PORT": "1"})
+    threading.Timer(0.5, consumer.stop).start()
+    consumer.run(print)
+    assert caplog.text.count("waiting for Redis") == 1
+
+
+def test_an_entry_that_is_no_event_stays_pending_and_is_logged_once(
+    consume: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.client() as client:
+        strange = client.xadd(STREAM, {"content-type": "application/protobuf", "data": b"\xff\xff"}).decode()
+        deleted = client.xadd(STREAM, {"data": ""}).decode()
+    publish(server, 1)
+    consumer = consume(retry_seconds=0.1)
+    handler = Handler(consumer, 4, failing=("1",))
+    consumer.run(handler)
+
+    assert handler.versions == ["1"] * 4
+    assert pending(server)[:2] == [strange, deleted]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR and strange in record.message]
+    assert len(errors) == 1
+
+
+def test_an_entry_that_was_deleted_while_pending_stops_nobody(consume: Any, server: RedisServer) -> None:
+    entry, _ = publish(server, 1, 2)
+    for _ in consume():
+        break
+    with server.client() as client:
+        client.xdel(STREAM, entry)
+    consumer = consume()
+    handler = Handler(consumer, 1)
+    consumer.run(handler)
+    assert handler.versions == ["2"]
+
+
+def test_wrong_credentials_are_raised_at_once(consume: Any, server: RedisServer) -> None:
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        consume(environ={**environ(server), "REDIS_AUTH_TOKEN": "wrong"}).run(print)
+
+
+def test_rights_that_are_missing_are_raised(consume: Any, server: RedisServer) -> None:
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        consume(queue="other").run(print)
+
+
+def test_a_key_of_another_type_is_raised(consume: Any, server: RedisServer) -> None:
+    with server.client() as client:
+        client.set(STREAM, "a string")
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        consume().run(print)
+
+
+def test_the_queue_s_name_comes_from_the_environment(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, queue="other")
+    admin = {"REDIS_USERNAME": "harness", "REDIS_AUTH_TOKEN": "harness-admin", "QUEUE_NAME": "other"}
+    consumer = consume(environ={**environ(server), **admin})
+    handler = Handler(consumer, 1)
+    consumer.run(handler)
+    assert handler.versions == ["1"]
+
+
+@pytest.mark.parametrize(("protocol", "legacy"), [(2, True), (2, False), (3, True), (3, False)])
+def test_a_client_of_one_s_own_may_speak_either_protocol(server: RedisServer, protocol: int, legacy: bool) -> None:
+    publish(server, 1, 2)
+    with server.client(protocol=protocol, legacy_responses=legacy) as client:
+        consumer = Consumer(client, group="deployer", block_seconds=0.1)
+        handler = Handler(consumer, 2)
+        consumer.run(handler)
+    assert handler.versions == ["1", "2"]
+
+
+SERVICES = {
+    "sync": """
+from modelready.consumer import Consumer
+def deploy(event):
+    print(event.model.version, flush=True)
+Consumer.from_env(group="deployer").run(deploy)
+print("ended in order")
+""",
+    "aio": """
+import asyncio
+from modelready.aio import Consumer
+async def deploy(event):
+    print(event.model.version, flush=True)
+asyncio.run(Consumer.from_env(group="deployer").run(deploy))
+print("ended in order")
+""",
+}
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_sigterm_ends_it_in_order(server: RedisServer, kind: str) -> None:
+    publish(server, 7)
+    service = subprocess.Popen(
+        [sys.executable, "-c", SERVICES[kind]],
+        env={**os.environ, **environ(server)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert service.stdout
+    assert service.stdout.readline() == "7\n"
+    service.send_signal(signal.SIGTERM)
+    assert service.communicate(timeout=10)[0] == "ended in order\n"
+    assert service.returncode == 0
+    assert pending(server) == []
+
+
+def test_the_handler_of_sigterm_is_put_back(consume: Any, server: RedisServer) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    publish(server, 1)
+    consumer = consume()
+    consumer.run(Handler(consumer, 1))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = {
+        "REDIS_HOST": "redis.test",
+        "REDIS_PORT": "6380",
+        "REDIS_DB": "2",
+        "REDIS_USERNAME": "reader",
+        "REDIS_AUTH_TOKEN": "secret",
+        "REDIS_TLS_CA_FILE": "/ca",
+        "REDIS_TLS_CERT_FILE": "/cert",
+        "REDIS_TLS_KEY_FILE": "/key",
+    }
+    options = options_from_env(settings, block_seconds=2)
+
+    assert options["socket_timeout"] > 2
+    expected = {
+        "host": "redis.test",
+        "port": 6380,
+        "db": 2,
+        "username": "reader",
+        "password": "secret",
+        "ssl": True,
+        "ssl_ca_certs": "/ca",
+        "ssl_certfile": "/cert",
+        "ssl_keyfile": "/key",
+    }
+    assert options.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("host", "switch", "tls"),
+    [
+        ("redis.test", "", True),
+        ("redis.test", "false", False),
+        ("localhost", "", False),
+        ("127.0.0.1", "", False),
+        ("::1", "", False),
+        ("127.0.0.1", "on", True),
+    ],
+)
+def test_tls_is_on_unless_redis_is_on_this_machine(host: str, switch: str, tls: bool) -> None:
+    assert ("ssl" in options_from_env({"REDIS_HOST": host, "REDIS_TLS": switch}, 2)) is tls
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "REDIS_HOST is not set"),
+        ({"REDIS_HOST": "r", "REDIS_PORT": "x"}, "REDIS_PORT is 'x'"),
+        ({"REDIS_HOST": "r", "REDIS_DB": "-1"}, "REDIS_DB is '-1'"),
+        ({"REDIS_HOST": "r", "REDIS_TLS": "maybe"}, "REDIS_TLS is 'maybe'"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Consumer.from_env(group="deployer", environ=settings)
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "said"),
+    [
+        (redis.Redis(socket_timeout=1), {}, "must be above block_seconds"),
+        (redis.Redis(decode_responses=True), {}, "decode_responses=False"),
+        (redis.Redis(), {"group": ""}, "the name of its group"),
+        (redis.Redis(), {"start": "1"}, "start is '1'"),
+        (redis.Redis(), {"batch": 0}, "batch is at least 1"),
+    ],
+)
+def test_a_consumer_that_could_not_work_is_refused(client: redis.Redis, options: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Consumer(client, **{"group": "deployer", **options})
