@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_LOOK_SECONDS = 0.4
 _FLUSH_SHARE = 0.6
+_TELL_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
 
 
 class Running(NamedTuple):
@@ -125,6 +126,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await asyncio.sleep(0)
         # Half of what is left of the time goes to the calls in flight, the rest to the last group and the files.
         await publisher.close((deadline - time.monotonic()) * _FLUSH_SHARE)
+        # grpc answers calls that it has not handed over yet with CANCELLED: first let all who call hear UNAVAILABLE.
+        await asyncio.sleep(_TELL_SECONDS)
         await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(deadline - time.monotonic() - 0.2, 0.1)):

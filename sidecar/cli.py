@@ -53,6 +53,8 @@ def _serve(*, embedded: bool) -> int:
 
     from sidecar.errors import SettingsError
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own, not JSON, between ours
+
     try:
         return uvloop.run(_run(embedded=embedded))
     except SettingsError as error:

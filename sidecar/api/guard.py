@@ -8,19 +8,21 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from sidecar.api.status import refusal, to_status
-from sidecar.errors import PublishError
+from sidecar.errors import InvalidEvent, PublishError, Violation
 
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
+Request = TypeVar("Request", bound=Message)
 Stream = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
 
 
@@ -73,6 +75,14 @@ def metadata(context: Context) -> dict[str, str]:
     """The call's metadata, text values only."""
     pairs = context.invocation_metadata() or ()
     return {key: value for key, value in pairs if isinstance(value, str)}
+
+
+def parse(kind: type[Request], raw: bytes) -> Request:
+    """Parse here and not in grpc, so that bad bytes are the caller's fault and not ours."""
+    try:
+        return kind.FromString(raw)
+    except DecodeError:
+        raise InvalidEvent([Violation("", f"the request is no {kind.DESCRIPTOR.full_name}")]) from None
 
 
 async def _abort(context: Context, status: status_pb2.Status) -> None:

@@ -7,13 +7,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import cache
-from typing import NamedTuple, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import NamedTuple
 
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.api.guard import Context, metadata
+from sidecar.api.guard import Context, metadata, parse
 from sidecar.api.status import to_status
 from sidecar.errors import InvalidEvent, Overloaded, PublishError, ShuttingDown, Violation
 from sidecar.metrics import Metrics
@@ -27,8 +25,6 @@ _MOST_EVENTS = 1000
 _FRAMES_UNDER_WAY = 16
 _DURABILITIES = frozenset(pb.Durability.values())
 _OUTCOMES = {pb.OUTCOME_STORED: "stored", pb.OUTCOME_DUPLICATE: "duplicate", pb.OUTCOME_SPOOLED: "spooled"}
-
-Request = TypeVar("Request", bound=Message)
 
 
 class _Frame(NamedTuple):
@@ -62,7 +58,7 @@ class PublisherService:
         """One event."""
         arrived = time.monotonic()
         try:
-            request = _parse(pb.PublishRequest, raw)
+            request = parse(pb.PublishRequest, raw)
             _check_durability(request.durability)
             if not request.HasField("event"):
                 raise InvalidEvent([Violation("event", "is required")])
@@ -80,7 +76,7 @@ class PublisherService:
 
     async def publish_batch(self, raw: bytes, context: Context) -> bytes:
         """Up to 1,000 events, a result each."""
-        request = _parse(pb.PublishBatchRequest, raw)
+        request = parse(pb.PublishBatchRequest, raw)
         sent = cache(lambda: metadata(context))
         frame = self._accept(0, request.events, request.durability, sent, context.time_remaining())
         results = await self._results(frame)
@@ -123,7 +119,7 @@ class PublisherService:
                 if raw is None:
                     await frames.put(None)
                     return
-                request = _parse(pb.PublishStreamRequest, raw)
+                request = parse(pb.PublishStreamRequest, raw)
                 while under_way and under_way[0].done():
                     under_way.popleft()
                 while under_way and not self._publisher.has_room(len(request.events)):
@@ -201,14 +197,6 @@ class PublisherService:
             entry_id=result.entry_id,
             replicas=result.replicas,
         )
-
-
-def _parse(kind: type[Request], raw: bytes) -> Request:
-    """Parse here and not in grpc, so that bad bytes are the caller's fault and not ours."""
-    try:
-        return kind.FromString(raw)
-    except DecodeError:
-        raise InvalidEvent([Violation("", f"the request is no {kind.DESCRIPTOR.full_name}")]) from None
 
 
 def _check_durability(durability: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelready.v1 import queue_service_pb2 as pb
-from sidecar.api.guard import Context
+from sidecar.api.guard import Context, parse
 from sidecar.errors import QueueError
 from sidecar.publishing.interfaces import QueueInspector, QueueState, Spool
 
@@ -19,7 +19,7 @@ class QueueService:
 
     async def get_queue_status(self, raw: bytes, _context: Context) -> bytes:
         """The status, whether Redis is there or not."""
-        pb.GetQueueStatusRequest.FromString(raw)
+        parse(pb.GetQueueStatusRequest, raw)
         spool = pb.SpoolStatus(depth=self._spool.depth, bytes=self._spool.bytes, max_bytes=self._spool.max_bytes)
         if self._spool.oldest_ms is not None:
             spool.oldest_at.FromMilliseconds(self._spool.oldest_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -74,11 +75,25 @@ def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     authority = settings.tls_client_ca_file
+    _check_pem(settings.tls_cert_file, settings.tls_key_file, authority)
     return grpc.ssl_server_credentials(
         [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
         root_certificates=authority.read_bytes() if authority else None,
         require_client_auth=authority is not None,
     )
+
+
+def _check_pem(cert: Path, key: Path, authority: Path | None) -> None:
+    """Name what is wrong; grpc would say that the address cannot be had. Raises SettingsError."""
+    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    wrong = f"SIDECAR_TLS_CERT_FILE is {str(cert)!r}: it must hold a certificate, PEM, and SIDECAR_TLS_KEY_FILE its key"
+    try:
+        trial.load_cert_chain(cert, key)
+        if authority:
+            wrong = f"SIDECAR_TLS_CLIENT_CA_FILE is {str(authority)!r}: it must hold certificates, PEM"
+            trial.load_verify_locations(authority)
+    except ssl.SSLError:
+        raise SettingsError(wrong) from None
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:

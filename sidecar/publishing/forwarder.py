@@ -20,6 +20,7 @@ from sidecar.publishing.publisher import Publisher
 log = logging.getLogger(__name__)
 
 _BATCH = 500  # more than a group of the publisher, with which it takes turns: so the spool shrinks under any load
+_CALL_BYTES = 4 * 1024 * 1024  # what a slow link takes well within the timeout: a call too large would fail for ever
 _CLOCK_MARGIN_MS = 60_000
 
 
@@ -64,7 +65,7 @@ class Forwarder:
                 if self.last_error is not None:
                     await self._queue.ping()  # before anything is marked as attempted
                 now = _now_ms()
-                rows = await self._spool.advance(done, _BATCH, now)
+                rows = await self._spool.advance(done, self._batch(), now)
                 done = []
                 if rows:
                     done = await self._forward(rows, now)
@@ -111,16 +112,31 @@ class Forwarder:
             done |= {row.seq for row in dead}
         return sorted(done)
 
+    def _batch(self) -> int:
+        """How many events to read: fewer where they are large."""
+        return max(1, min(_BATCH, 2 * _CALL_BYTES * self._spool.depth // max(self._spool.bytes, 1)))
+
     async def _append(self, live: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
+        """Append in calls of a bounded size; return those that Redis refuses for good."""
+        refused: list[Spooled] = []
+        group: list[tuple[Spooled, Event]] = []
+        size = 0
+        for row, event in live:
+            if group and size + len(event.data) > _CALL_BYTES:
+                refused += await self._append_group(group)
+                group, size = [], 0
+            group.append((row, event))
+            size += len(event.data)
+        return refused + (await self._append_group(group) if group else [])
+
+    async def _append_group(self, group: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
         """Append, one by one where Redis refuses one of them for good; return those refused."""
-        if not live:
-            return []
         try:
-            await self._queue.append([event for _, event in live], timeout=self._timeout)
+            await self._queue.append([event for _, event in group], timeout=self._timeout)
         except Refused as error:
-            if len(live) == 1:
-                return [await self._mark(live[0][0], error.reason, str(error))]
-            return [row for pair in live for row in await self._append([pair])]
+            if len(group) == 1:
+                return [await self._mark(group[0][0], error.reason, str(error))]
+            return [row for pair in group for row in await self._append_group([pair])]
         return []
 
     async def _already_there(self, rows: Sequence[Spooled], now: int) -> set[int]:

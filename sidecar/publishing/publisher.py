@@ -1,86 +1,55 @@
-"""Group commit: the way of an event from a caller to Redis or, while Redis is away, to the spool.
-
-One group is under way at a time, so that order is kept; while it is, the next one gathers. The spool's emptiness is the
-only mode: while the spool holds anything, events that may be spooled queue behind it, and the others wait for it to be
-empty. Each caller is answered before its deadline.
-"""
+"""Takes events from callers and hands them to the committers."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import (
-    Overloaded,
-    PublishError,
-    QueueError,
-    Refused,
-    SetupFault,
-    ShuttingDown,
-    SpoolError,
-    SpoolFull,
-    Unavailable,
-)
+from sidecar.errors import Overloaded, SetupFault, ShuttingDown
 from sidecar.metrics import Metrics
-from sidecar.publishing.backoff import Backoff
-from sidecar.publishing.interfaces import Attempts, Event, Queue, Spool
-from sidecar.publishing.submission import DURABILITIES, SPOOLED, Results, Submission, published
+from sidecar.publishing.committer import Committer
+from sidecar.publishing.interfaces import Event, Queue, Spool
+from sidecar.publishing.submission import DURABILITIES, Results, Submission
 from sidecar.settings import PublishSettings
 
-log = logging.getLogger(__name__)
-
-_GROUP_EVENTS = 256
-_GROUP_BYTES = 4 * 1024 * 1024
-_GROUP_SECONDS = 0.002
-_IDLE_PASSES = 8
 _MARGIN_SHARE, _MARGIN_MOST = 0.25, 0.25
-_YIELD_SECONDS = 0.1
 
 
 class Publisher:
-    """Takes events and commits them in groups. `run` does the work; it must run for `submit` to end."""
+    """Two committers: those who need replicas have one of their own, so that a slow replica keeps nobody else waiting.
+
+    Order is kept among the events of each; between the two it is that of the acknowledgements.
+    """
 
     def __init__(
         self, queue: Queue, spool: Spool, settings: PublishSettings, metrics: Metrics, *, min_replicas: int = 1
     ) -> None:
-        self._queue = queue
-        self._spool = spool
         self._settings = settings
-        self._metrics = metrics
-        self._min_replicas = min_replicas
         self._default = DURABILITIES[settings.durability]
-        self._backoff = Backoff(settings.retry_base, settings.retry_max)
-        self._arrived: deque[Submission] = deque()
-        self._held: deque[Submission] = deque()  # not acknowledged by the last attempt, or waiting for an empty spool
-        self._under_way: list[Submission] = []
-        self._pending = 0
-        self._retry_at = 0.0
-        self._wake = asyncio.Event()
-        self._flight: asyncio.Timeout | None = None
+        self._plain = Committer(queue, spool, settings, metrics)
+        self._replicated = Committer(queue, spool, settings, metrics, replicas=min_replicas)
+        self._both = (self._plain, self._replicated)
         self._closing = False
-        self.fault: SetupFault | None = None
-        """The fault of set-up that the last attempt met; None once one succeeded."""
-        self.fault_at = 0.0
-        """time.monotonic() of it."""
-        self.spooled = asyncio.Event()
+        self.spooled = self._plain.spooled
         """Set when something was put into the spool."""
-        self.may_spool = asyncio.Event()
+        self.may_spool = self._plain.may_spool
         """Cleared by the forwarder while it makes headway, so that the spool shrinks under any load."""
-        self.may_spool.set()
 
     @property
     def pending(self) -> int:
         """Events that wait in memory."""
-        return self._pending
+        return self._plain.pending + self._replicated.pending
+
+    @property
+    def fault(self) -> tuple[SetupFault, float] | None:
+        """The fault of set-up that a last attempt met, and time.monotonic() of it; None once one succeeded."""
+        return self._plain.fault or self._replicated.fault
 
     def has_room(self, count: int) -> bool:
         """Whether so many more events may wait in memory."""
-        return self._pending + count <= self._settings.max_pending
+        return self.pending + count <= self._settings.max_pending
 
     def submit(
         self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
@@ -92,248 +61,24 @@ class Publisher:
         if self._closing:
             raise ShuttingDown("the sidecar is stopping")
         if not self.has_room(len(events)):
-            raise Overloaded(
-                f"{self._pending} events wait already, SIDECAR_MAX_PENDING is {self._settings.max_pending}"
-            )
+            raise Overloaded(f"{self.pending} events wait already, SIDECAR_MAX_PENDING is {self._settings.max_pending}")
         span = min(timeout if timeout is not None else self._settings.timeout, self._settings.timeout)
         answer_by = time.monotonic() + span - min(span * _MARGIN_SHARE, _MARGIN_MOST)
         submission = Submission(events, durability or self._default, answer_by)
-        self._arrived.append(submission)
-        self._pending += len(events)
-        self._wake.set()
-        self._hasten(submission)
+        (self._replicated if submission.durability == pb.DURABILITY_REPLICATED else self._plain).add(submission)
         return submission.future
 
     def wake(self) -> None:
         """Look again: the spool may be empty."""
-        self._wake.set()
+        for committer in self._both:
+            committer.wake()
 
     async def run(self) -> None:
         """Commit group after group until `close`."""
-        while True:
-            if not self._arrived:
-                await self._idle()
-            if self._closing and not self._arrived and not self._held:
-                return
-            if self._arrived:
-                await self._gather()
-            self._expire()
-            try:
-                if self._spool.depth:
-                    await self._spool_arrived()
-                else:
-                    await self._append_group()
-            except Exception as error:
-                # A defect. Its callers are answered, and the task ends, which ends the process.
-                for submission in (*self._under_way, *self._arrived, *self._held):
-                    submission.fail(Unavailable("the publisher failed", ambiguous=True))
-                log.exception("the publisher failed", exc_info=error)
-                raise
+        await asyncio.gather(*(committer.run() for committer in self._both))
 
     async def close(self, seconds: float) -> None:
         """Take no more, and commit or answer what waits within that time. `run` ends."""
         self._closing = True
-        last = time.monotonic() + seconds
-        for submission in (*self._under_way, *self._arrived, *self._held):
-            submission.answer_by = min(submission.answer_by, last)
-            self._hasten(submission)
-        self._wake.set()
-
-    # -- gathering
-
-    async def _idle(self) -> None:
-        """Wait for an arrival, an empty spool, the next attempt or the next deadline of those held."""
-        if self._closing and not self._held:
-            return
-        self._wake.clear()
-        if not self._held:
-            await self._wake.wait()
-            return
-        until = min(submission.answer_by for submission in self._held)
-        if not self._spool.depth:
-            until = min(until, self._retry_at)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(until - time.monotonic(), 0)):
-                await self._wake.wait()
-
-    async def _gather(self) -> None:
-        """Wait until the event loop has passed some times without an arrival; a lone caller hardly waits at all.
-
-        grpc.aio delivers about one call a pass, and a Redis on loopback answers before the next one: without this the
-        groups would hold one event each.
-        """
-        started, passes, seen = time.monotonic(), 0, len(self._arrived)
-        while passes < _IDLE_PASSES and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
-            await asyncio.sleep(0)
-            passes = passes + 1 if len(self._arrived) == seen else 0
-            seen = len(self._arrived)
-
-    def _take(self, source: deque[Submission], group: list[Submission]) -> None:
-        """Move submissions from the front of `source` to the group while it has room, all with or without WAIT."""
-        events, size = sum(len(s.events) for s in group), sum(s.size for s in group)
-        while source:
-            first = source[0]
-            if group:
-                if events + len(first.events) > _GROUP_EVENTS or size + first.size > _GROUP_BYTES:
-                    return
-                if (first.durability == pb.DURABILITY_REPLICATED) != (group[0].durability == pb.DURABILITY_REPLICATED):
-                    return
-            events, size = events + len(first.events), size + first.size
-            group.append(source.popleft())
-
-    def _expire(self) -> None:
-        """Answer those held that can wait no longer."""
-        now = time.monotonic()
-        for submission in [s for s in self._held if s.answer_by <= now]:
-            self._held.remove(submission)
-            away = Unavailable("Redis is away, and the call's time is up")
-            self._settle(submission, submission.error or away)
-
-    def _hasten(self, submission: Submission) -> None:
-        """Let the group under way end in time for this one, too, which waits behind it."""
-        if self._flight is None:
-            return
-        when = self._flight.when()
-        limit = asyncio.get_running_loop().time() + submission.answer_by - time.monotonic()
-        if when is not None and limit < when and not self._flight.expired():
-            self._flight.reschedule(limit)
-
-    # -- committing
-
-    async def _append_group(self) -> None:
-        if time.monotonic() < self._retry_at and not any(s.may_be_spooled for s in self._arrived):
-            self._held.extend(self._arrived)
-            self._arrived.clear()
-            return
-        group = self._under_way = []
-        self._take(self._held, group)
-        if not self._held:
-            self._take(self._arrived, group)
-        if group:
-            await self._append(group)
-
-    async def _append(self, group: list[Submission]) -> None:
-        """Append one group, and settle each of its submissions or hold it for another attempt."""
-        events = [event for submission in group for event in submission.events]
-        replicas = self._min_replicas if group[0].durability == pb.DURABILITY_REPLICATED else 0
-        self._metrics.group_size.observe(len(events))
-        began, began_ms = time.monotonic(), time.time_ns() // 1_000_000
-        left = max(min(submission.answer_by for submission in (*group, *self._arrived)) - began, 0.01)
-        try:
-            try:
-                async with asyncio.timeout(left + 0.005) as self._flight:
-                    appended, confirmed = await self._queue.append(events, replicas=replicas, timeout=left)
-            finally:
-                self._flight = None  # before a failure is dealt with: that takes time, and calls arrive meanwhile
-        except TimeoutError:
-            await self._failed(group, Unavailable("Redis did not answer in time", ambiguous=True), began_ms)
-            return
-        except Refused:
-            await self._one_by_one(group)
-            return
-        except QueueError as error:
-            await self._failed(group, error, began_ms)
-            return
-        self._metrics.redis_seconds.observe(time.monotonic() - began)
-        if confirmed < replicas:
-            short = Unavailable(f"{confirmed} of {replicas} replicas confirmed in time", ambiguous=True)
-            self._hold(group, short)
-            return
-        self._backoff.reset()
-        self.fault = None
-        position = 0
-        for submission in group:
-            count = len(submission.events)
-            results: Results = [published(where, confirmed) for where in appended[position : position + count]]
-            position += count
-            self._pending -= count
-            submission.resolve(results)
-
-    async def _failed(self, group: list[Submission], error: QueueError, began_ms: int) -> None:
-        """The group was not acknowledged by Redis: spool what may be spooled, in order, and hold or refuse the rest."""
-        if not isinstance(error, Unavailable):
-            if isinstance(error, SetupFault):
-                self.fault, self.fault_at = error, time.monotonic()
-            for submission in group:
-                self._settle(submission, error)
-            return
-        for submission in group:
-            submission.note(error)
-        attempts = Attempts(1, began_ms, time.time_ns() // 1_000_000) if error.ambiguous else Attempts()
-        await self._put([submission for submission in group if submission.may_be_spooled], attempts)
-        self._hold([submission for submission in group if not submission.may_be_spooled], error)
-
-    async def _one_by_one(self, group: list[Submission]) -> None:
-        """Redis refused one of the group: find out which, so that the others do not share its fate."""
-        if len(group) > 1:
-            for submission in group:
-                await self._append([submission])
-            return
-        submission, results = group[0], Results()
-        for event in submission.events:
-            try:
-                left = max(submission.answer_by - time.monotonic(), 0.01)
-                (where,), _ = await self._queue.append([event], timeout=left)
-                results.append(published(where, 0))
-            except Refused as refusal:
-                results.append(refusal)
-            except QueueError as failure:
-                await self._failed(group, failure, time.time_ns() // 1_000_000)
-                return
-        self._pending -= len(submission.events)
-        submission.resolve(results)
-
-    async def _spool_arrived(self) -> None:
-        """While the spool holds anything: queue behind it, or wait for it to be empty."""
-        group = self._under_way = []
-        self._take(self._arrived, group)
-        self._held.extend(submission for submission in group if not submission.may_be_spooled)
-        spoolable = [submission for submission in group if submission.may_be_spooled]
-        if spoolable and not self.may_spool.is_set():
-            patience = min(min(submission.answer_by for submission in spoolable) - time.monotonic(), _YIELD_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(patience, 0)):
-                    await self.may_spool.wait()
-        if spoolable and not self._spool.depth:
-            self._arrived.extendleft(reversed(spoolable))  # emptied meanwhile: straight to Redis
-            return
-        await self._put(spoolable, Attempts())
-
-    async def _put(self, group: list[Submission], attempts: Attempts) -> None:
-        """Spool submissions and acknowledge them; refuse those that do not fit."""
-        fitting: list[Submission] = []
-        room = self._spool.max_bytes - self._spool.bytes
-        for submission in group:
-            room -= sum(self._spool.room_for(event) for event in submission.events)
-            if room < 0:
-                self._settle(submission, SpoolFull(f"the spool is full, SPOOL_MAX_BYTES is {self._spool.max_bytes}"))
-                room += sum(self._spool.room_for(event) for event in submission.events)
-            else:
-                fitting.append(submission)
-        if not fitting:
-            return
-        try:
-            await self._spool.put([event for submission in fitting for event in submission.events], attempts)
-        except SpoolError as error:
-            for submission in fitting:
-                self._settle(submission, error)
-            return
-        self.spooled.set()
-        for submission in fitting:
-            self._pending -= len(submission.events)
-            submission.resolve([SPOOLED] * len(submission.events))
-
-    def _hold(self, group: list[Submission], error: PublishError) -> None:
-        """Keep for another attempt, before all others, after a pause."""
-        if not group:
-            return
-        self._metrics.retries.labels("publisher").inc(len(group))
-        self._retry_at = time.monotonic() + self._backoff.next()
-        for submission in group:
-            submission.note(error)
-        self._held.extendleft(reversed(group))
-
-    def _settle(self, submission: Submission, error: PublishError) -> None:
-        """End a submission without an acknowledgement."""
-        self._pending -= len(submission.events)
-        submission.fail(error)
+        for committer in self._both:
+            committer.close(seconds)

@@ -71,8 +71,8 @@ class Readiness:
 
     def _judge(self, error: QueueError | None) -> State:
         fault = self._publisher.fault
-        if error is None and fault is not None and time.monotonic() - self._publisher.fault_at < _FAULT_SECONDS:
-            return State(redis_up=True, accepting=False, problem=str(fault))
+        if error is None and fault is not None and time.monotonic() - fault[1] < _FAULT_SECONDS:
+            return State(redis_up=True, accepting=False, problem=str(fault[0]))
         if error is None:
             return State(redis_up=True, accepting=True, problem="")
         if isinstance(error, AuthFailed | SetupFault):

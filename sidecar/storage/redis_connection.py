@@ -27,7 +27,7 @@ from redis.crc import key_slot
 from redis.maint_notifications import MaintNotificationsConfig
 
 from sidecar.credentials import CredentialSource
-from sidecar.errors import AuthFailed, QueueError, SetupFault, Unavailable
+from sidecar.errors import AuthFailed, QueueError, SettingsError, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
 from sidecar.storage.login import Provider, log_in
@@ -55,7 +55,7 @@ class _Connection(Connection):
     """
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
-        if not isinstance(command, bytes) or not self.is_connected:  # redis-py's own: logging in
+        if not isinstance(command, bytes) or self._writer is None:  # redis-py's own: logging in
             await super().send_packed_command(command, check_health)
             return
         try:
@@ -290,6 +290,9 @@ async def _read(connection: AbstractConnection, count: int) -> list[Any]:
             replies.append(await connection.read_response())
         except exceptions.ResponseError as error:
             first_error = first_error or error
+            if str(error).startswith("Protocol error"):  # the server reads no further, and closes
+                await connection.disconnect(nowait=True)
+                break
     if first_error is not None:
         raise first_error
     return replies
@@ -307,9 +310,20 @@ def _name(member: Sequence[Any], asked: Endpoint, *, prefer_hostname: bool) -> s
 
 
 def _ssl_context(settings: RedisSettings) -> ssl.SSLContext:
-    """Verifies certificate and name, TLS 1.2 or later."""
-    context = ssl.create_default_context(cafile=str(settings.tls_ca_file) if settings.tls_ca_file else None)
+    """Verifies certificate and name, TLS 1.2 or later. Raises SettingsError."""
+    try:
+        context = ssl.create_default_context(cafile=str(settings.tls_ca_file) if settings.tls_ca_file else None)
+    except ssl.SSLError:
+        raise SettingsError(
+            f"REDIS_TLS_CA_FILE is {str(settings.tls_ca_file)!r}: it must hold certificates, PEM"
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.tls_cert_file:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+        try:
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+        except ssl.SSLError:
+            raise SettingsError(
+                f"REDIS_TLS_CERT_FILE is {str(settings.tls_cert_file)!r}: it must hold a certificate, PEM, and "
+                "REDIS_TLS_KEY_FILE its private key"
+            ) from None
     return context

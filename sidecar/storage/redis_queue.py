@@ -6,6 +6,7 @@ import hashlib
 import importlib.resources
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -135,10 +136,11 @@ class RedisQueue:
         await self._bury.call(self._connection, names, arguments, replicas=0, timeout=timeout)
 
     def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
-        try:
-            fields = encode(ModelReadyToDeploy.FromString(letter.data), self._settings.encoding)
-        except (DecodeError, ValueError):  # what is left of a damaged event
-            fields = {"ce_id": letter.event_id.encode(errors="replace"), "data": letter.data}
+        # What is left of a damaged event, or of one that was cut.
+        fields = {"ce_id": letter.event_id.encode(errors="replace"), "data": letter.data}
+        with suppress(DecodeError, ValueError):
+            if letter.data:
+                fields = encode(ModelReadyToDeploy.FromString(letter.data), self._settings.encoding)
         return fields | {
             "dl_reason": letter.reason.encode(),
             "dl_detail": letter.detail.encode(),

@@ -13,7 +13,6 @@ Nothing here knows of asyncio.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import sqlite3
 from contextlib import suppress
@@ -23,8 +22,6 @@ from pathlib import Path
 from sidecar.errors import SettingsError
 from sidecar.storage import spool_table as sql
 from sidecar.storage.spool_salvage import salvage
-
-log = logging.getLogger(__name__)
 
 RESERVE_BYTES = 16 << 20
 """Room for the WAL of a few large transactions, and for what they add to the file."""

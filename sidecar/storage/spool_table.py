@@ -106,9 +106,9 @@ SALVAGE_DOWN = """SELECT seq, size, spooled_ms, attempts, first_ms, last_ms, dea
 SALVAGE_PUT = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SALVAGE_SETTINGS = (
     "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-    "PRAGMA cache_size = -32768",
-)  # it is fsynced once, when it is complete
+    "PRAGMA synchronous = OFF",  # it is fsynced once, when it is complete
+    "PRAGMA cache_size = -32768",  # KiB
+)
 
 
 def connect(path: Path, settings: Iterable[str]) -> sqlite3.Connection:

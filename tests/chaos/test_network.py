@@ -1,0 +1,111 @@
+"""The way to Redis swallows replies, is cut within a command, hangs: one entry an event, and an answer in time."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from modelready.v1 import publisher_service_pb2 as pb
+from tests.chaos.check import figures, read_stream, verify, wait_drained
+from tests.chaos.load import History, Load, new_event, publish, sidecar_env
+from tests.harness.redis_server import RedisServer
+from tests.harness.relay import Relay
+from tests.harness.sidecar_process import SidecarProcess
+
+pytestmark = pytest.mark.chaos
+Record = Callable[[str, object], None]
+Trouble = Callable[[RedisServer, Relay, random.Random], None]
+BOTH = pytest.mark.parametrize("durability", [pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY], ids=["spooled", "primary"])
+
+
+def swallow(server: RedisServer, relay: Relay, rng: random.Random) -> None:
+    relay.swallow_replies()
+    time.sleep(rng.uniform(0.02, 1.2))
+    relay.pass_replies()
+
+
+def cut(server: RedisServer, relay: Relay, rng: random.Random) -> None:
+    for _ in range(6):
+        relay.cut_after(rng.randint(1, 6000))
+        time.sleep(rng.uniform(0.02, 0.2))
+
+
+def freeze(server: RedisServer, relay: Relay, rng: random.Random) -> None:
+    """For longer than any timeout: what was sent meanwhile is all done afterwards."""
+    server.freeze()
+    time.sleep(rng.uniform(2.2, 2.8))
+    server.thaw()
+
+
+def stall(server: RedisServer, relay: Relay, rng: random.Random) -> None:
+    relay.stall()
+    time.sleep(rng.uniform(0.3, 1.5))
+    relay.resume()
+
+
+def trouble(troubles: list[Trouble], durability: pb.Durability, seed: int) -> History:
+    rng = random.Random(seed)
+    with RedisServer() as server, Relay(server.port) as relay:
+        env = sidecar_env(relay.port, REDIS_TIMEOUT_SECONDS="0.5")
+        with SidecarProcess(env) as sidecar:
+            with Load(sidecar.address, durability=durability, timeout=2) as load:
+                for one in troubles:
+                    load.wait_acked(30)
+                    one(server, relay, rng)
+                    load.wait_all_acked_since(time.monotonic())
+                history = load.finish()
+            wait_drained(sidecar)
+        verify(server, history)
+    assert len(history.acks) == len(history.attempted)
+    assert not history.late(), history.late()
+    return history
+
+
+@BOTH
+def test_replies_are_swallowed(durability: pb.Durability, record_property: Record) -> None:
+    history = trouble([swallow] * 5, durability, 1)
+    record_property("figures", figures(history))
+
+
+@BOTH
+def test_connections_are_cut_within_a_command(durability: pb.Durability, record_property: Record) -> None:
+    history = trouble([cut] * 6, durability, 2)
+    record_property("figures", figures(history))
+
+
+@BOTH
+def test_redis_hangs(durability: pb.Durability, record_property: Record) -> None:
+    history = trouble([freeze, stall, freeze], durability, 3)
+    if durability == pb.DURABILITY_PRIMARY:
+        assert history.reasons()["OUTCOME_UNKNOWN"], "a caller learns that its event may be there"
+    record_property("figures", figures(history))
+
+
+def test_idle_connections_are_reset(record_property: Record) -> None:
+    """All at once, as a load balancer or a host that comes back does: no task may end, nobody notices."""
+    events = [new_event("idle", number) for number in range(1, 21)]
+    with RedisServer() as server, Relay(server.port) as relay, SidecarProcess(sidecar_env(relay.port)) as sidecar:
+        slowest = 0.0
+        for event in events:
+            relay.cut()
+            time.sleep(0.05)
+            began = time.monotonic()
+            receipt = publish(sidecar.address, event, pb.DURABILITY_PRIMARY)
+            slowest = max(slowest, time.monotonic() - began)
+            assert isinstance(receipt, pb.Receipt), receipt
+        with server.client() as client:
+            assert [entry.event_id for entry in read_stream(client)] == [event.event_id for event in events]
+        assert sidecar.running
+    assert slowest < 2, slowest
+    record_property("figures", f"20 times, answered in {slowest:.2f} s at most")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@BOTH
+def test_all_of_it_for_minutes(durability: pb.Durability, record_property: Record) -> None:
+    seed = time.time_ns() % 1_000_000
+    record_property("seed", seed)
+    history = trouble(random.Random(seed).choices([swallow, cut, freeze, stall], k=80), durability, seed)
+    record_property("figures", figures(history))
