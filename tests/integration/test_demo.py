@@ -36,9 +36,11 @@ def test_ends_all_that_it_started_when_it_is_interrupted(tmp_path: Path, number:
         assert demo.stdout is not None
         for line in demo.stdout:
             if line.startswith("3 "):  # Redis is being killed, one server is gone, another not yet there
+                demo.send_signal(signal.SIGSTOP)  # or it might be done before we have looked
                 break
         assert len(_processes(tmp_path)) >= 2, "the demo and its sidecar"
         demo.send_signal(number)
+        demo.send_signal(signal.SIGCONT)
         demo.stdout.read()
         assert demo.wait(30) == 130
     until(lambda: not _left(tmp_path), 5, "nothing is left")
