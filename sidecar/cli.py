@@ -22,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="run the sidecar; settings come from the environment")
     serve.add_argument("--embedded", action="store_true", help="with a Valkey server of its own, data below SPOOL_DIR")
     health = commands.add_parser("health", help="exit 0 if the sidecar serves; for a container's health check")
-    health.add_argument("--address", help="default: the first of SIDECAR_LISTEN")
+    health.add_argument("--address", help="default: a unix socket of SIDECAR_LISTEN, else its first")
     health.add_argument("--service", default="", help="modelready.v1.PublisherService or redis; default: the process")
     health.add_argument("--timeout", type=float, default=2.0, help="seconds (default: 2)")
     status = commands.add_parser("status", help="show the queue, its groups, the spool and the dead letters")
-    status.add_argument("--address", help="default: the first of SIDECAR_LISTEN")
+    status.add_argument("--address", help="default: a unix socket of SIDECAR_LISTEN, else its first")
     status.add_argument("--token", help="default: SIDECAR_API_TOKEN")
     status.add_argument("--json", action="store_true", help="as JSON")
     demo = commands.add_parser("demo", help="see it work: publish, kill Redis, publish, bring it back")
@@ -37,15 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "health":
         from sidecar.probe import check
 
-        address = options.address or os.environ.get("SIDECAR_LISTEN", "").split(",")[0] or "127.0.0.1:50051"
-        return check(address, options.service, options.timeout)
+        tls = bool(os.environ.get("SIDECAR_TLS_CERT_FILE"))
+        return check(options.address or _own_address(), options.service, options.timeout, tls=tls)
     if options.command == "status":
         from sidecar.status import show
 
-        return show(options.address, options.token, as_json=options.json)
+        return show(options.address or _own_address(), options.token, as_json=options.json)
     from sidecar.demo import play
 
     return play(plain=options.plain)
+
+
+def _own_address() -> str:
+    """Where the sidecar of this environment listens; a unix socket first, since TLS is not spoken there."""
+    listen = [address.strip() for address in os.environ.get("SIDECAR_LISTEN", "").split(",") if address.strip()]
+    return next((address for address in listen if address.startswith("unix:")), (*listen, "127.0.0.1:50051")[0])
 
 
 def _serve(*, embedded: bool) -> int:

@@ -256,7 +256,9 @@ class ServerSettings:
     api_token: str = variable(
         "SIDECAR_API_TOKEN", text, "", "Every call but health must carry it as a bearer token.", secret=True
     )
-    tls_cert_file: Path | None = variable("SIDECAR_TLS_CERT_FILE", readable_file, None, "Server certificate, PEM.")
+    tls_cert_file: Path | None = variable(
+        "SIDECAR_TLS_CERT_FILE", readable_file, None, "Server certificate, PEM; for host:port, not for unix sockets."
+    )
     tls_key_file: Path | None = variable("SIDECAR_TLS_KEY_FILE", readable_file, None, "Its private key, PEM.")
     tls_client_ca_file: Path | None = variable(
         "SIDECAR_TLS_CLIENT_CA_FILE", readable_file, None, "Clients must have a certificate of this authority, PEM."

@@ -16,9 +16,8 @@ from modelready.v1 import queue_service_pb2_grpc
 _TIMEOUT_SECONDS = 5.0
 
 
-def show(address: str | None, token: str | None, *, as_json: bool) -> int:
+def show(address: str, token: str | None, *, as_json: bool) -> int:
     """Print the status; return 0 where Redis is up, 1 where it is not or the sidecar does not answer."""
-    address = address or os.environ.get("SIDECAR_LISTEN", "").split(",")[0] or "127.0.0.1:50051"
     token = token or os.environ.get("SIDECAR_API_TOKEN", "")
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     try:

@@ -101,7 +101,9 @@ def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredent
     if path is not None:
         _clear_socket(path)
     try:
-        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+        # A unix socket is guarded by its mode; TLS there would only keep the health command out.
+        secure = credentials if path is None else None
+        port = server.add_secure_port(address, secure) if secure else server.add_insecure_port(address)
     except RuntimeError:
         raise SettingsError(f"SIDECAR_LISTEN has {address!r}: that address cannot be had (in use?)") from None
     if path is not None:
