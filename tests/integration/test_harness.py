@@ -220,7 +220,7 @@ class TestRelay:
             start = time.monotonic()
             client.sendall(b"PING\r\n")
             assert client.recv(100) == b"+PONG\r\n"
-            assert 0.1 <= time.monotonic() - start < 0.2
+            assert 0.1 <= time.monotonic() - start < 0.3
 
             start = time.monotonic()
             for number in range(100):
@@ -229,7 +229,7 @@ class TestRelay:
             replies = b""
             while replies.count(b"\n") < 200:
                 replies += client.recv(65_536)
-            assert 0.1 <= time.monotonic() - start < 0.4
+            assert 0.1 <= time.monotonic() - start < 1
             assert replies.split(b"\r\n")[1::2] == [b"%d" % number for number in range(100)]
 
     def test_while_stalled_nothing_moves_and_then_all_does(self, server: RedisServer, relay: Relay) -> None:
@@ -415,7 +415,7 @@ class TestReplicated:
             client.set("key", "1")
             start = time.monotonic()
             assert client.wait(1, 2000) == 1
-            assert 0.09 < time.monotonic() - start < 0.5
+            assert 0.09 < time.monotonic() - start < 0.9
 
     def test_a_demoted_primary_keeps_its_clients_and_refuses_their_writes(self, binary: str | None) -> None:
         with Replicated(binary=binary) as pair:

