@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -72,16 +72,19 @@ class PublisherService:
             raise
         self._counts[result.outcome].inc()
         self._seconds["Publish"].observe(time.monotonic() - arrived)
-        return pb.PublishResponse(receipt=self._receipt(event, result)).SerializeToString()
+        response = pb.PublishResponse()
+        self._fill(response.receipt, event, result)
+        return response.SerializeToString()
 
     async def publish_batch(self, raw: bytes, context: Context) -> bytes:
         """Up to 1,000 events, a result each."""
         request = parse(pb.PublishBatchRequest, raw)
         sent = cache(lambda: metadata(context))
         frame = self._accept(0, request.events, request.durability, sent, context.time_remaining())
-        results = await self._results(frame)
+        response = pb.PublishBatchResponse()
+        await self._answer(frame, response)
         self._seconds["PublishBatch"].observe(time.monotonic() - frame.arrived)
-        return pb.PublishBatchResponse(results=results).SerializeToString()
+        return response.SerializeToString()
 
     async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Frames, each answered in order; some may be under way at a time."""
@@ -94,9 +97,10 @@ class PublisherService:
                     return
                 if isinstance(frame, BaseException):
                     raise frame
-                results = await self._results(frame)
+                response = pb.PublishStreamResponse(sequence=frame.sequence)
+                await self._answer(frame, response)
                 self._seconds["PublishStream"].observe(time.monotonic() - frame.arrived)
-                yield pb.PublishStreamResponse(sequence=frame.sequence, results=results).SerializeToString()
+                yield response.SerializeToString()
         finally:
             reader.cancel()
 
@@ -162,8 +166,8 @@ class PublisherService:
                 events = []
         return _Frame(sequence, arrived, events, refused, future)
 
-    async def _results(self, frame: _Frame) -> list[pb.PublishResult]:
-        """A result for each event of a frame, in order."""
+    async def _answer(self, frame: _Frame, response: pb.PublishBatchResponse | pb.PublishStreamResponse) -> None:
+        """Add a result for each event of a frame, in order: in place, since messages put together are copied."""
         outcomes: Results = []
         if frame.future is not None:
             try:
@@ -171,32 +175,32 @@ class PublisherService:
             except PublishError as error:
                 outcomes = [error] * len(frame.events)
         accepted = zip(frame.events, outcomes, strict=True)
-        results = []
+        counts: Counter[pb.Outcome] = Counter()
         for index in range(len(frame.events) + len(frame.refused)):
+            result = response.results.add()
             if index in frame.refused:
-                results.append(self._refused(frame.refused[index]))
+                self._refuse(result, frame.refused[index])
                 continue
             event, outcome = next(accepted)
             if isinstance(outcome, PublishError):
-                results.append(self._refused(outcome))
+                self._refuse(result, outcome)
             else:
-                self._counts[outcome.outcome].inc()
-                results.append(pb.PublishResult(receipt=self._receipt(event, outcome)))
-        return results
+                counts[outcome.outcome] += 1
+                self._fill(result.receipt, event, outcome)
+        for kind, count in counts.items():
+            self._counts[kind].inc(count)
 
-    def _refused(self, error: PublishError) -> pb.PublishResult:
+    def _refuse(self, result: pb.PublishResult, error: PublishError) -> None:
         self._refusals.labels(error.reason).inc()
-        return pb.PublishResult(error=to_status(error))
+        result.error.CopyFrom(to_status(error))
 
-    def _receipt(self, event: Event, result: Published) -> pb.Receipt:
-        return pb.Receipt(
-            event_id=event.id,
-            correlation_id=event.message.correlation_id,
-            outcome=result.outcome,
-            stream=self._stream,
-            entry_id=result.entry_id,
-            replicas=result.replicas,
-        )
+    def _fill(self, receipt: pb.Receipt, event: Event, result: Published) -> None:
+        receipt.event_id = event.id
+        receipt.correlation_id = event.message.correlation_id
+        receipt.outcome = result.outcome
+        receipt.stream = self._stream
+        receipt.entry_id = result.entry_id
+        receipt.replicas = result.replicas
 
 
 def _check_durability(durability: int) -> None:

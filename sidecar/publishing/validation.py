@@ -36,21 +36,24 @@ class Acceptance:
 
     def accept(self, message: ModelReadyToDeploy, metadata: Metadata, path: str) -> Event:
         """The event, valid and complete. `path`: where it stands in the request, for errors. Raises InvalidEvent."""
+        if self._validator.collect_violations(message) or not _sensible(message.occurred_at):
+            raise InvalidEvent(self._violations(message, path))
+        self._complete(message, metadata)
+        data = encode_data(message, "protobuf")
+        if len(data) > MAX_EVENT_BYTES:
+            raise InvalidEvent([Violation(path, f"is {len(data)} bytes, at most {MAX_EVENT_BYTES} are allowed")])
+        return Event(message.event_id, message, data)
+
+    def _violations(self, message: ModelReadyToDeploy, path: str) -> list[Violation]:
         message.model.SetInParent()  # so that what is missing is model.name, and not model
         message.artifact.SetInParent()
         violations = [
             Violation(f"{path}.{_path(found)}", "is required" if _is_missing(found) else found.proto.message)
             for found in self._validator.collect_violations(message)
         ]
-        if message.HasField("occurred_at") and not _sensible(message.occurred_at):
+        if not _sensible(message.occurred_at):
             violations.append(Violation(f"{path}.occurred_at", "must be a time in the years 1 to 9999"))
-        if violations:
-            raise InvalidEvent(violations)
-        self._complete(message, metadata)
-        data = encode_data(message, "protobuf")
-        if len(data) > MAX_EVENT_BYTES:
-            raise InvalidEvent([Violation(path, f"is {len(data)} bytes, at most {MAX_EVENT_BYTES} are allowed")])
-        return Event(message.event_id, message, data)
+        return violations
 
     def _complete(self, message: ModelReadyToDeploy, metadata: Metadata) -> None:
         if not message.event_id:
