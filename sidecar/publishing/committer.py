@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 _GROUP_EVENTS = 256
 _GROUP_BYTES = 4 * 1024 * 1024
-_GROUP_SECONDS = 0.002
+_GROUP_SECONDS = 0.005
 _IDLE_PASSES = 8
+_LONE_PASSES = 2
 _YIELD_SECONDS = 0.1
 
 
@@ -52,6 +53,7 @@ class Committer:
         self._arrived: deque[Submission] = deque()
         self._held: deque[Submission] = deque()  # not acknowledged by the last attempt, or waiting for an empty spool
         self._under_way: list[Submission] = []
+        self._last_group = 0
         self.pending = 0
         """Events that wait in memory."""
         self._retry_at = 0.0
@@ -129,10 +131,11 @@ class Committer:
         """Wait until the event loop has passed some times without an arrival; a lone caller hardly waits at all.
 
         grpc.aio delivers about one call a pass, and a Redis on loopback answers before the next one: without this the
-        groups would hold one event each.
+        groups would hold one event each. Where the last group held one call alone, the next one most likely does, too.
         """
         started, passes, seen = time.monotonic(), 0, len(self._arrived)
-        while passes < _IDLE_PASSES and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
+        enough = _IDLE_PASSES if self._last_group > 1 else _LONE_PASSES
+        while passes < enough and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
             await asyncio.sleep(0)
             passes = passes + 1 if len(self._arrived) == seen else 0
             seen = len(self._arrived)
@@ -176,6 +179,7 @@ class Committer:
         if not self._held:
             self._take(self._arrived, group)
         if group:
+            self._last_group = len(group)
             await self._append(group)
 
     async def _append(self, group: list[Submission]) -> None:

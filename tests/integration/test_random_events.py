@@ -1,4 +1,4 @@
-"""Ten thousand events of anything: each is refused with the fields that are wrong, or is in the stream as it was sent."""
+"""Ten thousand events of anything: each is refused with what is wrong, or is in the stream exactly as it was sent."""
 
 from __future__ import annotations
 
