@@ -215,7 +215,10 @@ class PublishSettings:
         "PUBLISH_TIMEOUT_SECONDS", seconds(0.1, 300), 5.0, "The longest that a publish may take; less with a deadline."
     )
     max_pending: int = variable(
-        "SIDECAR_MAX_PENDING", number(1, 1_000_000), 10_000, "Events that may wait in memory; more are refused."
+        "SIDECAR_MAX_PENDING",
+        number(1, 1_000_000),
+        10_000,
+        "Events that may wait in memory (and at most 32 MiB of them).",
     )
     retry_base: float = variable(
         "RETRY_BASE_SECONDS", seconds(0.001, 60), 0.05, "Longest wait before the first retry; doubles from there."

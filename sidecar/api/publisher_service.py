@@ -126,7 +126,7 @@ class PublisherService:
                 request = parse(pb.PublishStreamRequest, raw)
                 while under_way and under_way[0].done():
                     under_way.popleft()
-                while under_way and not self._publisher.has_room(len(request.events)):
+                while under_way and not self._publisher.has_room(len(request.events), len(raw)):
                     await asyncio.wait({under_way.popleft()})  # the sender waits, instead of being refused
                 frame = self._accept(request.sequence, request.events, request.durability, sent, None)
                 if frame.future is not None:

@@ -56,6 +56,8 @@ class Committer:
         self._last_group = 0
         self.pending = 0
         """Events that wait in memory."""
+        self.pending_bytes = 0
+        """Their size."""
         self._retry_at = 0.0
         self._wake = asyncio.Event()
         self._flight: asyncio.Timeout | None = None
@@ -72,6 +74,7 @@ class Committer:
         """Queue a submission behind all others."""
         self._arrived.append(submission)
         self.pending += len(submission.events)
+        self.pending_bytes += submission.size
         self._wake.set()
         self._hasten(submission)
 
@@ -215,8 +218,7 @@ class Committer:
             count = len(submission.events)
             results: Results = [published(where, confirmed) for where in appended[position : position + count]]
             position += count
-            self.pending -= count
-            submission.resolve(results)
+            self._resolve(submission, results)
 
     async def _failed(self, group: list[Submission], error: QueueError, began_ms: int) -> None:
         """The group was not acknowledged by Redis: spool what may be spooled, in order, and hold or refuse the rest."""
@@ -249,8 +251,7 @@ class Committer:
             except QueueError as failure:
                 await self._failed(group, failure, time.time_ns() // 1_000_000)
                 return
-        self.pending -= len(submission.events)
-        submission.resolve(results)
+        self._resolve(submission, results)
 
     async def _spool_arrived(self) -> None:
         """While the spool holds anything: queue behind it, or wait for it to be empty."""
@@ -289,8 +290,7 @@ class Committer:
             return
         self.spooled.set()
         for submission in fitting:
-            self.pending -= len(submission.events)
-            submission.resolve([SPOOLED] * len(submission.events))
+            self._resolve(submission, [SPOOLED] * len(submission.events))
 
     def _hold(self, group: list[Submission], error: PublishError) -> None:
         """Keep for another attempt, before all others, after a pause."""
@@ -304,5 +304,14 @@ class Committer:
 
     def _settle(self, submission: Submission, error: PublishError) -> None:
         """End a submission without an acknowledgement."""
-        self.pending -= len(submission.events)
+        self._release(submission)
         submission.fail(error)
+
+    def _resolve(self, submission: Submission, results: Results) -> None:
+        """Acknowledge a submission."""
+        self._release(submission)
+        submission.resolve(results)
+
+    def _release(self, submission: Submission) -> None:
+        self.pending -= len(submission.events)
+        self.pending_bytes -= submission.size

@@ -14,6 +14,7 @@ from sidecar.publishing.interfaces import Event, Queue, Spool
 from sidecar.publishing.submission import DURABILITIES, Results, Submission
 from sidecar.settings import PublishSettings
 
+_PENDING_BYTES = 32 << 20  # a waiting event takes several times its size
 _MARGIN_SHARE, _MARGIN_MOST = 0.25, 0.25
 
 
@@ -47,9 +48,10 @@ class Publisher:
         """The fault of set-up that a last attempt met, and time.monotonic() of it; None once one succeeded."""
         return self._plain.fault or self._replicated.fault
 
-    def has_room(self, count: int) -> bool:
-        """Whether so many more events may wait in memory."""
-        return self.pending + count <= self._settings.max_pending
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether so many more events of so many bytes may wait in memory."""
+        waiting = self._plain.pending_bytes + self._replicated.pending_bytes
+        return self.pending + count <= self._settings.max_pending and waiting + size <= _PENDING_BYTES
 
     def submit(
         self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
@@ -60,11 +62,12 @@ class Publisher:
         """
         if self._closing:
             raise ShuttingDown("the sidecar is stopping")
-        if not self.has_room(len(events)):
-            raise Overloaded(f"{self.pending} events wait already, SIDECAR_MAX_PENDING is {self._settings.max_pending}")
         span = min(timeout if timeout is not None else self._settings.timeout, self._settings.timeout)
         answer_by = time.monotonic() + span - min(span * _MARGIN_SHARE, _MARGIN_MOST)
         submission = Submission(events, durability or self._default, answer_by)
+        if not self.has_room(len(events), submission.size):
+            most = f"SIDECAR_MAX_PENDING, {self._settings.max_pending}, and {_PENDING_BYTES >> 20} MiB"
+            raise Overloaded(f"{self.pending} events wait already; at most {most} may")
         (self._replicated if submission.durability == pb.DURABILITY_REPLICATED else self._plain).add(submission)
         return submission.future
 

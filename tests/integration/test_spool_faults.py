@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,10 +110,10 @@ def test_a_limit_on_files_is_like_a_full_disk_and_passes(server: RedisServer) ->
     """RLIMIT_FSIZE: what a write then meets is EFBIG."""
     with without_redis(to_redis(server)) as (sidecar, caller):
         first = caller.publish().event_id
-        subprocess.run(["prlimit", f"--pid={sidecar.pid}", "--fsize=65536:unlimited"], check=True)
+        resource.prlimit(sidecar.pid, resource.RLIMIT_FSIZE, (65536, resource.RLIM_INFINITY))
         acked, refusal = fill(caller)
         assert (refusal.code, refusal.reason, refusal.retry) == (Code.UNAVAILABLE, "SPOOL_UNAVAILABLE", True)
-        subprocess.run(["prlimit", f"--pid={sidecar.pid}", "--fsize=unlimited:unlimited"], check=True)
+        resource.prlimit(sidecar.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         last = until(lambda: caller.publish().event_id, 5, "it takes events again")
         server.start()
         until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the spool is empty")
