@@ -57,13 +57,13 @@ def _own_address() -> str:
 def _serve(*, embedded: bool) -> int:
     import uvloop
 
-    from sidecar.errors import SettingsError
+    from sidecar.errors import SettingsError, SpoolUnavailable
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own, not JSON, between ours
 
     try:
         return uvloop.run(_run(embedded=embedded))
-    except SettingsError as error:
+    except (SettingsError, SpoolUnavailable) as error:
         print(f"modelready-sidecar: {error}", file=sys.stderr)
         return 2
 
