@@ -53,7 +53,7 @@ class Committer:
         self._arrived: deque[Submission] = deque()
         self._held: deque[Submission] = deque()  # not acknowledged by the last attempt, or waiting for an empty spool
         self._under_way: list[Submission] = []
-        self._last_group = 0
+        self._company = False
         self.pending = 0
         """Events that wait in memory."""
         self.pending_bytes = 0
@@ -134,10 +134,11 @@ class Committer:
         """Wait until the event loop has passed some times without an arrival; a lone caller hardly waits at all.
 
         grpc.aio delivers about one call a pass, and a Redis on loopback answers before the next one: without this the
-        groups would hold one event each. Where the last group held one call alone, the next one most likely does, too.
+        groups would hold one event each. Where the last group was one call, and none came while it was under way, the
+        next caller most likely is alone.
         """
         started, passes, seen = time.monotonic(), 0, len(self._arrived)
-        enough = _IDLE_PASSES if self._last_group > 1 else _LONE_PASSES
+        enough = _IDLE_PASSES if self._company else _LONE_PASSES
         while passes < enough and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
             await asyncio.sleep(0)
             passes = passes + 1 if len(self._arrived) == seen else 0
@@ -182,8 +183,8 @@ class Committer:
         if not self._held:
             self._take(self._arrived, group)
         if group:
-            self._last_group = len(group)
             await self._append(group)
+            self._company = len(group) > 1 or bool(self._arrived)
 
     async def _append(self, group: list[Submission]) -> None:
         """Append one group, and settle each of its submissions or hold it for another attempt."""
