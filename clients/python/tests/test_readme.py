@@ -26,7 +26,7 @@ CONSUMING = [example for example in EXAMPLES if "Publisher" not in example]
 
 def start(example: str, environ: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", example],
+        [sys.executable, "-u", "-c", example],  # unbuffered: what it prints is awaited
         env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
