@@ -116,7 +116,7 @@ def test_a_defect_of_the_sidecar_is_not_retried(publisher: Any, sidecar: FakeSid
 
 
 def test_a_stream_that_the_sidecar_refuses_raises_and_pulls_no_more(publisher: Any, sidecar: FakeSidecar) -> None:
-    sidecar.failures.append(failure(Code.UNAUTHENTICATED, message="the token is wrong"))
+    sidecar.failures.extend([failure(Code.UNAUTHENTICATED, message="the token is wrong")] * 50)
     source = events(10_000)
     results, end = take_all(publisher.publish_many(source, frame=10, in_flight=2))
 
