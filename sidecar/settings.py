@@ -123,11 +123,6 @@ def _hash_tag(key: str) -> str:
     return (re.match(r"[^{]*\{([^}]+)\}", key) or (key, key))[1]
 
 
-def is_local(listen: str) -> bool:
-    """Tell whether a listening address can be reached from this machine (or task) alone."""
-    return listen.startswith("unix:") or is_loopback(listen.rpartition(":")[0])
-
-
 @dataclass(frozen=True, kw_only=True)
 class RedisSettings:
     """How to reach Redis."""

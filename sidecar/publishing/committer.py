@@ -275,12 +275,12 @@ class Committer:
         fitting: list[Submission] = []
         room = self._spool.max_bytes - self._spool.bytes
         for submission in group:
-            room -= sum(self._spool.room_for(event) for event in submission.events)
-            if room < 0:
+            needed = sum(self._spool.room_for(event) for event in submission.events)
+            if needed > room:
                 self._settle(submission, SpoolFull(f"the spool is full, SPOOL_MAX_BYTES is {self._spool.max_bytes}"))
-                room += sum(self._spool.room_for(event) for event in submission.events)
-            else:
-                fitting.append(submission)
+                continue
+            room -= needed
+            fitting.append(submission)
         if not fitting:
             return
         try:

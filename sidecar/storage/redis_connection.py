@@ -92,8 +92,6 @@ class RedisConnection:
         self._pool = self._make_pool(self._owner or self._seed)
         self._turn = asyncio.Semaphore(settings.pool_size)
         self._born: dict[int, float] = {}
-        self.last_error: QueueError | None = None
-        """What was wrong with the last command; None when it succeeded."""
 
     @property
     def timeout(self) -> float:
@@ -130,15 +128,13 @@ class RedisConnection:
         packed = b"".join([hiredis.pack_command(command) for command in commands])
         deadline = time.monotonic() + limit
         try:
-            replies = await self._attempt(packed, len(commands), limit, write=write)
+            return await self._attempt(packed, len(commands), limit, write=write)
         except AuthFailed:
             # Nothing was sent. A rotated token is no reason to bother the caller.
             if not await self._changed_credentials(deadline - time.monotonic()):
                 raise
             await self.reauthenticate()
-            replies = await self._attempt(packed, len(commands), max(deadline - time.monotonic(), 0.001), write=write)
-        self.last_error = None
-        return replies
+            return await self._attempt(packed, len(commands), max(deadline - time.monotonic(), 0.001), write=write)
 
     async def _changed_credentials(self, patience: float) -> bool:
         """Whether there are others to try; the look-up goes on where it takes longer than `patience` seconds."""
@@ -157,9 +153,7 @@ class RedisConnection:
         except exceptions.NoScriptError:
             raise
         except (exceptions.RedisError, OSError, TimeoutError) as error:
-            failure = await self._after(error, translate(error, sent=sent and write))
-            self.last_error = failure
-            raise failure from error
+            raise await self._after(error, translate(error, sent=sent and write)) from error
 
     @asynccontextmanager
     async def _connection(self, limit: float) -> AsyncIterator[AbstractConnection]:
