@@ -53,6 +53,7 @@ class Committer:
         self._arrived: deque[Submission] = deque()
         self._held: deque[Submission] = deque()  # not acknowledged by the last attempt, or waiting for an empty spool
         self._under_way: list[Submission] = []
+        self._singly = 0  # so many at the front go alone: Redis refused one of them
         self._company = False
         self.pending = 0
         """Events that wait in memory."""
@@ -149,7 +150,7 @@ class Committer:
         events, size = sum(len(s.events) for s in group), sum(s.size for s in group)
         while source:
             first = source[0]
-            if group and (events + len(first.events) > _GROUP_EVENTS or size + first.size > _GROUP_BYTES):
+            if group and (self._singly or events + len(first.events) > _GROUP_EVENTS or size + first.size > _GROUP_BYTES):
                 return
             events, size = events + len(first.events), size + first.size
             group.append(source.popleft())
@@ -183,6 +184,7 @@ class Committer:
         if not self._held:
             self._take(self._arrived, group)
         if group:
+            self._singly = max(self._singly - 1, 0)
             await self._append(group)
             self._company = len(group) > 1 or bool(self._arrived)
 
@@ -202,15 +204,14 @@ class Committer:
             await self._failed(group, Unavailable("Redis did not answer in time", ambiguous=True), began_ms)
             return
         except Refused:
-            await self._one_by_one(group)
+            await self._find_refused(group)
             return
         except QueueError as error:
             await self._failed(group, error, began_ms)
             return
         self._metrics.redis_seconds.observe(time.monotonic() - began)
         if confirmed < self._replicas:
-            short = Unavailable(f"{confirmed} of {self._replicas} replicas confirmed in time", ambiguous=True)
-            self._hold(group, short)
+            self._hold(group, self._short(confirmed))
             return
         self._backoff.reset()
         self.fault = None
@@ -220,6 +221,9 @@ class Committer:
             results: Results = [published(where, confirmed) for where in appended[position : position + count]]
             position += count
             self._resolve(submission, results)
+
+    def _short(self, confirmed: int) -> Unavailable:
+        return Unavailable(f"{confirmed} of {self._replicas} replicas confirmed in time", ambiguous=True)
 
     async def _failed(self, group: list[Submission], error: QueueError, began_ms: int) -> None:
         """The group was not acknowledged by Redis: spool what may be spooled, in order, and hold or refuse the rest."""
@@ -235,27 +239,37 @@ class Committer:
         await self._put([submission for submission in group if submission.may_be_spooled], attempts)
         self._hold([submission for submission in group if not submission.may_be_spooled], error)
 
-    async def _one_by_one(self, group: list[Submission]) -> None:
-        """Redis refused one of the group: find out which, so that the others do not share its fate."""
+    async def _find_refused(self, group: list[Submission]) -> None:
+        """Redis refused one of the group for good: find out which, so that the others do not share its fate.
+
+        They go back to where they were taken from, and one by one from there: should Redis be away before they are
+        through, the rest has to queue behind those that were spooled.
+        """
         if len(group) > 1:
-            for submission in group:
-                await self._append([submission])
+            self._singly = len(group)
+            (self._held or self._arrived).extendleft(reversed(group))
             return
         submission, results = group[0], Results()
         for event in submission.events:
+            began_ms = time.time_ns() // 1_000_000
+            left = max(submission.answer_by - time.monotonic(), 0.01)
             try:
-                left = max(submission.answer_by - time.monotonic(), 0.01)
-                (where,), _ = await self._queue.append([event], timeout=left)
-                results.append(published(where, 0))
+                (where,), confirmed = await self._queue.append([event], replicas=self._replicas, timeout=left)
             except Refused as refusal:
                 results.append(refusal)
+                continue
             except QueueError as failure:
-                await self._failed(group, failure, time.time_ns() // 1_000_000)
+                await self._failed(group, failure, began_ms)
                 return
+            if confirmed < self._replicas:
+                self._hold(group, self._short(confirmed))
+                return
+            results.append(published(where, confirmed))
         self._resolve(submission, results)
 
     async def _spool_arrived(self) -> None:
         """While the spool holds anything: queue behind it, or wait for it to be empty."""
+        self._singly = 0
         group = self._under_way = []
         self._take(self._arrived, group)
         self._held.extend(submission for submission in group if not submission.may_be_spooled)

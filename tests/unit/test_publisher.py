@@ -165,6 +165,27 @@ async def test_what_redis_can_never_take_is_refused_alone(bench: Bench) -> None:
     assert [type(result) for result in mixed] == [Published, Refused, Published]
 
 
+async def test_order_is_kept_when_redis_goes_away_while_it_is_found_out_what_it_refused(bench: Bench) -> None:
+    bench.queue.refuse = lambda event: event.id == events(1, 2)[0].id
+    bench.queue.script.extend([None, AWAY])  # the group is refused; the first of it, alone, is not answered
+    results = await asyncio.gather(*(bench.publish([event]) for event in events(0, 4)))
+    assert [outcomes(result) for result in results] == [[pb.OUTCOME_SPOOLED]] * 4
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert bench.queue.entries == [event.id for event in events(0, 4) if event.id != events(1, 2)[0].id]
+    assert [letter.event_id for letter in bench.queue.letters] == [events(1, 2)[0].id]
+
+
+async def test_those_beside_a_refused_one_still_need_their_replicas(bench: Bench) -> None:
+    bench.queue.refuse = lambda event: event.id == events(1, 2)[0].id
+    first, mixed = await bench.publish(events(0, 2), REPLICATED)
+    assert (first, type(mixed)) == (Published(pb.OUTCOME_STORED, "1-0", 1), Refused)
+    bench.queue.replicas = 0
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish([*events(1, 3)], REPLICATED, timeout=0.3)
+    assert caught.value.reason == "OUTCOME_UNKNOWN"
+
+
 async def test_a_full_spool_refuses(bench: Bench) -> None:
     small = Bench(max_bytes=700)
     small.queue.always = AWAY
