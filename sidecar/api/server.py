@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from sidecar.api import accepting
 from sidecar.api.guard import Guard
 from sidecar.api.health import HealthService
 from sidecar.api.publisher_service import NAME as PUBLISHER
@@ -38,7 +39,7 @@ def build(
     Raises SettingsError where an address cannot be had.
     """
     calls = max_pending + _SPARE_CALLS
-    server = grpc.aio.server(
+    server = accepting.server(
         options=[
             # Above 1,000 calls not yet accepted grpc would cancel at random; with these the bound below is met first,
             # and a call too many gets a clean RESOURCE_EXHAUSTED.

@@ -34,7 +34,6 @@ _GROUP_EVENTS = 256
 _GROUP_BYTES = 4 * 1024 * 1024
 _GROUP_SECONDS = 0.005
 _IDLE_PASSES = 8
-_LONE_PASSES = 2
 _YIELD_SECONDS = 0.1
 
 
@@ -90,7 +89,7 @@ class Committer:
                 await self._idle()
             if self._closing and not self._arrived and not self._held:
                 return
-            if self._arrived:
+            if self._arrived and self._company:
                 await self._gather()
             self._expire()
             try:
@@ -132,15 +131,14 @@ class Committer:
                 await self._wake.wait()
 
     async def _gather(self) -> None:
-        """Wait until the event loop has passed some times without an arrival; a lone caller hardly waits at all.
+        """Wait until the event loop has passed some times without an arrival.
 
         grpc.aio delivers about one call a pass, and a Redis on loopback answers before the next one: without this the
-        groups would hold one event each. Where the last group was one call, and none came while it was under way, the
-        next caller most likely is alone.
+        groups would hold one event each. Who calls alone does not wait: where the last group was one call, and none
+        came while it was under way, nobody else is likely to come.
         """
         started, passes, seen = time.monotonic(), 0, len(self._arrived)
-        enough = _IDLE_PASSES if self._company else _LONE_PASSES
-        while passes < enough and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
+        while passes < _IDLE_PASSES and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
             await asyncio.sleep(0)
             passes = passes + 1 if len(self._arrived) == seen else 0
             seen = len(self._arrived)
@@ -150,7 +148,9 @@ class Committer:
         events, size = sum(len(s.events) for s in group), sum(s.size for s in group)
         while source:
             first = source[0]
-            if group and (self._singly or events + len(first.events) > _GROUP_EVENTS or size + first.size > _GROUP_BYTES):
+            if group and (
+                self._singly or events + len(first.events) > _GROUP_EVENTS or size + first.size > _GROUP_BYTES
+            ):
                 return
             events, size = events + len(first.events), size + first.size
             group.append(source.popleft())

@@ -14,13 +14,12 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import hiredis
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
@@ -31,6 +30,7 @@ from sidecar.errors import AuthFailed, QueueError, SettingsError, SetupFault, Un
 from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
 from sidecar.storage.login import Provider, log_in
+from sidecar.storage.pool import NodeConnection, Pool, TLSNodeConnection
 from sidecar.storage.redis_errors import translate
 
 log = logging.getLogger(__name__)
@@ -43,37 +43,6 @@ class Endpoint(NamedTuple):
 
     host: str
     port: int
-
-
-class _Connection(Connection):
-    """Sends without waiting until all is written, and says that it is closed in redis-py's words.
-
-    A server that refuses a command for its size says so and closes; who waits to write learns only of the close, takes
-    the refusal for an outage, and tries again for ever. And uvloop raises RuntimeError for a write after the peer's
-    reset, which redis-py lets pass: an idle connection that a failover or a load balancer reset would end the task
-    that uses it next.
-    """
-
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
-        if not isinstance(command, bytes) or self._writer is None:  # redis-py's own: logging in
-            await super().send_packed_command(command, check_health)
-            return
-        try:
-            self._writer.write(command)
-        except (OSError, RuntimeError) as error:
-            await self.disconnect(nowait=True)
-            raise exceptions.ConnectionError("Connection reset while it was idle.") from error
-
-
-class _TLSConnection(SSLConnection, _Connection):
-    """Shares one SSL context: redis-py builds one a connection, 19 ms of CPU each."""
-
-    def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._shared = context
-
-    def _connection_arguments(self) -> dict[str, Any]:
-        return {**super(SSLConnection, self)._connection_arguments(), "ssl": self._shared}
 
 
 class RedisConnection:
@@ -91,7 +60,6 @@ class RedisConnection:
         self._context = _ssl_context(settings) if settings.tls else None
         self._pool = self._make_pool(self._owner or self._seed)
         self._turn = asyncio.Semaphore(settings.pool_size)
-        self._born: dict[int, float] = {}
 
     @property
     def timeout(self) -> float:
@@ -104,13 +72,11 @@ class RedisConnection:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pool.disconnect()
+        await self._pool.renew()
 
     async def reauthenticate(self) -> None:
         """Log in anew on every connection, without an error to anyone: idle ones now, the others when they are free."""
-        pool = self._pool
-        await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
-        await pool.disconnect(inuse_connections=False)
+        await self._pool.renew()
 
     async def execute(self, *command: Any, timeout: float | None = None, write: bool = False) -> Any:
         """One command, see `pipeline`."""
@@ -144,43 +110,29 @@ class RedisConnection:
         return False
 
     async def _attempt(self, packed: bytes, count: int, limit: float, *, write: bool) -> list[Any]:
-        sent = False
+        sent = clean = False
         try:
-            async with asyncio.timeout(limit), self._connection(limit) as connection:
-                sent = True
-                await connection.send_packed_command(packed, check_health=False)
-                return await _read(connection, count)
+            async with asyncio.timeout(limit), self._turn:
+                if self._owner is None:
+                    await self._find_owner(limit)
+                pool = self._pool
+                connection = await pool.take(self._credentials.max_connection_seconds)
+                try:
+                    sent = True
+                    await connection.send_packed_command(packed, check_health=False)
+                    replies = await _read(connection, count)
+                except exceptions.ResponseError:
+                    clean = True
+                    raise
+                else:
+                    clean = True
+                    return replies
+                finally:
+                    await pool.give_back(connection, clean=clean)
         except exceptions.NoScriptError:
             raise
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             raise await self._after(error, translate(error, sent=sent and write)) from error
-
-    @asynccontextmanager
-    async def _connection(self, limit: float) -> AsyncIterator[AbstractConnection]:
-        """A connection that is logged in, when it is this caller's turn: first come, first served."""
-        async with self._turn:
-            if self._owner is None:
-                await self._find_owner(limit)
-            pool = self._pool
-            self._retire_old(pool)
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-            self._born.setdefault(id(connection), time.monotonic())
-            try:
-                yield connection
-            finally:
-                if not connection.is_connected:
-                    self._born.pop(id(connection), None)
-                await pool.release(connection)
-
-    def _retire_old(self, pool: ConnectionPool) -> None:
-        """Mark connections that have lived long enough: with IAM the server ends them after twelve hours."""
-        most = self._credentials.max_connection_seconds
-        if most is None:
-            return
-        idle = pool._available_connections  # noqa: SLF001 - redis-py has no lifetime for connections
-        if idle and time.monotonic() - self._born.get(id(idle[-1]), time.monotonic()) > most:
-            self._born.pop(id(idle[-1]), None)
-            idle[-1].mark_for_reconnect()  # type: ignore[no-untyped-call]
 
     async def _after(self, error: BaseException, failure: QueueError) -> QueueError:
         """Do what lets the next attempt succeed, and return what the failure is."""
@@ -194,7 +146,7 @@ class RedisConnection:
                 await self._move_to(Endpoint(error.host or self._seed.host, error.port))
             elif failure.reason in _DEMOTED:
                 # The sockets stay with a demoted node for ever, while the name already leads to the new one.
-                await self._pool.disconnect(inuse_connections=False)
+                await self._pool.renew()
                 self._forget_owner()
             elif not isinstance(error, exceptions.ResponseError):
                 self._forget_owner()
@@ -210,24 +162,24 @@ class RedisConnection:
         if owner != self._owner:
             log.info("the queue's slot is on another node now", extra={"node": f"{owner.host}:{owner.port}"})
             before, self._owner, self._pool = self._pool, owner, self._make_pool(owner)
-            await before.disconnect(inuse_connections=False)
+            await before.renew()
 
     async def _find_owner(self, limit: float) -> None:
         """Ask the seed, or another node that is known, who owns the slot."""
         problem: BaseException | None = None
         asked = list(dict.fromkeys([self._seed, *self._nodes]))
         for node in asked:
-            pool = self._make_pool(node)
+            connection = self._make_connection(node)
             try:
                 async with asyncio.timeout(limit / len(asked)):
-                    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+                    await connection.connect()  # type: ignore[no-untyped-call]
                     await connection.send_command("CLUSTER", "SLOTS")
                     slots = await connection.read_response()
             except (exceptions.RedisError, OSError, TimeoutError) as error:
                 problem = problem or error
                 continue
             finally:
-                await pool.disconnect()
+                await connection.disconnect(nowait=True)
             if self._owner is not None:  # another task was quicker
                 return
             owner = self._read_slots(slots, node)
@@ -251,7 +203,10 @@ class RedisConnection:
         self._nodes = list(dict.fromkeys(nodes))
         return owner
 
-    def _make_pool(self, node: Endpoint) -> ConnectionPool:
+    def _make_pool(self, node: Endpoint) -> Pool:
+        return Pool(lambda: self._make_connection(node))
+
+    def _make_connection(self, node: Endpoint) -> NodeConnection:
         settings = self._settings
         arguments: dict[str, Any] = {
             "host": node.host,
@@ -269,13 +224,11 @@ class RedisConnection:
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
         if self._context is None:
-            return ConnectionPool(connection_class=_Connection, max_connections=settings.pool_size, **arguments)
-        return ConnectionPool(
-            connection_class=_TLSConnection, max_connections=settings.pool_size, context=self._context, **arguments
-        )
+            return NodeConnection(**arguments)
+        return TLSNodeConnection(context=self._context, **arguments)
 
 
-async def _read(connection: AbstractConnection, count: int) -> list[Any]:
+async def _read(connection: NodeConnection, count: int) -> list[Any]:
     """All replies, so that the connection is clean even where one of them is an error; then raise the first error."""
     replies: list[Any] = []
     first_error: exceptions.ResponseError | None = None
