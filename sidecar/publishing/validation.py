@@ -17,6 +17,7 @@ from modelready.ids import uuid7
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import InvalidEvent, Violation
 from sidecar.publishing.interfaces import Event
+from sidecar.publishing.plain import is_plain
 
 MAX_EVENT_BYTES = 512 * 1024
 _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
@@ -36,7 +37,8 @@ class Acceptance:
 
     def accept(self, message: ModelReadyToDeploy, metadata: Metadata, path: str) -> Event:
         """The event, valid and complete. `path`: where it stands in the request, for errors. Raises InvalidEvent."""
-        if self._validator.collect_violations(message) or not _sensible(message.occurred_at):
+        valid = is_plain(message) or not self._validator.collect_violations(message)
+        if not valid or not _sensible(message.occurred_at):
             raise InvalidEvent(self._violations(message, path))
         self._complete(message, metadata)
         data = encode_data(message, "protobuf")
