@@ -76,9 +76,11 @@ class Forwarder:
                     log.info("the spool is being emptied again", extra={"spooled": self._spool.depth})
                 self.last_error = None
                 self._backoff.reset()
-                # Let the publisher have its turn, then keep it from adding more than is taken away.
-                self._publisher.may_spool.set()
-                await asyncio.sleep(0)
+                # Let the publisher have its turn, then keep it from adding more than is taken away. Behind the last
+                # batch it has none: it would add to the spool for ever instead of seeing it empty.
+                if self._spool.depth > len(done):
+                    self._publisher.may_spool.set()
+                    await asyncio.sleep(0)
                 if self._spool.depth:
                     self._publisher.may_spool.clear()
 
