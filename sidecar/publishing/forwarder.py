@@ -76,13 +76,18 @@ class Forwarder:
                     log.info("the spool is being emptied again", extra={"spooled": self._spool.depth})
                 self.last_error = None
                 self._backoff.reset()
-                # Let the publisher have its turn, then keep it from adding more than is taken away. Behind the last
-                # batch it has none: it would add to the spool for ever instead of seeing it empty.
-                if self._spool.depth > len(done):
-                    self._publisher.may_spool.set()
-                    await asyncio.sleep(0)
-                if self._spool.depth:
-                    self._publisher.may_spool.clear()
+                await self._take_turns(len(done))
+
+    async def _take_turns(self, done: int) -> None:
+        """Let the publisher have its turn, then keep it from adding more than is taken away.
+
+        Behind the last batch it has none: it would add to the spool for ever instead of seeing it empty.
+        """
+        if self._spool.depth > done:
+            self._publisher.may_spool.set()
+            await asyncio.sleep(0)
+        if self._spool.depth:
+            self._publisher.may_spool.clear()
 
     async def _pause(self, error: QueueError | SpoolError) -> None:
         self._publisher.may_spool.set()
