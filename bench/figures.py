@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from bench import events, load
+from bench import consuming, events, load
 from bench.processes import Pair, noop, pair
 from tests.harness.waiting import until
 
@@ -188,6 +188,10 @@ FIGURES = (
     ),
     Figure("draining", "draining the spool", "PublishStream", 0.8, "events/s", _draining),
     Figure("full-stream", "PublishStream into a full stream", "into an empty one", 0.95, "events/s", _full_stream),
+    Figure(
+        "consuming", "Consumer.run, batches of 100", "XREADGROUP, decode, XACK with redis-py, the same batches", 0.8,
+        "events/s", consuming.rounds,
+    ),
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def render(results: Sequence[Result], scale: Scale, command: str) -> str:
         f"`{command}`: medians of {scale.rounds} rounds, the baseline and ours in turns, after one round to get warm.",
         "A ratio is the median of the rounds' own ratios; min-max are the least and the greatest of them. Redis keeps",
         'nothing on its disk (`save ""`, `appendonly no`). Each measurement ends with a count of what is in the stream',
-        "or in the spool. CPU and peak RSS are the sidecar's alone.",
+        "or in the spool. CPU and peak RSS are the sidecar's alone, or the consumer's.",
         "",
         f"Events a measurement: unary {scale.unary:,}, one caller {scale.serial:,}, stream and batch {scale.stream:,},",
         f"draining {scale.drain:,}. The full stream has {scale.full:,} entries.",

@@ -17,26 +17,36 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+from modelready.credentials import CredentialSource, credential_source
 from sidecar.api import server as grpc_server
 from sidecar.api.health import HealthService
 from sidecar.api.http import HttpServer, health_page, metrics_page
+from sidecar.api.page.backstage import Backstage
+from sidecar.api.page.history import History
+from sidecar.api.page.site import PageSite
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import QueueService
-from sidecar.credentials import CredentialSource, StaticCredentials
 from sidecar.errors import SettingsError
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
+from sidecar.publishing.dead_letters import DeadLetters
 from sidecar.publishing.forwarder import Forwarder
-from sidecar.publishing.interfaces import Spool
+from sidecar.publishing.interfaces import Queue, QueueInspector, Spool, StreamTrimmer
+from sidecar.publishing.promise import Promise, promise
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.readiness import Readiness
+from sidecar.publishing.room import BoundedQueue, Room
 from sidecar.publishing.survey import Survey
+from sidecar.publishing.trimmer import Trimmer
 from sidecar.publishing.validation import Acceptance
-from sidecar.settings import RedisSettings, Settings
+from sidecar.settings import QueueSettings, RedisSettings, Settings
+from sidecar.storage.dead_letters import DeadLetterStream
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
 from sidecar.storage.redis_queue import RedisQueue
 from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.storage.stream_reader import RedisStreamReader
+from sidecar.storage.stream_trimmer import RedisTrimmer
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +76,17 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         _watch_spool(metrics, spool)
 
         credentials = _credentials(settings.redis)
-        queue_key = f"{{{settings.queue.name}}}"
-        connection = RedisConnection(settings.redis, credentials, metrics, queue_key)
+        connection = RedisConnection(settings.redis, credentials, metrics, key=f"{{{settings.queue.name}}}")
         stack.push_async_callback(connection.close)
         queue = RedisQueue(connection, settings.queue)
-        publisher = Publisher(queue, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
+        inspector = RedisInspector(connection, settings.queue)
+        bounded, room = _bounded(queue, inspector, settings.queue.max_depth)
+        publisher = Publisher(bounded, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
         metrics.watch(metrics.pending, lambda: publisher.pending)
         health = HealthService()
         readiness = Readiness(queue, spool, publisher, metrics, health.update)
         forwarder = Forwarder(
-            queue,
+            bounded,
             spool,
             publisher,
             metrics,
@@ -86,11 +97,24 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         )
 
         draining = asyncio.Event()
-        service = PublisherService(publisher, Acceptance(settings.publish.source), metrics, queue.stream, draining)
-        inspector = RedisInspector(connection, settings.queue)
-        server, addresses = grpc_server.build(
-            settings.server, settings.publish.max_pending, health, service, QueueService(inspector, spool)
+        dead_letters = DeadLetters(DeadLetterStream(connection, settings.queue), draining)
+        operators = QueueService(
+            inspector,
+            spool,
+            dead_letters,
+            RedisStreamReader(connection, settings.queue),
+            queue=settings.queue,
+            promise=lambda: _promise(readiness, room, spool, publisher, settings),
+            draining=draining,
         )
+        server, addresses = grpc_server.build(
+            settings.server,
+            settings.publish.max_pending,
+            health,
+            PublisherService(publisher, Acceptance(settings.publish.source), metrics, queue.stream, draining),
+            operators,
+        )
+        history = History(inspector, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
             {
@@ -101,6 +125,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
                     lambda: {**readiness.state._asdict(), "draining": draining.is_set(), "spooled": spool.depth},
                 ),
             },
+            PageSite(
+                Backstage(asyncio.get_running_loop(), operators.status, dead_letters),
+                history,
+                settings.server,
+                settings.queue.name,
+            ),
         )
         stack.callback(http.stop)
 
@@ -111,7 +141,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         tasks.start("credentials", credentials.watch(connection.reauthenticate))
         await _first_look(connection, readiness, tasks)
         tasks.start("readiness", readiness.run())
-        tasks.start("survey", Survey(inspector, metrics).run())
+        _watch_queue(
+            tasks,
+            inspector,
+            RedisTrimmer(connection, settings.queue),
+            room=room,
+            history=history,
+            metrics=metrics,
+            settings=settings.queue,
+        )
 
         http.start()
         await server.start()
@@ -180,6 +218,44 @@ def _give_back_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def _bounded(queue: Queue, inspector: QueueInspector, max_depth: int) -> tuple[Queue, Room | None]:
+    """The queue to append to, and what knows whether it is full; None where it never is."""
+    if not max_depth:
+        return queue, None
+    room = Room(inspector, max_depth)
+    return BoundedQueue(queue, room), room
+
+
+def _watch_queue(
+    tasks: _Tasks,
+    inspector: QueueInspector,
+    stream: StreamTrimmer,
+    *,
+    room: Room | None,
+    history: History,
+    metrics: Metrics,
+    settings: QueueSettings,
+) -> None:
+    tasks.start("history", history.run())
+    tasks.start("survey", Survey(inspector, metrics, settings.retention_seconds).run())
+    tasks.start("trimmer", Trimmer(stream, settings.retention_seconds, metrics).run())
+    if room is not None:
+        tasks.start("room", room.run())
+
+
+def _promise(
+    readiness: Readiness, room: Room | None, spool: Spool, publisher: Publisher, settings: Settings
+) -> Promise:
+    return promise(
+        readiness.state,
+        full=room is not None and room.full,
+        spooled=spool.depth,
+        pending=publisher.pending,
+        durability=settings.publish.durability,
+        replicas=settings.redis.min_replicas,
+    )
+
+
 def _watch_spool(metrics: Metrics, spool: Spool) -> None:
     metrics.watch(metrics.spool_depth, lambda: spool.depth)
     metrics.watch(metrics.spool_bytes, lambda: spool.bytes)
@@ -189,28 +265,17 @@ def _watch_spool(metrics: Metrics, spool: Spool) -> None:
 
 
 def _credentials(settings: RedisSettings) -> CredentialSource:
-    """The source of the credentials that the settings name; what needs AWS is imported only then."""
-    if settings.auth_secret_id:
-        from sidecar.aws.secrets_manager import SecretsManagerCredentials
-
-        return SecretsManagerCredentials(
-            settings.auth_secret_id,
-            key=settings.auth_secret_key,
-            username=settings.username or None,
-            region=settings.aws_region or None,
-            endpoint_url=settings.aws_endpoint_url or None,
+    """The source of the credentials that the settings name. Raises SettingsError."""
+    try:
+        return credential_source(
+            username=settings.username,
+            token=settings.auth_token,
+            secret_id=settings.auth_secret_id,
+            secret_key=settings.auth_secret_key,
+            iam_cluster=settings.iam_cluster,
+            iam_serverless=settings.iam_serverless,
+            region=settings.aws_region,
+            endpoint_url=settings.aws_endpoint_url,
         )
-    if settings.iam_cluster:
-        from sidecar.aws.iam import IamCredentials
-
-        return IamCredentials(
-            settings.username,
-            settings.iam_cluster,
-            serverless=settings.iam_serverless,
-            region=settings.aws_region or None,
-        )
-    if settings.auth_token:
-        return StaticCredentials(settings.username or None, settings.auth_token)
-    if settings.username:
-        raise SettingsError(f"REDIS_USERNAME is {settings.username!r}, but no token is set: REDIS_AUTH_TOKEN is empty")
-    return StaticCredentials(None, None)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None

@@ -4,11 +4,15 @@
     ├── SettingsError             a variable has a wrong value; ends the start
     ├── PublishError              an event was not acknowledged; has `reason`, a stable constant
     │   ├── InvalidEvent          the event breaks a rule; has `violations`
+    │   │   └── InvalidRequest    another request does
+    │   ├── NotFound              what the request names is not there
     │   ├── Overloaded            too many events wait in memory
+    │   │   └── TooManyTails      too many calls follow the queue
     │   ├── ShuttingDown          the sidecar is stopping
     │   ├── QueueError            the queue in Redis did not take it
     │   │   ├── Unavailable       transient: a later attempt may succeed; `ambiguous` if it may be there already
-    │   │   │   └── AuthFailed    the credentials were refused; transient, since they rotate
+    │   │   │   ├── AuthFailed    the credentials were refused; transient, since they rotate
+    │   │   │   └── QueueFull     QUEUE_MAX_DEPTH is reached; nothing was sent
     │   │   ├── SetupFault        a person must mend the set-up: rights, a key of another type, a certificate
     │   │   └── Refused           Redis can never take this event
     │   └── SpoolError            the spool on disk did not take it
@@ -55,10 +59,28 @@ class InvalidEvent(PublishError):
         self.violations = tuple(violations)
 
 
+class InvalidRequest(InvalidEvent):
+    """A request that is none to publish breaks rules of the contract."""
+
+    reason = "INVALID_REQUEST"
+
+
+class NotFound(PublishError):
+    """What the request names is not there."""
+
+    reason = "NOT_FOUND"
+
+
 class Overloaded(PublishError):
     """More than SIDECAR_MAX_PENDING events wait in memory; nothing is kept."""
 
     reason = "OVERLOADED"
+
+
+class TooManyTails(Overloaded):
+    """So many calls follow the queue already that one more would keep publishing from Redis."""
+
+    reason = "TOO_MANY_TAILS"
 
 
 class ShuttingDown(PublishError):
@@ -89,6 +111,12 @@ class AuthFailed(Unavailable):
     """Redis refused the credentials."""
 
     reason = "REDIS_AUTH_FAILED"
+
+
+class QueueFull(Unavailable):
+    """QUEUE_MAX_DEPTH is reached; nothing was sent."""
+
+    reason = "QUEUE_FULL"
 
 
 class SetupFault(QueueError):

@@ -48,6 +48,17 @@ class Metrics:
         self.dead_letter_depth = self._gauge(
             "modelready_dead_letter_stream_length", "Entries in the dead-letter stream."
         )
+        self.dead_letters_by_reason = self._gauge(
+            "modelready_dead_letter_stream_reasons",
+            "Entries in the dead-letter stream, of its oldest 10,000.",
+            "reason",
+        )
+        self.trimmed = self._counter("modelready_trimmed_entries", "Entries removed: acknowledged by all, and old.")
+        self.held_back = self._gauge(
+            "modelready_trim_held_back_seconds",
+            "Age of the oldest entry past the retention that a group keeps.",
+            "group",
+        )
 
     def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Let a gauge ask for its value when it is read."""

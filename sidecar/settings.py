@@ -190,6 +190,15 @@ class QueueSettings:
     dedup_seconds: int = variable(
         "QUEUE_DEDUP_SECONDS", number(60, 30 * 86400), 86400, "How long a published id is remembered."
     )
+    max_depth: int = variable(
+        "QUEUE_MAX_DEPTH", number(0, 10**12), 0, "The most that the slowest group may have open; 0: no limit."
+    )
+    retention_seconds: float = variable(
+        "QUEUE_RETENTION_SECONDS",
+        seconds(0, 10 * 365 * 86400),
+        604800.0,
+        "How long what all groups have acknowledged is kept; 0: for ever.",
+    )
     list_name: str = variable("QUEUE_LIST", text, "", "A list that mirrors the events, for consumers of lists.")
     list_format: ListFormat = variable(
         "QUEUE_LIST_FORMAT", choice(*LIST_FORMATS), "envelope", "Format of the mirror's messages: envelope or payload."
@@ -254,6 +263,9 @@ class ServerSettings:
     api_token: str = variable(
         "SIDECAR_API_TOKEN", text, "", "Every call but health must carry it as a bearer token.", secret=True
     )
+    admin_token: str = variable(
+        "SIDECAR_ADMIN_TOKEN", text, "", "Replay and discard must carry it; it is good for all calls.", secret=True
+    )
     tls_cert_file: Path | None = variable(
         "SIDECAR_TLS_CERT_FILE", readable_file, None, "Server certificate, PEM; for host:port, not for unix sockets."
     )
@@ -261,7 +273,9 @@ class ServerSettings:
     tls_client_ca_file: Path | None = variable(
         "SIDECAR_TLS_CLIENT_CA_FILE", readable_file, None, "Clients must have a certificate of this authority, PEM."
     )
-    http_listen: str = variable("SIDECAR_HTTP_LISTEN", address, "127.0.0.1:9464", "HTTP: /metrics, /healthz, /readyz.")
+    http_listen: str = variable(
+        "SIDECAR_HTTP_LISTEN", address, "127.0.0.1:9464", "HTTP: /metrics, /healthz, /readyz, a page."
+    )
     shutdown: float = variable(
         "SIDECAR_SHUTDOWN_SECONDS", seconds(0.5, 600), 25.0, "The longest that a stop may take; ECS: below stopTimeout."
     )

@@ -9,6 +9,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -17,21 +18,24 @@ from grpc_status import rpc_status
 
 from sidecar.api.status import refusal, to_status
 from sidecar.errors import InvalidEvent, PublishError, Violation
+from sidecar.settings import is_loopback
 
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 Request = TypeVar("Request", bound=Message)
+ServerStream = Callable[[bytes, Context], AsyncIterator[bytes]]
 Stream = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
 
 
 class Guard:
     """Wraps handlers that take and give bytes."""
 
-    def __init__(self, token: str) -> None:
-        """`token`: SIDECAR_API_TOKEN; empty: everyone may call."""
+    def __init__(self, token: str, admin_token: str = "") -> None:
+        """`token`: SIDECAR_API_TOKEN; empty: everyone may call. `admin_token`: SIDECAR_ADMIN_TOKEN, good everywhere."""
         self._expected = f"Bearer {token}".encode() if token else b""
+        self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
 
     def unary(self, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
         """A handler of one message."""
@@ -46,6 +50,42 @@ class Guard:
                 raise
 
         return grpc.unary_unary_rpc_method_handler(guarded)
+
+    def admin(self, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler of one message that needs the admin token; where there is none, a caller on this machine."""
+
+        async def checked(request: bytes, context: Context) -> bytes:
+            if not self._is_admin(context):
+                text = (
+                    "the call needs the metadata authorization: Bearer <SIDECAR_ADMIN_TOKEN>"
+                    if self._admin
+                    else "without SIDECAR_ADMIN_TOKEN this call is answered on loopback and unix sockets only"
+                )
+                await _abort(context, refusal(grpc.StatusCode.PERMISSION_DENIED, "ADMIN_ONLY", text))
+            return await handler(request, context)
+
+        return self.unary(checked)
+
+    def _is_admin(self, context: Context) -> bool:
+        if self._admin:
+            return hmac.compare_digest(metadata(context).get("authorization", "").encode(), self._admin)
+        kind, _, address = unquote(context.peer()).partition(":")
+        return kind == "unix" or is_loopback(address.rpartition(":")[0])
+
+    def server_stream(self, handler: ServerStream) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler of one message that answers with a stream of them."""
+
+        async def guarded(request: bytes, context: Context) -> AsyncIterator[bytes]:
+            try:
+                if self._expected:
+                    await self._authenticate(context)
+                async for response in handler(request, context):
+                    yield response
+            except Exception as error:
+                await _answer(error, context)
+                raise
+
+        return grpc.unary_stream_rpc_method_handler(guarded)
 
     def stream(self, handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
         """A handler of a stream of messages each way."""
@@ -67,7 +107,8 @@ class Guard:
         if not sent:
             text = "the call has no token: send the metadata authorization: Bearer <SIDECAR_API_TOKEN>"
             await _abort(context, refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", text))
-        if not hmac.compare_digest(sent, self._expected):
+        api, admin = hmac.compare_digest(sent, self._expected), hmac.compare_digest(sent, self._admin)
+        if not api and not (admin and self._admin):
             await _abort(context, refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_WRONG", "the token is wrong"))
 
 

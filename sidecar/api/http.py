@@ -1,10 +1,12 @@
-"""HTTP in, on a thread of its own: /metrics for Prometheus, /healthz and /readyz for load balancers and people."""
+"""HTTP in, on a thread of its own: /metrics for Prometheus, /healthz and /readyz for load balancers, and a site."""
 
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -13,6 +15,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from sidecar.errors import SettingsError
 
+log = logging.getLogger(__name__)
+
+MOST_BYTES = 64 * 1024  # of a request's body
+_MOST_SITE_REQUESTS = 8  # at the same time; probes and metrics have no such bound
+
 
 class Page(NamedTuple):
     """An answer."""
@@ -20,15 +27,31 @@ class Page(NamedTuple):
     status: HTTPStatus
     content_type: str
     body: bytes
+    headers: Sequence[tuple[str, str]] = ()
+
+
+class Request(NamedTuple):
+    """What a site is asked. `target`: path and query; `headers`: by their lower-case names; `peer`: an IP address."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    peer: str
+
+
+Site = Callable[[Request], Page]
 
 
 class HttpServer:
-    """Serves pages that are functions of nothing."""
+    """Serves pages that are functions of nothing, and a site that answers all else."""
 
-    def __init__(self, listen: str, pages: dict[str, Callable[[], Page]]) -> None:
+    def __init__(self, listen: str, pages: dict[str, Callable[[], Page]], site: Site | None = None) -> None:
         """Bind. Raises SettingsError where the address cannot be had."""
         host, _, port = listen.rpartition(":")
-        handler = type("Handler", (_Handler,), {"pages": pages})
+        members = {"pages": pages, "site": staticmethod(site or _no_site)}
+        members["turns"] = threading.BoundedSemaphore(_MOST_SITE_REQUESTS)
+        handler = type("Handler", (_Handler,), members)
         try:
             self._server = _Server((host.strip("[]"), int(port)), handler)
         except OSError as error:
@@ -62,31 +85,67 @@ def health_page(well: Callable[[], bool], details: Callable[[], dict[str, object
     return page
 
 
+def text_page(status: HTTPStatus, text: str) -> Page:
+    """Return a page of one line."""
+    return Page(status, "text/plain; charset=utf-8", text.encode() + b"\n")
+
+
+def _no_site(_request: Request) -> Page:
+    return text_page(HTTPStatus.NOT_FOUND, "not found")
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, _request: object, _client_address: object) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):  # who asked has gone: no news
+            log.error("an HTTP request failed", exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = 5
     pages: dict[str, Callable[[], Page]]
+    site: Site
+    turns: threading.BoundedSemaphore
     server_version = "modelready-sidecar"
     sys_version = ""
 
     def do_GET(self) -> None:
         page = self.pages.get(self.path.partition("?")[0])
-        if page is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        answer = page()
+        self._answer(page() if page is not None else self._ask_site(b""))
+
+    do_HEAD = do_GET  # noqa: N815 - the base class's name
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or len(length) > 9:
+            self._answer(text_page(HTTPStatus.LENGTH_REQUIRED, "a request with a body needs its Content-Length"))
+        elif int(length) > MOST_BYTES:
+            self._answer(text_page(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {MOST_BYTES} bytes"))
+        else:
+            self._answer(self._ask_site(self.rfile.read(int(length))))
+
+    def _ask_site(self, body: bytes) -> Page:
+        if not self.turns.acquire(blocking=False):
+            return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at the same time")
+        try:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            method = "GET" if self.command == "HEAD" else self.command
+            return self.site(Request(method, self.path, headers, body, self.client_address[0]))
+        finally:
+            self.turns.release()
+
+    def _answer(self, answer: Page) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers:
+            self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(answer.body)
-
-    do_HEAD = do_GET  # noqa: N815 - the base class's name
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Say nothing: a probe a second is no news."""

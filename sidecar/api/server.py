@@ -53,14 +53,21 @@ def build(
         ],
         maximum_concurrent_rpcs=calls,
     )
-    guard = Guard(settings.api_token)
+    guard = Guard(settings.api_token, settings.admin_token)
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
         PUBLISHER: {
             "Publish": guard.unary(publisher.publish),
             "PublishBatch": guard.unary(publisher.publish_batch),
             "PublishStream": guard.stream(publisher.publish_stream),
         },
-        QUEUE: {"GetQueueStatus": guard.unary(queue.get_queue_status)},
+        QUEUE: {
+            "GetQueueStatus": guard.unary(queue.get_queue_status),
+            "ListDeadLetters": guard.unary(queue.list_dead_letters),
+            "GetDeadLetter": guard.unary(queue.get_dead_letter),
+            "ReplayDeadLetters": guard.admin(queue.replay_dead_letters),
+            "DiscardDeadLetters": guard.admin(queue.discard_dead_letters),
+            "TailEvents": guard.server_stream(queue.tail_events),
+        },
     }
     server.add_generic_rpc_handlers([
         grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()

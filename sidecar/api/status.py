@@ -15,7 +15,9 @@ DOMAIN = "modelready.v1"
 _CODES: tuple[tuple[type[errors.PublishError], grpc.StatusCode], ...] = (  # subclasses first
     (errors.InvalidEvent, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.Refused, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.SpoolFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.SetupFault, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.PublishError, grpc.StatusCode.UNAVAILABLE),

@@ -16,6 +16,7 @@ from contextlib import suppress
 from sidecar.errors import (
     PublishError,
     QueueError,
+    QueueFull,
     Refused,
     SetupFault,
     SpoolError,
@@ -64,6 +65,8 @@ class Committer:
         self._closing = False
         self.fault: tuple[SetupFault, float] | None = None
         """The fault of set-up that the last attempt met, and time.monotonic() of it; None once one succeeded."""
+        self.full: QueueFull | None = None
+        """Why the spool is not emptied, where that is not an outage."""
         self.spooled = asyncio.Event()
         """Set when something was put into the spool."""
         self.may_spool = asyncio.Event()
@@ -161,7 +164,7 @@ class Committer:
         for submission in [s for s in self._held if s.answer_by <= now]:
             self._held.remove(submission)
             away = Unavailable("Redis is away, and the call's time is up")
-            self._settle(submission, submission.error or away)
+            self._settle(submission, submission.error or self.full or away)
 
     def _hasten(self, submission: Submission) -> None:
         """Let the group under way end in time for this one, too, which waits behind it."""

@@ -53,7 +53,9 @@ class Forwarder:
 
     async def run(self) -> None:
         """Forward until cancelled."""
-        done: list[int] = []
+        done: list[int] = []  # forwarded, and to be forgotten
+        rows: list[Spooled] = []  # read, and marked as attempted at `now`
+        now = 0
         while True:
             if not self._spool.depth:
                 self._publisher.wake()
@@ -64,26 +66,46 @@ class Forwarder:
             try:
                 if self.last_error is not None:
                     await self._queue.ping()  # before anything is marked as attempted
-                now = _now_ms()
-                rows = await self._spool.advance(done, self._batch(), now)
-                done = []
+                if not rows:
+                    now = _now_ms()
+                    rows, done = await self._spool.advance(done, self._batch(), now), []
                 if rows:
-                    done = await self._forward(rows, now)
+                    rows, done, now = await self._forward_and_read(rows, done, now)
             except (QueueError, SpoolError) as error:
+                rows = []
                 await self._pause(error)
             else:
                 if self.last_error is not None:
                     log.info("the spool is being emptied again", extra={"spooled": self._spool.depth})
                 self.last_error = None
+                self._publisher.tell(None)
                 self._backoff.reset()
-                await self._take_turns(len(done))
+                await self._take_turns(len(done) + len(rows))
 
-    async def _take_turns(self, done: int) -> None:
+    async def _forward_and_read(
+        self, rows: list[Spooled], done: list[int], now: int
+    ) -> tuple[list[Spooled], list[int], int]:
+        """Forward a batch, and meanwhile forget the one before it and read the one behind it.
+
+        Returns the next batch, what of this one is done, and the time of the next one's attempt.
+        """
+        later = _now_ms()
+        limit = self._batch() if self.last_error is None else 0  # after an outage, one step first
+        reading = asyncio.create_task(self._spool.advance(done, limit, later, after=rows[-1].seq))
+        try:
+            forwarded = await self._forward(rows, now)
+        except QueueError:
+            with suppress(SpoolError):  # it is met again
+                await reading
+            raise
+        return await reading, forwarded, later
+
+    async def _take_turns(self, read: int) -> None:
         """Let the publisher have its turn, then keep it from adding more than is taken away.
 
         Behind the last batch it has none: it would add to the spool for ever instead of seeing it empty.
         """
-        if self._spool.depth > done:
+        if self._spool.depth > read:
             self._publisher.may_spool.set()
             await asyncio.sleep(0)
         if self._spool.depth:
@@ -94,6 +116,7 @@ class Forwarder:
         if self.last_error is None or type(self.last_error) is not type(error):
             log.warning("the spool cannot be emptied: %s", error, extra={"spooled": self._spool.depth})
         self.last_error = error
+        self._publisher.tell(error)
         self._metrics.retries.labels("forwarder").inc()
         await asyncio.sleep(self._backoff.next())
 

@@ -6,6 +6,7 @@ All times that are stored are Unix milliseconds of this machine's clock; all dur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from modelready.v1.event_pb2 import ModelReadyToDeploy
@@ -119,9 +120,12 @@ class Spool(Protocol):
         Raises SpoolFull when they do not all fit.
         """
 
-    async def advance(self, done: Sequence[int], limit: int, attempt_ms: int | None = None) -> list[Spooled]:
+    async def advance(
+        self, done: Sequence[int], limit: int, attempt_ms: int | None = None, *, after: int = 0
+    ) -> list[Spooled]:
         """Forget the events with the sequence numbers `done` and return the `limit` oldest of the rest, in one commit.
 
+        Only those with a number above `after`, so that a batch can be read while the one before it is on its way.
         With `attempt_ms` those returned that are not dead are marked as being attempted at that time, in the same
         commit: whatever happens to this process next, it is known that they may be in the queue.
         """
@@ -131,13 +135,18 @@ class Spool(Protocol):
 
 
 class GroupState(NamedTuple):
-    """How far a consumer group is. `depth`: entries it has not acknowledged, `pending` of them delivered."""
+    """How far a consumer group is. `depth`: entries it has not acknowledged, `pending` of them delivered.
+
+    `oldest_ms`: the time of the oldest of them. `idle`: seconds since a consumer of it last asked for something.
+    """
 
     name: str
     depth: int
     pending: int
     consumers: int
     oldest_ms: int | None
+    undelivered: int
+    idle: float | None
 
 
 class MirrorState(NamedTuple):
@@ -150,12 +159,34 @@ class MirrorState(NamedTuple):
 
 
 class QueueState(NamedTuple):
-    """The queue as Redis has it."""
+    """The queue as Redis has it. `oldest_ms`: the time of the oldest entry; None where there is none."""
 
     length: int
     dead_letters: int
+    oldest_ms: int | None
     groups: Sequence[GroupState]
     mirror: MirrorState | None
+
+
+class DeadLetterCounts(NamedTuple):
+    """How many dead letters there are by reason, the most frequent first, and the time of the oldest."""
+
+    reasons: Sequence[tuple[str, int]]
+    oldest_ms: int | None
+
+
+class RedisState(NamedTuple):
+    """The node that holds the queue; what the rights hide is empty. `latency`: of a round trip, in seconds."""
+
+    latency: float
+    engine: str = ""
+    version: str = ""
+    role: str = ""
+    used_memory: int = 0
+    max_memory: int = 0
+    eviction_policy: str = ""
+    replicas: int = 0
+    cluster: bool = False
 
 
 class QueueInspector(Protocol):
@@ -171,3 +202,127 @@ class QueueInspector(Protocol):
 
     async def inspect(self) -> QueueState:
         """The state now. Raises QueueErrors."""
+
+    async def depth(self) -> int:
+        """The depth of the slowest group; without groups the stream's length. Raises QueueErrors."""
+
+    async def dead_letter_counts(self) -> DeadLetterCounts:
+        """Of the oldest 10,000 dead letters. Raises QueueErrors."""
+
+    async def dedup_keys(self) -> int:
+        """About how many dedup keys there are; see the implementation. Raises QueueErrors."""
+
+    async def redis(self) -> RedisState:
+        """The node that answers. Raises QueueErrors."""
+
+
+class BuriedLetter(NamedTuple):
+    """A dead letter as it stands in its stream, whoever wrote it. `event` is None where the data is not legible."""
+
+    id: str
+    event_id: str
+    reason: str
+    detail: str
+    origin: str
+    attempts: int
+    first_ms: int | None
+    last_ms: int | None
+    entry_id: str
+    subject: str
+    correlation_id: str
+    content_type: str
+    data: bytes
+    event: ModelReadyToDeploy | None
+
+    @property
+    def group(self) -> str:
+        """The consumer group that gave it up; empty where none did."""
+        return self.origin.partition("group:")[2]
+
+    @property
+    def dead_ms(self) -> int:
+        """When it became a dead letter."""
+        return int(self.id.partition("-")[0])
+
+
+class Replayed(Enum):
+    """What became of one dead letter: put back; gone already; still there, since it cannot be put back."""
+
+    DONE = "done"
+    MISSING = "missing"
+    SKIPPED = "skipped"
+
+
+class DeadLetterStore(Protocol):
+    """The stream of dead letters. Every method raises QueueErrors."""
+
+    async def read(self, first: str, last: str, count: int) -> Sequence[BuriedLetter]:
+        """The oldest `count` dead letters of a range of ids, in order.
+
+        Ids as XRANGE takes them: `-`, `+`, `<ms>` for all of a millisecond, `(` before what is left out.
+        """
+
+    async def read_back(self, last: str, first: str, count: int) -> Sequence[BuriedLetter]:
+        """The newest `count` dead letters of a range of ids, the newest first."""
+
+    async def get(self, ids: Sequence[str]) -> Sequence[BuriedLetter | None]:
+        """These, in order; None for each that is gone."""
+
+    async def last_id(self) -> str | None:
+        """The id of the newest; None where there is none."""
+
+    async def groups(self) -> set[str]:
+        """The names of the queue's consumer groups."""
+
+    async def check_rights(self) -> None:
+        """Raise SetupFault where a right to replay or to discard is missing; nothing is changed."""
+
+    async def replay(self, letter: BuriedLetter, *, everyone: bool) -> Replayed:
+        """Put one back in one atomic step, and at most once however often this is called.
+
+        To the one group that gave it up, unless `everyone` is set or the sidecar did. What goes to everyone must be
+        legible. When it raises an ambiguous Unavailable, it is either replayed or still a dead letter.
+        """
+
+    async def discard(self, letters: Sequence[BuriedLetter]) -> int:
+        """Remove these for good; how many were still there."""
+
+
+class Entry(NamedTuple):
+    """An entry of the stream; `event` is None where it is not legible. `only_for`: the one group that it is for."""
+
+    id: str
+    event: ModelReadyToDeploy | None
+    only_for: str
+
+
+class StreamReader(Protocol):
+    """Reads the stream outside any group: nothing is acknowledged by it. Every method raises QueueErrors."""
+
+    async def after(self, entry_id: str, count: int) -> Sequence[Entry]:
+        """The oldest `count` entries behind an id, in order."""
+
+    async def newest(self, count: int, after: str = "0-0") -> Sequence[Entry]:
+        """The newest `count` entries behind an id, in order."""
+
+    async def last_delivered(self, group: str) -> str | None:
+        """The last id that a group was given; None where there is no such group."""
+
+    async def pending(self, group: str, last: str) -> Sequence[str]:
+        """The ids up to `last` that a group was given and has not acknowledged, in order."""
+
+    async def get(self, ids: Sequence[str]) -> Sequence[Entry]:
+        """These entries, in order, without those that are gone."""
+
+
+class StreamTrimmer(Protocol):
+    """Removes entries from the stream. Every method raises QueueErrors."""
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Whether it is this sidecar's turn to trim; then for so many seconds it is nobody's."""
+
+    async def trim(self, before_ms: int) -> int:
+        """Remove entries from before that time which every group has acknowledged, a bounded number; how many went.
+
+        0 when nothing is left to remove. Without groups nothing is.
+        """

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import Overloaded, SetupFault, ShuttingDown
+from sidecar.errors import Overloaded, QueueError, QueueFull, SetupFault, ShuttingDown, SpoolError
 from sidecar.metrics import Metrics
 from sidecar.publishing.committer import Committer
 from sidecar.publishing.interfaces import Event, Queue, Spool
@@ -70,6 +70,11 @@ class Publisher:
             raise Overloaded(f"{self.pending} events wait already; at most {most} may")
         (self._replicated if submission.durability == pb.DURABILITY_REPLICATED else self._plain).add(submission)
         return submission.future
+
+    def tell(self, error: QueueError | SpoolError | None) -> None:
+        """Why the spool is not emptied: where it is no outage, those who wait for that are told."""
+        for committer in self._both:
+            committer.full = error if isinstance(error, QueueFull) else None
 
     def wake(self) -> None:
         """Look again: the spool may be empty."""

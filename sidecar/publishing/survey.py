@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import QueueInspector
+from sidecar.publishing.interfaces import GroupState, QueueInspector
+from sidecar.publishing.trimmer import held_back
 
 log = logging.getLogger(__name__)
 
@@ -17,9 +19,12 @@ _PERIOD_SECONDS = 10.0
 class Survey:
     """One background task, of no consequence to publishing."""
 
-    def __init__(self, inspector: QueueInspector, metrics: Metrics) -> None:
+    def __init__(self, inspector: QueueInspector, metrics: Metrics, retention: float) -> None:
+        """`retention`: QUEUE_RETENTION_SECONDS, of which is told which group keeps entries for longer."""
         self._inspector = inspector
         self._metrics = metrics
+        self._retention = retention
+        self._late = ""
         self._complained = False
 
     async def run(self) -> None:
@@ -45,3 +50,19 @@ class Survey:
         for group in state.groups:
             self._metrics.queue_depth.labels(group.name).set(group.depth)
             self._metrics.queue_pending.labels(group.name).set(group.pending)
+        self._tell_late(held_back(state.groups, self._retention))
+        reasons = await self._inspector.dead_letter_counts()
+        self._metrics.dead_letters_by_reason.clear()
+        for reason, count in reasons.reasons:
+            self._metrics.dead_letters_by_reason.labels(reason).set(count)
+
+    def _tell_late(self, group: GroupState | None) -> None:
+        """Say once of a group that it keeps the stream from being trimmed; it may have been abandoned."""
+        self._metrics.held_back.clear()
+        if group is not None and group.oldest_ms is not None:
+            age = time.time() - group.oldest_ms / 1000
+            self._metrics.held_back.labels(group.name).set(age)
+            if group.name != self._late:
+                text = "the group %s keeps entries older than QUEUE_RETENTION_SECONDS, the oldest of %.0f s"
+                log.warning(text, group.name, age, extra={"group": group.name, "depth": group.depth})
+        self._late = group.name if group is not None else ""

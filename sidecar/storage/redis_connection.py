@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 from redis import exceptions
@@ -25,24 +25,18 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.maint_notifications import MaintNotificationsConfig
 
-from sidecar.credentials import CredentialSource
+from modelready._login import Provider, log_in
+from modelready._slots import Endpoint, read_slots
+from modelready.credentials import CredentialSource
 from sidecar.errors import AuthFailed, QueueError, SettingsError, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
-from sidecar.storage.login import Provider, log_in
 from sidecar.storage.pool import NodeConnection, Pool, TLSNodeConnection
 from sidecar.storage.redis_errors import translate
 
 log = logging.getLogger(__name__)
 
 _DEMOTED = ("REDIS_READONLY", "REDIS_MASTERDOWN", "REDIS_UNBLOCKED")
-
-
-class Endpoint(NamedTuple):
-    """A node's address."""
-
-    host: str
-    port: int
 
 
 class RedisConnection:
@@ -182,26 +176,13 @@ class RedisConnection:
                 await connection.disconnect(nowait=True)
             if self._owner is not None:  # another task was quicker
                 return
-            owner = self._read_slots(slots, node)
+            owner, self._nodes = read_slots(slots, self._slot, node, by_name=self._context is not None)
             if owner is not None:
                 await self._move_to(owner)
                 return
         if problem is not None:
             raise problem
         raise Unavailable("no node of the cluster serves the queue's slot", reason="REDIS_CLUSTERDOWN")
-
-    def _read_slots(self, slots: Sequence[Any], asked: Endpoint) -> Endpoint | None:
-        """The slot's owner in a reply of CLUSTER SLOTS; notes all other nodes."""
-        owner = None
-        nodes = []
-        for first, last, *members in slots:
-            for index, member in enumerate(members):
-                node = Endpoint(_name(member, asked, prefer_hostname=self._context is not None), member[1])
-                nodes.append(node)
-                if index == 0 and first <= self._slot <= last:
-                    owner = node
-        self._nodes = list(dict.fromkeys(nodes))
-        return owner
 
     def _make_pool(self, node: Endpoint) -> Pool:
         return Pool(lambda: self._make_connection(node))
@@ -243,17 +224,6 @@ async def _read(connection: NodeConnection, count: int) -> list[Any]:
     if first_error is not None:
         raise first_error
     return replies
-
-
-def _name(member: Sequence[Any], asked: Endpoint, *, prefer_hostname: bool) -> str:
-    """The address of a node in CLUSTER SLOTS: its hostname under TLS (certificates name it), and never nothing."""
-    metadata = member[3] if len(member) > 3 else {}
-    pairs = metadata.items() if isinstance(metadata, dict) else zip(metadata[::2], metadata[1::2], strict=False)
-    hostname = {bytes(key): bytes(value) for key, value in pairs}.get(b"hostname", b"").decode()
-    endpoint = (member[0] or b"").decode()
-    if prefer_hostname and hostname:
-        return hostname
-    return endpoint if endpoint not in ("", "?") else asked.host
 
 
 def _ssl_context(settings: RedisSettings) -> ssl.SSLContext:

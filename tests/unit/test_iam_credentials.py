@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
 
-from sidecar.aws.iam import IamCredentials
-from sidecar.errors import AuthFailed
+from modelready._aws.iam import IamCredentials
+from modelready.credentials import NoCredentials
 
 REGION = "eu-west-1"
 
@@ -62,14 +62,14 @@ async def test_iam_takes_the_region_of_the_environment_and_signs_in_parallel(mon
 
 
 async def test_iam_without_a_region_or_credentials_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AuthFailed, match="set AWS_REGION"):
+    with pytest.raises(NoCredentials, match="set AWS_REGION"):
         await IamCredentials("registry-user", "model-ready").current()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
-    with pytest.raises(AuthFailed, match="no AWS credentials"):
+    with pytest.raises(NoCredentials, match="no AWS credentials"):
         await IamCredentials("registry-user", "model-ready", region=REGION).current()
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/credentials")
-    with pytest.raises(AuthFailed, match="no AWS credentials"):
+    with pytest.raises(NoCredentials, match="no AWS credentials"):
         await IamCredentials("registry-user", "model-ready", region=REGION).current()
 
 

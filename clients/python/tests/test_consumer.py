@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,19 +18,19 @@ import redis
 
 from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
-from modelready._redis import options_from_env
+from modelready._redis import Link, server_from_env
 from modelready.consumer import Consumer
 from modelready.entry import encode
 from modelready.keys import Keys
 from tests.harness.redis_server import RedisServer
+from tests.harness.rights import CONSUMER
 from tests.harness.waiting import until
 
 STREAM = Keys("model-ready").events
-ACL = (
-    "user reader on >secret resetchannels -@all +hello +auth +ping +client|setname +xreadgroup +xack +xautoclaim"
-    " +xclaim +xpending +xlen +xinfo|stream +xinfo|groups +xinfo|consumers +xgroup|create +xgroup|createconsumer"
-    f" +xgroup|delconsumer ~{STREAM}"
-)
+DEAD_LETTERS = Keys("model-ready").dead_letters
+ACL = f"user reader {CONSUMER} >secret"
+
+QUICK: dict[str, Any] = {"block_seconds": 0.1, "backoff_base_seconds": 0.05, "backoff_max_seconds": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,12 @@ def consume(request: pytest.FixtureRequest, server: RedisServer) -> Iterator[Cal
     made: list[Any] = []
 
     def consumer(**options: Any) -> Any:
-        settings = {"group": "deployer", "environ": environ(server), "consumer_name": "one", "block_seconds": 0.1}
+        settings = {
+            "group": "deployer",
+            "environ": environ(server),
+            "consumer_name": "one",
+            **QUICK,
+        }
         made.append(CONSUMERS[request.param].from_env(**{**settings, **options}))
         return made[-1]
 
@@ -69,10 +75,10 @@ def environ(server: RedisServer) -> dict[str, str]:
     }
 
 
-def publish(server: RedisServer, *versions: int, queue: str = "model-ready") -> list[str]:
+def publish(server: RedisServer, *versions: int, name: str = "m", queue: str = "model-ready") -> list[str]:
     with server.client() as client:
         return [
-            str(client.xadd(Keys(queue).events, encode(model_ready(name="m", version=n, uri="s3://m/"))).decode())
+            str(client.xadd(Keys(queue).events, encode(model_ready(name=name, version=n, uri="s3://m/"))).decode())
             for n in versions
         ]
 
@@ -82,6 +88,11 @@ def pending(server: RedisServer) -> list[str]:
         return [entry["message_id"].decode() for entry in client.xpending_range(STREAM, "deployer", "-", "+", 100)]
 
 
+def dead_letters(server: RedisServer) -> list[dict[bytes, bytes]]:
+    with server.client() as client:
+        return [fields for _, fields in client.xrange(DEAD_LETTERS)]
+
+
 class Handler:
     """Notes the versions that it is given, raises for those in `failing`, and stops its consumer after `count`."""
 
@@ -89,6 +100,7 @@ class Handler:
         self._consumer = consumer
         self._count = count
         self.failing = failing
+        self.until = 1000
         self.versions: list[str] = []
 
     def __call__(self, event: Any) -> None:
@@ -96,7 +108,7 @@ class Handler:
         self.versions.append(version)
         if len(self.versions) == self._count:
             self._consumer.stop()
-        if version in self.failing:
+        if version in self.failing and self.versions.count(version) < self.until:
             raise LookupError(f"no place for {version}")
 
 
@@ -127,18 +139,93 @@ def test_a_group_may_start_with_what_comes(consume: Any, server: RedisServer) ->
     assert handler.versions == ["2"]
 
 
-def test_an_event_whose_handler_raises_comes_again_and_stops_nobody(
+def test_an_event_whose_handler_raises_comes_again_before_the_next_of_its_model(
     consume: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, _ = publish(server, 1, 2)
-    consumer = consume(retry_seconds=0.2)
-    handler = Handler(consumer, 3, failing=("1",))
+    publish(server, 1, 2)
+    consumer = consume(batch=10)
+    handler = Handler(consumer, 4, failing=("1",))
+    handler.until = 3
     consumer.run(handler)
 
-    assert handler.versions == ["1", "2", "1"]
-    assert pending(server) == [first]
-    assert "its handler raised" in caplog.text
+    assert handler.versions == ["1", "1", "1", "2"]
+    assert pending(server) == []
+    assert dead_letters(server) == []
     assert "no place for 1" in caplog.text
+
+
+def test_an_event_that_always_fails_is_a_dead_letter_with_its_reason(consume: Any, server: RedisServer) -> None:
+    first, _ = publish(server, 1, 2)
+    before = time.time()
+    consumer = consume(max_attempts=3)
+    handler = Handler(consumer, 4, failing=("1",))
+    consumer.run(handler)
+
+    assert handler.versions == ["1", "1", "1", "2"]
+    assert pending(server) == []
+    (letter,) = dead_letters(server)
+    with server.client() as client:
+        ((_, entry),) = client.xrange(STREAM, first, first)
+    first_at, last_at = (int(letter.pop(name)) / 1000 for name in (b"dl_first_at", b"dl_last_at"))
+    assert before - 1 < first_at <= last_at < time.time() + 1
+    assert letter == entry | {
+        b"dl_reason": b"HANDLER_FAILED",
+        b"dl_detail": b"LookupError: no place for 1",
+        b"dl_attempts": b"3",
+        b"dl_origin": b"group:deployer",
+        b"dl_entry_id": first.encode(),
+    }
+
+
+def test_a_dead_letter_is_written_once_though_the_reply_is_lost(
+    consume: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(server, 1, 2)
+    lose_replies(monkeypatch, DEAD_LETTERS, to=[1, 2, 3])
+    consumer = consume(max_attempts=1)
+    handler = Handler(consumer, 2, failing=("1",))
+    consumer.run(handler)
+    assert len(dead_letters(server)) == 1
+    assert pending(server) == []
+
+
+def test_while_one_model_waits_for_its_next_attempt_others_go_on(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, 2)
+    publish(server, 3, 4, name="other")
+    consumer = consume(backoff_base_seconds=60.0, backoff_max_seconds=60.0)
+    handler = Handler(consumer, 3, failing=("1",))
+    began = time.monotonic()
+    consumer.run(handler)
+    assert handler.versions == ["1", "3", "4"]
+    assert time.monotonic() - began < 5  # and a stop does not wait for it
+    assert len(pending(server)) == 2
+
+
+def test_attempts_outlive_their_consumer(consume: Any, server: RedisServer) -> None:
+    publish(server, 1)
+    for attempt in (1, 2, 3):
+        consumer = consume(consumer_name=f"life {attempt}", max_attempts=3, backoff_base_seconds=60.0)
+        assert [taken.attempts for taken in one_that_fails(consumer)] == [attempt]
+    assert dead_letters(server)[0][b"dl_attempts"] == b"3"
+
+
+def one_that_fails(consumer: Any) -> Iterator[Any]:
+    for delivery in consumer:
+        with contextlib.suppress(LookupError), delivery:
+            raise LookupError
+        yield delivery
+        consumer.stop()
+
+
+def test_a_delivery_tells_what_makes_it_safe_to_repeat(consume: Any, server: RedisServer) -> None:
+    (entry,) = publish(server, 1)
+    consumer = consume()
+    for delivery in consumer:
+        assert (delivery.entry_id, delivery.attempts) == (entry, 1)
+        assert delivery.first_seen.timestamp() * 1000 == int(entry.partition("-")[0])
+        delivery.ack()
+        consumer.stop()
+    assert pending(server) == []
 
 
 def test_by_hand_an_event_is_acknowledged_at_the_end_of_its_block(consume: Any, server: RedisServer) -> None:
@@ -155,12 +242,40 @@ def test_by_hand_an_event_is_acknowledged_at_the_end_of_its_block(consume: Any, 
     assert pending(server) == [entries[0], entries[2]]
 
 
-def test_by_hand_an_event_is_put_back_when_its_block_raises(consume: Any, server: RedisServer) -> None:
+def test_by_hand_an_event_comes_again_when_its_block_raises(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, 2)
+    consumer = consume()
+    seen = []
+    for delivery in consumer:
+        with contextlib.suppress(LookupError), delivery as event:
+            seen.append((event.model.version, delivery.attempts))
+            if seen == [("1", 1)]:
+                raise LookupError
+            if len(seen) == 3:
+                consumer.stop()
+    assert seen == [("1", 1), ("1", 2), ("2", 1)]
+    assert pending(server) == []
+
+
+def test_by_hand_what_is_in_hand_is_put_back_when_the_loop_is_left(consume: Any, server: RedisServer) -> None:
     (entry,) = publish(server, 1)
     delivery = next(iter(consume()))
-    with pytest.raises(LookupError), delivery:
-        raise LookupError
     assert pending(server) == [entry]
+    with pytest.raises(RuntimeError, match="comes again"):
+        delivery.ack()
+
+
+def test_by_hand_an_event_may_be_acknowledged_later(consume: Any, server: RedisServer) -> None:
+    publish(server, 1, 2)
+    consumer = consume()
+    taken = []
+    for delivery in consumer:
+        taken.append(delivery)
+        if len(taken) == 2:
+            for each in taken:
+                each.ack()
+            consumer.stop()
+    assert pending(server) == []
 
 
 def test_after_a_crash_its_own_events_come_first(consume: Any, server: RedisServer) -> None:
@@ -201,52 +316,45 @@ def test_it_stops_while_it_waits(consume: Any, server: RedisServer) -> None:
     assert not running.is_alive()
 
 
-def test_a_reply_that_is_lost_loses_no_event(consume: Any, server: RedisServer, monkeypatch: Any) -> None:
+def test_a_reply_that_is_lost_loses_no_event(
+    consume: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(server, 1, 2)
+    lose_replies(monkeypatch, "XREADGROUP", to=[1])
     consumer = consume()
-    lose_replies(consumer.client, monkeypatch, "xreadgroup", to=[2])
     handler = Handler(consumer, 2)
     consumer.run(handler)
     assert handler.versions == ["1", "2"]
 
 
 def test_an_acknowledgement_that_is_lost_is_repeated_and_the_event_handled_once(
-    consume: Any, server: RedisServer, monkeypatch: Any
+    consume: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(server, 1, 2)
+    lose_replies(monkeypatch, "XACK", to=[1, 2])
     consumer = consume()
-    lose_replies(consumer.client, monkeypatch, "xack", to=[1, 2])
     handler = Handler(consumer, 2)
     consumer.run(handler)
     assert handler.versions == ["1", "2"]
     assert pending(server) == []
 
 
-def lose_replies(client: Any, monkeypatch: pytest.MonkeyPatch, command: str, to: list[int]) -> None:
-    """The calls with these numbers are carried out, but their replies do not arrive."""
-    real = getattr(client, command)
+def lose_replies(monkeypatch: pytest.MonkeyPatch, word: str, to: list[int]) -> None:
+    """The calls with this word and these numbers are carried out, but their replies do not arrive."""
+    real = Link.call
     calls = 0
 
-    def lost() -> bool:
+    async def losing(link: Link, *commands: tuple[Any, ...], **options: Any) -> list[Any]:
         nonlocal calls
+        if not any(word in command for command in commands):
+            return await real(link, *commands, **options)
         calls += 1
-        return calls in to
+        if calls not in to:
+            return await real(link, *commands, **options)
+        await real(link, *commands, **{**options, "first": None})
+        raise redis.exceptions.ConnectionError("the reply was lost")
 
-    def losing(*args: Any, **options: Any) -> Any:
-        reply = real(*args, **options)
-        if hasattr(reply, "__await__"):
-            return awaited(reply)
-        if lost():
-            raise redis.exceptions.TimeoutError("the reply was lost")
-        return reply
-
-    async def awaited(reply: Any) -> Any:
-        reply = await reply
-        if lost():
-            raise redis.exceptions.ConnectionError("the reply was lost")
-        return reply
-
-    monkeypatch.setattr(client, command, losing)
+    monkeypatch.setattr(Link, "call", losing)
 
 
 def test_a_restart_of_redis_is_not_noticed(consume: Any, server: RedisServer) -> None:
@@ -291,21 +399,23 @@ def test_redis_is_waited_for_at_the_start_and_a_stop_ends_the_waiting(
     assert caplog.text.count("waiting for Redis") == 1
 
 
-def test_an_entry_that_is_no_event_stays_pending_and_is_logged_once(
-    consume: Any, server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_entry_that_is_no_event_is_a_dead_letter_at_once(consume: Any, server: RedisServer) -> None:
     with server.client() as client:
-        strange = client.xadd(STREAM, {"content-type": "application/protobuf", "data": b"\xff\xff"}).decode()
-        deleted = client.xadd(STREAM, {"data": ""}).decode()
+        strange = client.xadd(STREAM, {"content-type": "application/protobuf", "data": b"\xff\xff"})
+        empty = client.xadd(STREAM, {"data": ""})
     publish(server, 1)
-    consumer = consume(retry_seconds=0.1)
-    handler = Handler(consumer, 4, failing=("1",))
+    consumer = consume()
+    handler = Handler(consumer, 1)
     consumer.run(handler)
 
-    assert handler.versions == ["1"] * 4
-    assert pending(server)[:2] == [strange, deleted]
-    errors = [record for record in caplog.records if record.levelno == logging.ERROR and strange in record.message]
-    assert len(errors) == 1
+    assert handler.versions == ["1"]
+    assert pending(server) == []
+    letters = dead_letters(server)
+    assert [(letter[b"dl_reason"], letter[b"dl_entry_id"]) for letter in letters] == [
+        (b"UNDECODABLE", strange),
+        (b"UNDECODABLE", empty),
+    ]
+    assert letters[0][b"data"] == b"\xff\xff"
 
 
 def test_an_entry_that_was_deleted_while_pending_stops_nobody(consume: Any, server: RedisServer) -> None:
@@ -344,16 +454,6 @@ def test_the_queue_s_name_comes_from_the_environment(consume: Any, server: Redis
     handler = Handler(consumer, 1)
     consumer.run(handler)
     assert handler.versions == ["1"]
-
-
-@pytest.mark.parametrize(("protocol", "legacy"), [(2, True), (2, False), (3, True), (3, False)])
-def test_a_client_of_one_s_own_may_speak_either_protocol(server: RedisServer, protocol: int, legacy: bool) -> None:
-    publish(server, 1, 2)
-    with server.client(protocol=protocol, legacy_responses=legacy) as client:
-        consumer = Consumer(client, group="deployer", block_seconds=0.1)
-        handler = Handler(consumer, 2)
-        consumer.run(handler)
-    assert handler.versions == ["1", "2"]
 
 
 SERVICES = {
@@ -411,21 +511,10 @@ def test_settings_come_from_the_environment() -> None:
         "REDIS_TLS_CERT_FILE": "/cert",
         "REDIS_TLS_KEY_FILE": "/key",
     }
-    options = options_from_env(settings, block_seconds=2)
-
-    assert options["socket_timeout"] > 2
-    expected = {
-        "host": "redis.test",
-        "port": 6380,
-        "db": 2,
-        "username": "reader",
-        "password": "secret",
-        "ssl": True,
-        "ssl_ca_certs": "/ca",
-        "ssl_certfile": "/cert",
-        "ssl_keyfile": "/key",
-    }
-    assert options.items() >= expected.items()
+    server = server_from_env(settings, STREAM)
+    assert server._seed == ("redis.test", 6380)
+    assert server._options == {"db": 2, "ssl_ca_certs": "/ca", "ssl_certfile": "/cert", "ssl_keyfile": "/key"}
+    assert asyncio.run(server.credentials.current()) == ("reader", "secret")
 
 
 @pytest.mark.parametrize(
@@ -440,7 +529,8 @@ def test_settings_come_from_the_environment() -> None:
     ],
 )
 def test_tls_is_on_unless_redis_is_on_this_machine(host: str, switch: str, tls: bool) -> None:
-    assert ("ssl" in options_from_env({"REDIS_HOST": host, "REDIS_TLS": switch}, 2)) is tls
+    server = server_from_env({"REDIS_HOST": host, "REDIS_TLS": switch}, STREAM)
+    assert ("ssl_ca_certs" in server._options) is tls
 
 
 @pytest.mark.parametrize(
@@ -450,6 +540,10 @@ def test_tls_is_on_unless_redis_is_on_this_machine(host: str, switch: str, tls: 
         ({"REDIS_HOST": "r", "REDIS_PORT": "x"}, "REDIS_PORT is 'x'"),
         ({"REDIS_HOST": "r", "REDIS_DB": "-1"}, "REDIS_DB is '-1'"),
         ({"REDIS_HOST": "r", "REDIS_TLS": "maybe"}, "REDIS_TLS is 'maybe'"),
+        ({"REDIS_HOST": "r", "REDIS_CLUSTER": "true", "REDIS_DB": "1"}, "REDIS_DB is 1"),
+        ({"REDIS_HOST": "r", "REDIS_USERNAME": "u"}, "REDIS_USERNAME is 'u'"),
+        ({"REDIS_HOST": "r", "REDIS_IAM_CLUSTER": "c", "REDIS_TLS": "no"}, "REDIS_IAM_CLUSTER needs"),
+        ({"REDIS_HOST": "r", "REDIS_AUTH_TOKEN": "t", "REDIS_AUTH_SECRET_ID": "s"}, "only one of them"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, str], said: str) -> None:
@@ -458,15 +552,16 @@ def test_a_wrong_setting_is_named(settings: dict[str, str], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "options", "said"),
+    ("options", "said"),
     [
-        (redis.Redis(socket_timeout=1), {}, "must be above block_seconds"),
-        (redis.Redis(decode_responses=True), {}, "decode_responses=False"),
-        (redis.Redis(), {"group": ""}, "the name of its group"),
-        (redis.Redis(), {"start": "1"}, "start is '1'"),
-        (redis.Redis(), {"batch": 0}, "batch is at least 1"),
+        ({"group": ""}, "the name of its group"),
+        ({"start": "1"}, "start is '1'"),
+        ({"batch": 0}, "batch is not below concurrency"),
+        ({"concurrency": 4, "batch": 2}, "batch is not below concurrency"),
+        ({"max_attempts": 0}, "at least 1"),
+        ({"claim_seconds": 0.1}, "claim_seconds at least"),
     ],
 )
-def test_a_consumer_that_could_not_work_is_refused(client: redis.Redis, options: Any, said: str) -> None:
+def test_a_consumer_that_could_not_work_is_refused(options: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Consumer(client, **{"group": "deployer", **options})
+        Consumer.from_env(**{"group": "deployer", "environ": {"REDIS_HOST": "localhost"}, **options})

@@ -73,15 +73,17 @@ class AioConsumer:
     def from_env(cls, **options: Any) -> AioConsumer:
         return cls(modelready.aio.Consumer.from_env(**options))
 
-    @property
-    def client(self) -> Any:
-        return self._consumer._client
-
     def run(self, handler: Callable[[ModelReadyToDeploy], object]) -> None:
         async def handle(event: ModelReadyToDeploy) -> None:
             handler(event)
 
         wait(self._consumer.run(handle))
+
+    def run_batches(self, handler: Callable[[list[ModelReadyToDeploy]], object], most: int | None = None) -> None:
+        async def handle(events: list[ModelReadyToDeploy]) -> None:
+            handler(events)
+
+        wait(self._consumer.run_batches(handle, most))
 
     def stop(self) -> None:
         self._consumer.stop()
@@ -97,6 +99,10 @@ class AioDelivery:
     def __init__(self, delivery: modelready.aio.Delivery) -> None:
         self._delivery = delivery
         self.entry_id, self.event = delivery.entry_id, delivery.event
+        self.attempts, self.first_seen = delivery.attempts, delivery.first_seen
+
+    def ack(self) -> None:
+        wait(self._delivery.ack())
 
     def __enter__(self) -> ModelReadyToDeploy:
         return wait(self._delivery.__aenter__())
@@ -107,11 +113,5 @@ class AioDelivery:
         wait(self._delivery.__aexit__(kind, error, trace))
 
 
-class SyncConsumer(Consumer):
-    @property
-    def client(self) -> Any:
-        return self._client
-
-
 PUBLISHERS: dict[str, Any] = {"sync": Publisher, "aio": AioPublisher}
-CONSUMERS: dict[str, Any] = {"sync": SyncConsumer, "aio": AioConsumer}
+CONSUMERS: dict[str, Any] = {"sync": Consumer, "aio": AioConsumer}

@@ -7,36 +7,34 @@ Delivery is at least once: an event comes again if the consumer dies between han
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import time
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from modelready._consumer import ConsumerBase, stopped_by_sigterm
-from modelready._redis import RedisError, is_group_there, is_no_group, is_transient, redis
-from modelready._retries import backoff
+from modelready._consumer import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
+from modelready._core import Core
+from modelready._hand import Entry, Hand
+from modelready.list_consumer import ListConsumer, ListMessage
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-T = TypeVar("T")
+__all__ = ["Consumer", "Delivery", "ListConsumer", "ListMessage"]
 
 logger = logging.getLogger(__name__)
 
 
-class Delivery:
+class Delivery(DeliveryBase):
     """One event in hand. As a context it is acknowledged at the end of the block, and put back if the block raises."""
 
-    def __init__(self, entry_id: str, event: ModelReadyToDeploy, ack: Callable[[str], None]) -> None:
-        self.entry_id = entry_id
-        self.event = event
-        self._ack = ack
-
     def ack(self) -> None:
-        """Tells the group that this event is done. Waits while Redis is away; a stop then ends it unacknowledged."""
-        self._ack(self.entry_id)
+        """The event is done; Redis is told at once, in the background. Raises RuntimeError when its loop has ended."""
+        self._done()
 
     def __enter__(self) -> ModelReadyToDeploy:
         return self.event
@@ -44,87 +42,128 @@ class Delivery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.ack()
+        self._left(kind, error)
 
 
-class Consumer(ConsumerBase[redis.Redis]):
-    """Reads the events of `queue` for `group`, one at a time; for one thread.
+class Consumer(ConsumerBase):
+    """Handles the events of `queue` for `group`. Make it with `from_env`.
 
-    The group is made at `start` if it is not there: "0", all that the queue holds, or "$", what comes from then on. An
-    event that is not acknowledged comes again to the consumer of the same name: after a restart, and every
-    `retry_seconds` in a running one, then possibly after newer events of its model. `consumer_name` is by default the
-    host's; a stable one finds its events after a crash. `batch` events are read at once, and those wait for this
-    consumer even where another is idle. A read waits `block_seconds`, and so does a stop.
+    The group is made at `start` if it is not there: "0", all that the queue holds, or "$", what comes from then on.
+    `concurrency` events are handled at the same time, those of one model one after the other, in the queue's order, in
+    all consumers of the group together. `batch` events (default: `concurrency`) are read at once; more are faster where
+    handlers are quick, and wait for this consumer where they are slow.
+
+    A handler that raises is called again for that event after a random time of up to `backoff_base_seconds`, twice that
+    and so on up to `backoff_max_seconds`, while later events of the model wait; after `max_attempts` the event becomes
+    a dead letter. The attempts are counted in Redis and outlive this consumer.
+
+    What this consumer has in hand is its own while it lives, however long a handler takes. When it was silent for
+    `claim_seconds`, others take it over. `consumer_name` is new for each consumer by default; one that is given must
+    not be used by two that live at the same time. A read waits `block_seconds`, and so may a stop.
 
     While Redis is away it waits and connects again. What no waiting mends is raised: refused credentials or rights, an
     untrusted certificate, a key of another type.
     """
 
-    @staticmethod
-    def _connect(options: dict[str, Any]) -> redis.Redis:
-        return redis.Redis(retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0), **options)
+    _work: _Work | None = None
 
     def run(self, handler: Callable[[ModelReadyToDeploy], object]) -> None:
-        """Handles events until `stop` or, in the main thread, SIGTERM; the event in hand is finished first.
+        """Handles events until `stop` or, in the main thread, SIGTERM; those in hand are finished first.
 
-        An event is acknowledged when `handler` returns. When it raises, that is logged, the event stays pending and
-        comes again, and the next one is handled.
+        An event is acknowledged when `handler` returns. With a concurrency above 1 it is called in several threads.
         """
-        with stopped_by_sigterm(self.stop):
-            for delivery in self:
-                if _handled(handler, delivery):
-                    delivery.ack()
+
+        def handle(hand: Hand, entries: list[Entry]) -> None:
+            with closing(hand.each(entries)) as each:
+                for entry in each:
+                    try:
+                        handler(entry.event)
+                    except Exception as error:  # noqa: PERF203 - one of them must not end the others
+                        logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
+                        entry.trouble = describe(error)
+                    else:
+                        hand.finished.append(entry)
+
+        # With one worker those taken together wait for nobody else.
+        self._run(handle, self._options.batch if self._options.concurrency == 1 else 1)
+
+    def run_batches(self, handler: Callable[[list[ModelReadyToDeploy]], object], most: int | None = None) -> None:
+        """The same for a handler that takes up to `most` events at once (default: `batch`), acknowledged together.
+
+        They are in the queue's order for each model. When it raises, it is called again for each of them alone: so one
+        event that cannot be handled makes no dead letters of the others. The call for all counts as no attempt.
+        """
+
+        def handle(hand: Hand, entries: list[Entry]) -> None:
+            hand.begin(entries)
+            try:
+                handler([entry.event for entry in entries])
+            except Exception as error:
+                logger.warning(
+                    "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
+                )
+                if len(entries) == 1:
+                    hand.failed(entries[0], describe(error))
+                else:
+                    hand.scatter(entries)
+            except BaseException:
+                hand.put_back(entries)
+                raise
+            else:
+                hand.done(*entries)
+
+        self._run(handle, most or self._options.batch)
+
+    def stop(self) -> None:
+        """Ends `run` or the iteration after what is in hand; for any thread or a signal handler. It is for good."""
+        self._stopping = True
+        if self._work is not None:
+            self._work.stop()
 
     def close(self) -> None:
-        """Closes the client's connections."""
-        self._client.close()
+        """Stops, and waits for the end; not for handlers. A loop by hand that is open puts back what it has."""
+        self._stopping = True
+        if self._work is not None:
+            self._work.close()
 
     def __iter__(self) -> Iterator[Delivery]:
-        self._group.rewind()
-        self._patiently(self._create_group)
-        while not self._stopping:
-            reply = self._patiently(self._read) or ()
-            for entry_id, event in self._group.received(reply, time.monotonic()):
+        """Gives one event after the other, in the caller's thread, whatever `concurrency` is.
+
+        One that is not settled when the next is asked for stays in hand, and may be acknowledged later; its model goes
+        on. When the loop is left, what is not acknowledged is put back, for others to take at once.
+        """
+        with self._working(by_hand=True) as work:
+            while taken := work.take(1):
+                try:
+                    yield Delivery(work.core.hand, taken[0])
+                finally:
+                    work.core.hand.let_go(taken[0])
+
+    @contextmanager
+    def _working(self, *, by_hand: bool) -> Iterator[_Work]:
+        work = self._work = _Work(self, by_hand=by_hand)
+        try:
+            with work:
                 if self._stopping:
-                    return
-                yield Delivery(entry_id, event, self._ack)
+                    work.stop()
+                yield work
+        finally:
+            self._work = None
 
-    def _create_group(self, *, again: bool = False) -> None:
-        try:
-            self._client.xgroup_create(**self._group.create(again=again))
-        except RedisError as error:
-            if not is_group_there(error):
-                raise
-
-    def _read(self) -> Any:
-        try:
-            return self._client.xreadgroup(**self._group.read(time.monotonic()))
-        except RedisError as error:
-            self._group.rewind()
-            if not is_no_group(error):
-                raise
-        return self._create_group(again=True)
-
-    def _ack(self, entry_id: str) -> None:
-        self._patiently(lambda: self._client.xack(self._group.stream, self._group.name, entry_id))
-
-    def _patiently(self, command: Callable[[], T]) -> T | None:
-        """What the command returns, as soon as Redis answers; None when this is stopped before."""
-        attempt = 0
-        while True:
+    def _run(self, handle: Callable[[Hand, list[Entry]], None], most: int) -> None:
+        with stopped_by_sigterm(self.stop), self._working(by_hand=False) as work:
+            others = [
+                threading.Thread(target=work.help, args=(handle, most), name="modelready-handler")
+                for _ in range(self._options.concurrency - 1)
+            ]
+            for thread in others:
+                thread.start()
             try:
-                return command()
-            except RedisError as error:
-                if not is_transient(error):
-                    raise
-                if attempt == 0:
-                    logger.warning("waiting for Redis: %s", error)
-                self._client.connection_pool.disconnect(inuse_connections=False)  # else a demoted node is kept for good
-            if self._stopping:
-                return None
-            time.sleep(backoff(attempt))
-            attempt += 1
+                work.handle(handle, most)
+            finally:
+                work.stop()
+                for thread in others:
+                    thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -135,10 +174,75 @@ class Consumer(ConsumerBase[redis.Redis]):
         self.close()
 
 
-def _handled(handler: Callable[[ModelReadyToDeploy], object], delivery: Delivery) -> bool:
-    try:
-        handler(delivery.event)
-    except Exception:
-        logger.exception("entry %s stays pending: its handler raised", delivery.entry_id)
-        return False
-    return True
+class _Work:
+    """The core in a thread of its own, so that claims are kept while handlers run. A context manager."""
+
+    def __init__(self, consumer: ConsumerBase, *, by_hand: bool) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.core = Core(consumer._server, consumer._options, self._ready, self._wake)  # noqa: SLF001 - its other half
+        self._changed = threading.Condition(self.core.hand.lock)
+        self._by_hand = by_hand
+        self._thread = threading.Thread(target=self._keep_on, name="modelready-consumer", daemon=True)
+        self._error: BaseException | None = None
+
+    def take(self, most: int) -> list[Entry]:
+        """The next entries; none at the end."""
+        hand = self.core.hand
+        with self._changed:
+            while not (taken := hand.take(most)) and not hand.stopping:
+                self._changed.wait()
+            return taken
+
+    def handle(self, handle: Callable[[Hand, list[Entry]], None], most: int) -> None:
+        """Handle entries until the end."""
+        while taken := self.take(most):
+            handle(self.core.hand, taken)
+
+    def help(self, handle: Callable[[Hand, list[Entry]], None], most: int) -> None:
+        """The same in another thread; what ends it ends all, and is raised there."""
+        try:
+            self.handle(handle, most)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that runs
+            self._error = self._error or error
+            self.stop()
+
+    def stop(self) -> None:
+        """Begin no more, from this moment on."""
+        self.core.hand.stopping = True  # without its lock, which a signal handler may not wait for
+        self._call(self.core.stop)
+
+    def close(self) -> None:
+        """Stop, and wait for the end; a loop by hand does not hold it up."""
+        self._call(lambda: self.core.stop(forced=self._by_hand))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _keep_on(self) -> None:
+        try:
+            self._loop.run_until_complete(self.core.run())
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that runs
+            self._error = self._error or error
+        finally:
+            self.core.hand.end()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    def _wake(self) -> None:
+        self._call(self.core.changed)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(function)
+
+    def _ready(self) -> None:
+        self._changed.notify_all()

@@ -27,6 +27,7 @@ LIST_FORMATS: tuple[ListFormat, ...] = get_args(ListFormat)
 EVENT_TYPE = "modelready.v1.ModelReadyToDeploy"
 CONTENT_TYPES: dict[Encoding, str] = {"protobuf": "application/protobuf", "json": "application/json"}
 
+_PROTOBUF, _JSON = (CONTENT_TYPES[encoding].encode() for encoding in ENCODINGS)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text has no offset, which is what is wanted
 
 
@@ -77,17 +78,21 @@ def encode(event: ModelReadyToDeploy, encoding: Encoding = "protobuf") -> dict[s
 
 def decode(fields: Mapping[bytes, bytes]) -> ModelReadyToDeploy:
     """The event of an entry, whichever encoding it has. Raises UndecodableEntry."""
-    content_type = fields.get(b"content-type", b"").decode(errors="replace")
     data = fields.get(b"data")
     if data is None:
         raise UndecodableEntry("the entry has no field data")
+    return decode_data(fields.get(b"content-type", b""), data)
+
+
+def decode_data(content_type: bytes, data: bytes) -> ModelReadyToDeploy:
+    """The event in `data`. Raises UndecodableEntry."""
     try:
-        if content_type == CONTENT_TYPES["protobuf"]:
+        if content_type == _PROTOBUF:
             event = ModelReadyToDeploy.FromString(data)
-        elif content_type == CONTENT_TYPES["json"]:
+        elif content_type == _JSON:
             event = json_format.Parse(data, ModelReadyToDeploy(), ignore_unknown_fields=True)
         else:
-            raise UndecodableEntry(f"content-type {content_type!r} is not known")
+            raise UndecodableEntry(f"content-type {content_type.decode(errors='replace')!r} is not known")
     except (DecodeError, json_format.ParseError, UnicodeDecodeError) as error:
         raise UndecodableEntry(f"data is no {EVENT_TYPE}: {error}") from error
     if not event.model.name or not event.event_id:

@@ -42,6 +42,15 @@ class Keys(NamedTuple):
         """The dedup key of an event's dead letter. The blank keeps it apart from every event id, which has none."""
         return f"{self.seen_prefix}dead {event_id}"
 
+    def done(self, group: str, event_id: str) -> str:
+        """Whether a group has done an event, or who is about to; for modelready.seen."""
+        return f"{self.tag}:done:{group}:{event_id}"
+
+    @property
+    def trim_lock(self) -> str:
+        """Held, until it expires, by the sidecar whose turn it is to trim."""
+        return f"{self.tag}:trim-lock"
+
 
 def processing(list_name: str) -> str:
     """Where a consumer of the mirror list keeps the messages that it has in hand."""
@@ -51,3 +60,8 @@ def processing(list_name: str) -> str:
 def list_dead_letters(list_name: str) -> str:
     """Where a consumer of the mirror list puts the messages that it gave up."""
     return f"{list_name}:dlq"
+
+
+def list_lease(list_name: str, digest: str) -> str:
+    """Held, until it expires, by the consumer that has the message with this hash in hand."""
+    return f"{list_name}:lease:{digest}"

@@ -22,26 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from modelready.v1 import event_pb2 as modelready_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelready/v1/queue_service.proto\x12\rmodelready.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x17\n\x15GetQueueStatusRequest\"\xdf\x02\n\x16GetQueueStatusResponse\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue\x12\x16\n\x06stream\x18\x02 \x01(\tR\x06stream\x12\x19\n\x08redis_up\x18\x03 \x01(\x08R\x07redisUp\x12\x1f\n\x0bredis_error\x18\x04 \x01(\tR\nredisError\x12#\n\rstream_length\x18\x05 \x01(\x04R\x0cstreamLength\x12!\n\x0c\x64\x65\x61\x64_letters\x18\x06 \x01(\x04R\x0b\x64\x65\x61\x64Letters\x12\x32\n\x06groups\x18\x07 \x03(\x0b\x32\x1a.modelready.v1.GroupStatusR\x06groups\x12\x30\n\x05spool\x18\x08 \x01(\x0b\x32\x1a.modelready.v1.SpoolStatusR\x05spool\x12-\n\x04list\x18\t \x01(\x0b\x32\x19.modelready.v1.ListStatusR\x04list\"\xc5\x01\n\x0bGroupStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x04R\x05\x64\x65pth\x12\x18\n\x07pending\x18\x03 \x01(\x04R\x07pending\x12\x1c\n\tconsumers\x18\x04 \x01(\x04R\tconsumers\x12T\n\x18oldest_unacknowledged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x16oldestUnacknowledgedAt\"\x8f\x01\n\x0bSpoolStatus\x12\x14\n\x05\x64\x65pth\x18\x01 \x01(\x04R\x05\x64\x65pth\x12\x14\n\x05\x62ytes\x18\x02 \x01(\x04R\x05\x62ytes\x12\x1b\n\tmax_bytes\x18\x03 \x01(\x04R\x08maxBytes\x12\x37\n\toldest_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08oldestAt\"y\n\nListStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x04R\x05\x64\x65pth\x12\x1e\n\nprocessing\x18\x03 \x01(\x04R\nprocessing\x12!\n\x0c\x64\x65\x61\x64_letters\x18\x04 \x01(\x04R\x0b\x64\x65\x61\x64Letters2m\n\x0cQueueService\x12]\n\x0eGetQueueStatus\x12$.modelready.v1.GetQueueStatusRequest\x1a%.modelready.v1.GetQueueStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelready/v1/queue_service.proto\x12\rmodelready.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19modelready/v1/event.proto\"\x17\n\x15GetQueueStatusRequest\"\xb6\x05\n\x16GetQueueStatusResponse\x12\x14\n\x05queue\x18\x01 \x01(\tR\x05queue\x12\x16\n\x06stream\x18\x02 \x01(\tR\x06stream\x12\x19\n\x08redis_up\x18\x03 \x01(\x08R\x07redisUp\x12\x1f\n\x0bredis_error\x18\x04 \x01(\tR\nredisError\x12#\n\rstream_length\x18\x05 \x01(\x04R\x0cstreamLength\x12!\n\x0c\x64\x65\x61\x64_letters\x18\x06 \x01(\x04R\x0b\x64\x65\x61\x64Letters\x12\x32\n\x06groups\x18\x07 \x03(\x0b\x32\x1a.modelready.v1.GroupStatusR\x06groups\x12\x30\n\x05spool\x18\x08 \x01(\x0b\x32\x1a.modelready.v1.SpoolStatusR\x05spool\x12-\n\x04list\x18\t \x01(\x0b\x32\x19.modelready.v1.ListStatusR\x04list\x12\x30\n\x05redis\x18\n \x01(\x0b\x32\x1a.modelready.v1.RedisStatusR\x05redis\x12N\n\x13\x64\x65\x61\x64_letter_reasons\x18\x0b \x03(\x0b\x32\x1e.modelready.v1.DeadLetterCountR\x11\x64\x65\x61\x64LetterReasons\x12M\n\x15oldest_dead_letter_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x12oldestDeadLetterAt\x12\x1d\n\ndedup_keys\x18\r \x01(\x04R\tdedupKeys\x12\x36\n\x07promise\x18\x0e \x01(\x0b\x32\x1c.modelready.v1.PromiseStatusR\x07promise\x12-\n\x04trim\x18\x0f \x01(\x0b\x32\x19.modelready.v1.TrimStatusR\x04trim\"\xbd\x02\n\x0bRedisStatus\x12\x16\n\x06\x65ngine\x18\x01 \x01(\tR\x06\x65ngine\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x12\n\x04role\x18\x03 \x01(\tR\x04role\x12\x33\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07latency\x12*\n\x11used_memory_bytes\x18\x05 \x01(\x04R\x0fusedMemoryBytes\x12(\n\x10max_memory_bytes\x18\x06 \x01(\x04R\x0emaxMemoryBytes\x12\'\n\x0f\x65viction_policy\x18\x07 \x01(\tR\x0e\x65victionPolicy\x12\x1a\n\x08replicas\x18\x08 \x01(\rR\x08replicas\x12\x18\n\x07\x63luster\x18\t \x01(\x08R\x07\x63luster\"?\n\x0f\x44\x65\x61\x64LetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05\x63ount\x18\x02 \x01(\x04R\x05\x63ount\"}\n\rPromiseStatus\x12\x18\n\x07summary\x18\x01 \x01(\tR\x07summary\x12\x1c\n\taccepting\x18\x02 \x01(\x08R\taccepting\x12\x1a\n\x08spooling\x18\x03 \x01(\x08R\x08spooling\x12\x18\n\x07pending\x18\x04 \x01(\x04R\x07pending\"\xc8\x01\n\nTrimStatus\x12\x37\n\tretention\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\tretention\x12\x42\n\x0foldest_entry_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\roldestEntryAt\x12 \n\x0cheld_back_by\x18\x03 \x01(\tR\nheldBackBy\x12\x1b\n\tmax_depth\x18\x04 \x01(\x04R\x08maxDepth\"\x96\x02\n\x0bGroupStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x04R\x05\x64\x65pth\x12\x18\n\x07pending\x18\x03 \x01(\x04R\x07pending\x12\x1c\n\tconsumers\x18\x04 \x01(\x04R\tconsumers\x12T\n\x18oldest_unacknowledged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x16oldestUnacknowledgedAt\x12 \n\x0bundelivered\x18\x06 \x01(\x04R\x0bundelivered\x12-\n\x04idle\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04idle\"\x8f\x01\n\x0bSpoolStatus\x12\x14\n\x05\x64\x65pth\x18\x01 \x01(\x04R\x05\x64\x65pth\x12\x14\n\x05\x62ytes\x18\x02 \x01(\x04R\x05\x62ytes\x12\x1b\n\tmax_bytes\x18\x03 \x01(\x04R\x08maxBytes\x12\x37\n\toldest_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08oldestAt\"y\n\nListStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x04R\x05\x64\x65pth\x12\x1e\n\nprocessing\x18\x03 \x01(\x04R\nprocessing\x12!\n\x0c\x64\x65\x61\x64_letters\x18\x04 \x01(\x04R\x0b\x64\x65\x61\x64Letters\"\x88\x04\n\nDeadLetter\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n\x08\x65vent_id\x18\x02 \x01(\tR\x07\x65ventId\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\x12\x16\n\x06origin\x18\x05 \x01(\tR\x06origin\x12\x1a\n\x08\x61ttempts\x18\x06 \x01(\rR\x08\x61ttempts\x12\x35\n\x08\x66irst_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x66irstAt\x12\x33\n\x07last_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06lastAt\x12\x33\n\x07\x64\x65\x61\x64_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06\x64\x65\x61\x64\x41t\x12\x19\n\x08\x65ntry_id\x18\n \x01(\tR\x07\x65ntryId\x12\x18\n\x07subject\x18\x0b \x01(\tR\x07subject\x12%\n\x0e\x63orrelation_id\x18\x0c \x01(\tR\rcorrelationId\x12\x37\n\x05\x65vent\x18\r \x01(\x0b\x32!.modelready.v1.ModelReadyToDeployR\x05\x65vent\x12\x12\n\x04\x64\x61ta\x18\x0e \x01(\x0cR\x04\x64\x61ta\x12!\n\x0c\x63ontent_type\x18\x0f \x01(\tR\x0b\x63ontentType\"\xcc\x01\n\x10\x44\x65\x61\x64LetterFilter\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n\x06origin\x18\x03 \x01(\tR\x06origin\x12\x38\n\nolder_than\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\tolderThan\x12\x38\n\nnewer_than\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationR\tnewerThan\"\x8d\x01\n\x16ListDeadLettersRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.modelready.v1.DeadLetterFilterR\x06\x66ilter\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x7f\n\x17ListDeadLettersResponse\x12<\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x19.modelready.v1.DeadLetterR\x0b\x64\x65\x61\x64Letters\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"&\n\x14GetDeadLetterRequest\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\"S\n\x15GetDeadLetterResponse\x12:\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32\x19.modelready.v1.DeadLetterR\ndeadLetter\"!\n\rDeadLetterIds\x12\x10\n\x03ids\x18\x01 \x03(\tR\x03ids\"\x88\x02\n\x18ReplayDeadLettersRequest\x12\x30\n\x03ids\x18\x01 \x01(\x0b\x32\x1c.modelready.v1.DeadLetterIdsH\x00R\x03ids\x12\x39\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1f.modelready.v1.DeadLetterFilterH\x00R\x06\x66ilter\x12\x33\n\x06target\x18\x03 \x01(\x0e\x32\x1b.modelready.v1.ReplayTargetR\x06target\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12$\n\x0emax_per_second\x18\x05 \x01(\x01R\x0cmaxPerSecondB\x0b\n\tselection\"k\n\x19ReplayDeadLettersResponse\x12\x1a\n\x08replayed\x18\x01 \x01(\x04R\x08replayed\x12\x18\n\x07missing\x18\x02 \x01(\x04R\x07missing\x12\x18\n\x07skipped\x18\x03 \x01(\x04R\x07skipped\"\xae\x01\n\x19\x44iscardDeadLettersRequest\x12\x30\n\x03ids\x18\x01 \x01(\x0b\x32\x1c.modelready.v1.DeadLetterIdsH\x00R\x03ids\x12\x39\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1f.modelready.v1.DeadLetterFilterH\x00R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x03 \x01(\x08R\x06\x64ryRunB\x0b\n\tselection\"T\n\x1a\x44iscardDeadLettersResponse\x12\x1c\n\tdiscarded\x18\x01 \x01(\x04R\tdiscarded\x12\x18\n\x07missing\x18\x02 \x01(\x04R\x07missing\"=\n\x11TailEventsRequest\x12\x12\n\x04last\x18\x01 \x01(\x05R\x04last\x12\x14\n\x05group\x18\x02 \x01(\tR\x05group\"h\n\x12TailEventsResponse\x12\x19\n\x08\x65ntry_id\x18\x01 \x01(\tR\x07\x65ntryId\x12\x37\n\x05\x65vent\x18\x02 \x01(\x0b\x32!.modelready.v1.ModelReadyToDeployR\x05\x65vent*^\n\x0cReplayTarget\x12\x1d\n\x19REPLAY_TARGET_UNSPECIFIED\x10\x00\x12\x18\n\x14REPLAY_TARGET_ORIGIN\x10\x01\x12\x15\n\x11REPLAY_TARGET_ALL\x10\x02\x32\xd3\x04\n\x0cQueueService\x12]\n\x0eGetQueueStatus\x12$.modelready.v1.GetQueueStatusRequest\x1a%.modelready.v1.GetQueueStatusResponse\x12`\n\x0fListDeadLetters\x12%.modelready.v1.ListDeadLettersRequest\x1a&.modelready.v1.ListDeadLettersResponse\x12Z\n\rGetDeadLetter\x12#.modelready.v1.GetDeadLetterRequest\x1a$.modelready.v1.GetDeadLetterResponse\x12\x66\n\x11ReplayDeadLetters\x12\'.modelready.v1.ReplayDeadLettersRequest\x1a(.modelready.v1.ReplayDeadLettersResponse\x12i\n\x12\x44iscardDeadLetters\x12(.modelready.v1.DiscardDeadLettersRequest\x1a).modelready.v1.DiscardDeadLettersResponse\x12S\n\nTailEvents\x12 .modelready.v1.TailEventsRequest\x1a!.modelready.v1.TailEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelready.v1.queue_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETQUEUESTATUSREQUEST']._serialized_start=85
-  _globals['_GETQUEUESTATUSREQUEST']._serialized_end=108
-  _globals['_GETQUEUESTATUSRESPONSE']._serialized_start=111
-  _globals['_GETQUEUESTATUSRESPONSE']._serialized_end=462
-  _globals['_GROUPSTATUS']._serialized_start=465
-  _globals['_GROUPSTATUS']._serialized_end=662
-  _globals['_SPOOLSTATUS']._serialized_start=665
-  _globals['_SPOOLSTATUS']._serialized_end=808
-  _globals['_LISTSTATUS']._serialized_start=810
-  _globals['_LISTSTATUS']._serialized_end=931
-  _globals['_QUEUESERVICE']._serialized_start=933
-  _globals['_QUEUESERVICE']._serialized_end=1042
+  _globals['_REPLAYTARGET']._serialized_start=4102
+  _globals['_REPLAYTARGET']._serialized_end=4196
+  _globals['_GETQUEUESTATUSREQUEST']._serialized_start=144
+  _globals['_GETQUEUESTATUSREQUEST']._serialized_end=167
+  _globals['_GETQUEUESTATUSRESPONSE']._serialized_start=170
+  _globals['_GETQUEUESTATUSRESPONSE']._serialized_end=864
+  _globals['_REDISSTATUS']._serialized_start=867
+  _globals['_REDISSTATUS']._serialized_end=1184
+  _globals['_DEADLETTERCOUNT']._serialized_start=1186
+  _globals['_DEADLETTERCOUNT']._serialized_end=1249
+  _globals['_PROMISESTATUS']._serialized_start=1251
+  _globals['_PROMISESTATUS']._serialized_end=1376
+  _globals['_TRIMSTATUS']._serialized_start=1379
+  _globals['_TRIMSTATUS']._serialized_end=1579
+  _globals['_GROUPSTATUS']._serialized_start=1582
+  _globals['_GROUPSTATUS']._serialized_end=1860
+  _globals['_SPOOLSTATUS']._serialized_start=1863
+  _globals['_SPOOLSTATUS']._serialized_end=2006
+  _globals['_LISTSTATUS']._serialized_start=2008
+  _globals['_LISTSTATUS']._serialized_end=2129
+  _globals['_DEADLETTER']._serialized_start=2132
+  _globals['_DEADLETTER']._serialized_end=2652
+  _globals['_DEADLETTERFILTER']._serialized_start=2655
+  _globals['_DEADLETTERFILTER']._serialized_end=2859
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=2862
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=3003
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=3005
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=3132
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=3134
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=3172
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=3174
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=3257
+  _globals['_DEADLETTERIDS']._serialized_start=3259
+  _globals['_DEADLETTERIDS']._serialized_end=3292
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=3295
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=3559
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=3561
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=3668
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_start=3671
+  _globals['_DISCARDDEADLETTERSREQUEST']._serialized_end=3845
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_start=3847
+  _globals['_DISCARDDEADLETTERSRESPONSE']._serialized_end=3931
+  _globals['_TAILEVENTSREQUEST']._serialized_start=3933
+  _globals['_TAILEVENTSREQUEST']._serialized_end=3994
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=3996
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=4100
+  _globals['_QUEUESERVICE']._serialized_start=4199
+  _globals['_QUEUESERVICE']._serialized_end=4794
 # @@protoc_insertion_point(module_scope)

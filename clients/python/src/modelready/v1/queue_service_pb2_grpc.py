@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueueServiceStub(object):
-    """QueueService shows the queue to whoever runs it.
+    """QueueService shows the queue to whoever runs it, and mends it.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,76 @@ class QueueServiceStub(object):
                 request_serializer=modelready_dot_v1_dot_queue__service__pb2.GetQueueStatusRequest.SerializeToString,
                 response_deserializer=modelready_dot_v1_dot_queue__service__pb2.GetQueueStatusResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/modelready.v1.QueueService/ListDeadLetters',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetter = channel.unary_unary(
+                '/modelready.v1.QueueService/GetDeadLetter',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.GetDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetters = channel.unary_unary(
+                '/modelready.v1.QueueService/ReplayDeadLetters',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.ReplayDeadLettersRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.ReplayDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.DiscardDeadLetters = channel.unary_unary(
+                '/modelready.v1.QueueService/DiscardDeadLetters',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.DiscardDeadLettersRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.DiscardDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.TailEvents = channel.unary_stream(
+                '/modelready.v1.QueueService/TailEvents',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer(object):
-    """QueueService shows the queue to whoever runs it.
+    """QueueService shows the queue to whoever runs it, and mends it.
     """
 
     def GetQueueStatus(self, request, context):
         """Tells how the queue, its groups, the spool and the dead letters stand. It answers while Redis is away too,
         with what the sidecar knows by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """Lists dead letters, the oldest first, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetter(self, request, context):
+        """Returns one dead letter with its event. NOT_FOUND where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetters(self, request, context):
+        """Puts dead letters back into the queue, each in one atomic step: it is either still a dead letter or replayed.
+        Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscardDeadLetters(self, request, context):
+        """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailEvents(self, request, context):
+        """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +123,31 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=modelready_dot_v1_dot_queue__service__pb2.GetQueueStatusRequest.FromString,
                     response_serializer=modelready_dot_v1_dot_queue__service__pb2.GetQueueStatusResponse.SerializeToString,
             ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'GetDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetter,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.GetDeadLetterResponse.SerializeToString,
+            ),
+            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetters,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.ReplayDeadLettersRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.ReplayDeadLettersResponse.SerializeToString,
+            ),
+            'DiscardDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscardDeadLetters,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.DiscardDeadLettersRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.DiscardDeadLettersResponse.SerializeToString,
+            ),
+            'TailEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailEvents,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'modelready.v1.QueueService', rpc_method_handlers)
@@ -71,7 +157,7 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService(object):
-    """QueueService shows the queue to whoever runs it.
+    """QueueService shows the queue to whoever runs it, and mends it.
     """
 
     @staticmethod
@@ -91,6 +177,141 @@ class QueueService(object):
             '/modelready.v1.QueueService/GetQueueStatus',
             modelready_dot_v1_dot_queue__service__pb2.GetQueueStatusRequest.SerializeToString,
             modelready_dot_v1_dot_queue__service__pb2.GetQueueStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/ListDeadLetters',
+            modelready_dot_v1_dot_queue__service__pb2.ListDeadLettersRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/GetDeadLetter',
+            modelready_dot_v1_dot_queue__service__pb2.GetDeadLetterRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.GetDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/ReplayDeadLetters',
+            modelready_dot_v1_dot_queue__service__pb2.ReplayDeadLettersRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscardDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/DiscardDeadLetters',
+            modelready_dot_v1_dot_queue__service__pb2.DiscardDeadLettersRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.DiscardDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/modelready.v1.QueueService/TailEvents',
+            modelready_dot_v1_dot_queue__service__pb2.TailEventsRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.TailEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,14 +41,114 @@ _QueueServiceGetQueueStatusType = typing_extensions.TypeVar(
     ],
 )
 
-class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType]):
-    """QueueService shows the queue to whoever runs it."""
+_QueueServiceListDeadLettersType = typing_extensions.TypeVar(
+    '_QueueServiceListDeadLettersType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ListDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ListDeadLettersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ListDeadLettersResponse,
+    ],
+)
+
+_QueueServiceGetDeadLetterType = typing_extensions.TypeVar(
+    '_QueueServiceGetDeadLetterType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+        modelready.v1.queue_service_pb2.GetDeadLetterResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+        modelready.v1.queue_service_pb2.GetDeadLetterResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+        modelready.v1.queue_service_pb2.GetDeadLetterResponse,
+    ],
+)
+
+_QueueServiceReplayDeadLettersType = typing_extensions.TypeVar(
+    '_QueueServiceReplayDeadLettersType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ReplayDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ReplayDeadLettersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ReplayDeadLettersResponse,
+    ],
+)
+
+_QueueServiceDiscardDeadLettersType = typing_extensions.TypeVar(
+    '_QueueServiceDiscardDeadLettersType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+        modelready.v1.queue_service_pb2.DiscardDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+        modelready.v1.queue_service_pb2.DiscardDeadLettersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+        modelready.v1.queue_service_pb2.DiscardDeadLettersResponse,
+    ],
+)
+
+_QueueServiceTailEventsType = typing_extensions.TypeVar(
+    '_QueueServiceTailEventsType',
+    grpc.UnaryStreamMultiCallable[
+        modelready.v1.queue_service_pb2.TailEventsRequest,
+        modelready.v1.queue_service_pb2.TailEventsResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        modelready.v1.queue_service_pb2.TailEventsRequest,
+        modelready.v1.queue_service_pb2.TailEventsResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        modelready.v1.queue_service_pb2.TailEventsRequest,
+        modelready.v1.queue_service_pb2.TailEventsResponse,
+    ],
+)
+
+class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueServiceListDeadLettersType, _QueueServiceGetDeadLetterType, _QueueServiceReplayDeadLettersType, _QueueServiceDiscardDeadLettersType, _QueueServiceTailEventsType]):
+    """QueueService shows the queue to whoever runs it, and mends it."""
 
     @typing.overload
     def __init__(self: QueueServiceStub[
         grpc.UnaryUnaryMultiCallable[
             modelready.v1.queue_service_pb2.GetQueueStatusRequest,
             modelready.v1.queue_service_pb2.GetQueueStatusResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+            modelready.v1.queue_service_pb2.ListDeadLettersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+            modelready.v1.queue_service_pb2.GetDeadLetterResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+            modelready.v1.queue_service_pb2.ReplayDeadLettersResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+            modelready.v1.queue_service_pb2.DiscardDeadLettersResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            modelready.v1.queue_service_pb2.TailEventsRequest,
+            modelready.v1.queue_service_pb2.TailEventsResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -58,6 +158,26 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType]):
             modelready.v1.queue_service_pb2.GetQueueStatusRequest,
             modelready.v1.queue_service_pb2.GetQueueStatusResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+            modelready.v1.queue_service_pb2.ListDeadLettersResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+            modelready.v1.queue_service_pb2.GetDeadLetterResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+            modelready.v1.queue_service_pb2.ReplayDeadLettersResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+            modelready.v1.queue_service_pb2.DiscardDeadLettersResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            modelready.v1.queue_service_pb2.TailEventsRequest,
+            modelready.v1.queue_service_pb2.TailEventsResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetQueueStatus: _QueueServiceGetQueueStatusType
@@ -65,15 +185,52 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType]):
     with what the sidecar knows by itself.
     """
 
+    ListDeadLetters: _QueueServiceListDeadLettersType
+    """Lists dead letters, the oldest first, a page at a time."""
+
+    GetDeadLetter: _QueueServiceGetDeadLetterType
+    """Returns one dead letter with its event. NOT_FOUND where there is none."""
+
+    ReplayDeadLetters: _QueueServiceReplayDeadLettersType
+    """Puts dead letters back into the queue, each in one atomic step: it is either still a dead letter or replayed.
+    Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN where it is set.
+    """
+
+    DiscardDeadLetters: _QueueServiceDiscardDeadLettersType
+    """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set."""
+
+    TailEvents: _QueueServiceTailEventsType
+    """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it."""
+
 QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         modelready.v1.queue_service_pb2.GetQueueStatusRequest,
         modelready.v1.queue_service_pb2.GetQueueStatusResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ListDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+        modelready.v1.queue_service_pb2.GetDeadLetterResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+        modelready.v1.queue_service_pb2.ReplayDeadLettersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+        modelready.v1.queue_service_pb2.DiscardDeadLettersResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        modelready.v1.queue_service_pb2.TailEventsRequest,
+        modelready.v1.queue_service_pb2.TailEventsResponse,
+    ],
 ]
 
 class QueueServiceServicer(metaclass=abc.ABCMeta):
-    """QueueService shows the queue to whoever runs it."""
+    """QueueService shows the queue to whoever runs it, and mends it."""
 
     @abc.abstractmethod
     def GetQueueStatus(
@@ -84,5 +241,47 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         """Tells how the queue, its groups, the spool and the dead letters stand. It answers while Redis is away too,
         with what the sidecar knows by itself.
         """
+
+    @abc.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: modelready.v1.queue_service_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.ListDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.ListDeadLettersResponse]]:
+        """Lists dead letters, the oldest first, a page at a time."""
+
+    @abc.abstractmethod
+    def GetDeadLetter(
+        self,
+        request: modelready.v1.queue_service_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.GetDeadLetterResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.GetDeadLetterResponse]]:
+        """Returns one dead letter with its event. NOT_FOUND where there is none."""
+
+    @abc.abstractmethod
+    def ReplayDeadLetters(
+        self,
+        request: modelready.v1.queue_service_pb2.ReplayDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.ReplayDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.ReplayDeadLettersResponse]]:
+        """Puts dead letters back into the queue, each in one atomic step: it is either still a dead letter or replayed.
+        Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        """
+
+    @abc.abstractmethod
+    def DiscardDeadLetters(
+        self,
+        request: modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.DiscardDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.DiscardDeadLettersResponse]]:
+        """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set."""
+
+    @abc.abstractmethod
+    def TailEvents(
+        self,
+        request: modelready.v1.queue_service_pb2.TailEventsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[modelready.v1.queue_service_pb2.TailEventsResponse], collections.abc.AsyncIterator[modelready.v1.queue_service_pb2.TailEventsResponse]]:
+        """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it."""
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sidecar.credentials import Credentials
+from modelready.credentials import Credentials
 
 CONNECT_SECONDS = 2
 READ_SECONDS = 3
@@ -64,7 +64,7 @@ class SecretValue:
             raise Unreadable(error.response["Error"]["Code"], error.response["Error"]["Message"]) from error
         except BotoCoreError as error:
             raise Unreadable(type(error).__name__, str(error)) from error
-        except Exception as error:  # nothing that AWS's library raises may end the sidecar
+        except Exception as error:  # nothing that AWS's library raises may end its user
             raise Unreadable(type(error).__name__) from error
         text = answer.get("SecretString")
         if not isinstance(text, str):

@@ -8,8 +8,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
-from sidecar.credentials import CredentialSource
-from sidecar.errors import AuthFailed
+from modelready.credentials import CredentialSource, NoCredentials
 
 
 class Provider(CredentialProvider):
@@ -25,12 +24,12 @@ class Provider(CredentialProvider):
     async def get_credentials_async(self) -> tuple[()] | tuple[str] | tuple[str, str]:  # type: ignore[override]
         """Return the arguments of AUTH. redis-py sends none for an empty tuple, though its annotation lacks it.
 
-        Raises redis-py's AuthenticationError with AuthFailed as its cause: after other errors redis-py keeps the open
-        socket and uses it without having logged in.
+        Raises redis-py's AuthenticationError with NoCredentials as its cause: after other errors redis-py keeps the
+        open socket and uses it without having logged in.
         """
         try:
             username, token = await self._source.current()
-        except AuthFailed as error:
+        except NoCredentials as error:
             raise AuthenticationError(str(error)) from error
         if username:
             return username, token or ""

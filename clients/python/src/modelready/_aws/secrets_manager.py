@@ -9,9 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 
-from sidecar.aws.secret_value import SecretValue, Unreadable
-from sidecar.credentials import Credentials
-from sidecar.errors import AuthFailed, SettingsError
+from modelready._aws.secret_value import SecretValue, Unreadable
+from modelready.credentials import Credentials, NoCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ class SecretsManagerCredentials:
         spacing_seconds: float = 2.0,  # below PUBLISH_TIMEOUT_SECONDS: a rotation right after a read is no error
     ) -> None:
         if find_spec("boto3") is None:
-            raise SettingsError("REDIS_AUTH_SECRET_ID needs the extra: pip install 'modelready-sidecar[aws]'")
+            raise ValueError("REDIS_AUTH_SECRET_ID needs boto3, which the extra 'aws' brings")
         self._secret = SecretValue(secret_id, key, username, region, endpoint_url)
         self._refresh_seconds = refresh_seconds
         self._spacing_seconds = spacing_seconds
@@ -48,11 +47,11 @@ class SecretsManagerCredentials:
         self._read_at = self._changed_at = float("-inf")
 
     async def current(self) -> Credentials:
-        """Return what is in use. Raises AuthFailed, with the reason, when the secret never was readable."""
+        """Return what is in use. Raises NoCredentials, with the reason, when the secret never was readable."""
         if self._in_use is None:
             await self._look_again(refused=False)
         if self._in_use is None:
-            raise AuthFailed(f"the secret {self._secret.id} (REDIS_AUTH_SECRET_ID) cannot be read: {self._failure}")
+            raise NoCredentials(f"the secret {self._secret.id} (REDIS_AUTH_SECRET_ID) cannot be read: {self._failure}")
         return self._in_use
 
     async def refused(self) -> bool:

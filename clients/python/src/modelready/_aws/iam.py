@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
-from sidecar.credentials import Credentials
-from sidecar.errors import AuthFailed, SettingsError
+from modelready.credentials import Credentials, NoCredentials
 
 TOKEN_SECONDS = 900  # the longest that ElastiCache takes; it matters only until the connection has logged in
 
@@ -26,7 +25,7 @@ class IamCredentials:
 
     def __init__(self, user: str, cluster: str, *, serverless: bool = False, region: str | None = None) -> None:
         if find_spec("boto3") is None:
-            raise SettingsError("REDIS_IAM_CLUSTER needs the extra: pip install 'modelready-sidecar[aws]'")
+            raise ValueError("REDIS_IAM_CLUSTER needs boto3, which the extra 'aws' brings")
         query = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
         self._url = f"https://{cluster.lower()}/?{urlencode(query)}"
         self._user = user
@@ -35,7 +34,7 @@ class IamCredentials:
         self._lock = threading.Lock()
 
     async def current(self) -> Credentials:
-        """Sign a token, in a thread: the task role's credentials may have to be fetched. Raises AuthFailed."""
+        """Sign a token, in a thread: the task role's credentials may have to be fetched. Raises NoCredentials."""
         return Credentials(self._user, await asyncio.to_thread(self._sign))
 
     async def refused(self) -> bool:
@@ -58,11 +57,11 @@ class IamCredentials:
             region = self._region or self._session.get_config_variable("region")
             frozen = credentials and credentials.get_frozen_credentials()
         except Exception as error:
-            raise AuthFailed(f"no AWS credentials to sign an IAM token with: {error}") from error
+            raise NoCredentials(f"no AWS credentials to sign an IAM token with: {error}") from error
         if not frozen:
-            raise AuthFailed("no AWS credentials to sign an IAM token with: the task has no task role")
+            raise NoCredentials("no AWS credentials to sign an IAM token with: the task has no task role")
         if not region:
-            raise AuthFailed("no AWS region to sign an IAM token for: set AWS_REGION")
+            raise NoCredentials("no AWS region to sign an IAM token for: set AWS_REGION")
         request = AWSRequest("GET", self._url)
         SigV4QueryAuth(frozen, "elasticache", region, expires=TOKEN_SECONDS).add_auth(request)
         return str(request.url).removeprefix("https://")

@@ -1,6 +1,7 @@
 """Who we are to Redis: where a user name and a token come from.
 
-A source is asked once for every new connection, never per command. Those that ask AWS are in `sidecar.aws`.
+A source is asked once for every new connection, never per command. Those that ask AWS need
+boto3, the extra `aws`, and import it when they are asked.
 """
 
 from __future__ import annotations
@@ -8,6 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
+
+
+class NoCredentials(Exception):
+    """There are none now; the text says why, and never what a secret holds."""
 
 
 class Credentials(NamedTuple):
@@ -29,7 +34,7 @@ class CredentialSource(Protocol):
         """How long Redis keeps a connection that these opened: replace it before that. None: as long as it lives."""
 
     async def current(self) -> Credentials:
-        """The credentials for a new connection. Raises AuthFailed when there are none."""
+        """The credentials for a new connection. Raises NoCredentials when there are none."""
 
     async def refused(self) -> bool:
         """Redis refused the credentials: look again. True when it is worth trying once more at once. Never raises.
@@ -63,3 +68,34 @@ class StaticCredentials:
     async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:  # noqa: ARG002 - they never change
         """Wait until cancelled."""
         await asyncio.Event().wait()
+
+
+def credential_source(
+    *,
+    username: str,
+    token: str,
+    secret_id: str,
+    secret_key: str,
+    iam_cluster: str,
+    iam_serverless: bool,
+    region: str,
+    endpoint_url: str,
+) -> CredentialSource:
+    """The source that these settings name, of which any may be empty. Raises ValueError, which names the variable."""
+    if secret_id:
+        from modelready._aws.secrets_manager import SecretsManagerCredentials  # noqa: PLC0415 - only when used
+
+        return SecretsManagerCredentials(
+            secret_id,
+            key=secret_key,
+            username=username or None,
+            region=region or None,
+            endpoint_url=endpoint_url or None,
+        )
+    if iam_cluster:
+        from modelready._aws.iam import IamCredentials  # noqa: PLC0415 - only when used
+
+        return IamCredentials(username, iam_cluster, serverless=iam_serverless, region=region or None)
+    if username and not token:
+        raise ValueError(f"REDIS_USERNAME is {username!r}, but no token is set: REDIS_AUTH_TOKEN is empty")
+    return StaticCredentials(username, token)

@@ -1,0 +1,121 @@
+"""The stream of dead letters: read, put back into the queue, discarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from modelready.entry import UndecodableEntry, decode, encode_list_message
+from modelready.keys import Keys
+from sidecar.publishing.interfaces import BuriedLetter, Replayed
+from sidecar.settings import QueueSettings
+from sidecar.storage.groups import REPLAY_CONSUMER, read_groups
+from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.script import Script
+
+_MOST_ATTEMPTS = 2**32 - 1
+
+
+class DeadLetterStream:
+    """See publishing.interfaces.DeadLetterStore."""
+
+    def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._keys = Keys(settings.name)
+        self._replay = Script("replay.lua")
+        self._discard = Script("discard.lua")
+
+    async def read(self, first: str, last: str, count: int) -> Sequence[BuriedLetter]:
+        """See publishing.interfaces.DeadLetterStore.read."""
+        page = await self._connection.execute("XRANGE", self._keys.dead_letters, first, last, "COUNT", count)
+        return [_letter(*entry) for entry in page]
+
+    async def read_back(self, last: str, first: str, count: int) -> Sequence[BuriedLetter]:
+        """See publishing.interfaces.DeadLetterStore.read_back."""
+        page = await self._connection.execute("XREVRANGE", self._keys.dead_letters, last, first, "COUNT", count)
+        return [_letter(*entry) for entry in page]
+
+    async def get(self, ids: Sequence[str]) -> Sequence[BuriedLetter | None]:
+        """See publishing.interfaces.DeadLetterStore.get."""
+        pages = await self._connection.pipeline([("XRANGE", self._keys.dead_letters, one, one) for one in ids])
+        return [_letter(*page[0]) if page else None for page in pages]
+
+    async def last_id(self) -> str | None:
+        """See publishing.interfaces.DeadLetterStore.last_id."""
+        page = await self._connection.execute("XREVRANGE", self._keys.dead_letters, "+", "-", "COUNT", 1)
+        return page[0][0].decode() if page else None
+
+    async def groups(self) -> set[str]:
+        """See publishing.interfaces.DeadLetterStore.groups."""
+        return {group["name"].decode() for group in await read_groups(self._connection, self._keys.events)}
+
+    async def check_rights(self) -> None:
+        """See publishing.interfaces.DeadLetterStore.check_rights. Neither the entry nor the key can exist."""
+        await self._connection.pipeline([
+            ("XDEL", self._keys.dead_letters, "0-1"),
+            ("DEL", self._keys.seen_dead(" ")),
+        ])  # fmt: skip
+
+    async def replay(self, letter: BuriedLetter, *, everyone: bool) -> Replayed:
+        """See publishing.interfaces.DeadLetterStore.replay."""
+        keys = self._keys
+        group = "" if everyone else letter.group
+        message = b""
+        if self._settings.list_name and not group and letter.event is not None:
+            try:
+                message = encode_list_message(letter.event, self._settings.list_format)
+            except ValueError:  # a number that JSON does not have; no event that was accepted holds one
+                return Replayed.SKIPPED
+        names = (
+            keys.events,
+            self._settings.list_name if message else keys.events,
+            keys.dead_letters,
+            keys.seen(letter.event_id),
+            keys.seen_dead(letter.event_id),
+        )
+        own = str(int(letter.origin == "sidecar"))
+        window = str(self._settings.dedup_seconds * 1000)
+        reply = await self._replay.call(
+            self._connection, names, (letter.id, group, own, window, message, REPLAY_CONSUMER)
+        )
+        return Replayed(reply.decode())
+
+    async def discard(self, letters: Sequence[BuriedLetter]) -> int:
+        """See publishing.interfaces.DeadLetterStore.discard."""
+        keys = [self._keys.dead_letters, *(self._keys.seen_dead(letter.event_id) for letter in letters)]
+        return int(await self._discard.call(self._connection, keys, [letter.id for letter in letters]))
+
+
+def _letter(raw_id: bytes, flat: Sequence[bytes]) -> BuriedLetter:
+    """What stands there, also where another program wrote it."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    event = None
+    with suppress(UndecodableEntry):
+        event = decode(fields)
+
+    def text(name: bytes) -> str:
+        return fields.get(name, b"").decode(errors="replace")
+
+    return BuriedLetter(
+        id=raw_id.decode(),
+        event_id=event.event_id if event else text(b"ce_id"),
+        reason=text(b"dl_reason"),
+        detail=text(b"dl_detail"),
+        origin=text(b"dl_origin"),
+        attempts=min(_number(fields, b"dl_attempts") or 0, _MOST_ATTEMPTS),
+        first_ms=_number(fields, b"dl_first_at"),
+        last_ms=_number(fields, b"dl_last_at"),
+        entry_id=text(b"dl_entry_id"),
+        subject=text(b"ce_subject"),
+        correlation_id=text(b"correlationid"),
+        content_type=text(b"content-type"),
+        data=fields.get(b"data", b""),
+        event=event,
+    )
+
+
+def _number(fields: Mapping[bytes, Any], name: bytes) -> int | None:
+    value = fields.get(name, b"")
+    return int(value) if value.isdigit() and len(value) < 15 else None

@@ -1,0 +1,103 @@
+-- Puts one dead letter back into the queue and removes it from the dead letters, in one step.
+--
+-- KEYS[1]  the stream
+-- KEYS[2]  the mirror list; the stream again where there is none or nothing is to be pushed
+-- KEYS[3]  the stream of dead letters
+-- KEYS[4]  the event's dedup key
+-- KEYS[5]  the dedup key of the event's dead letter
+-- ARGV[1]  the dead letter's id
+-- ARGV[2]  the group that it goes back to; "" for everyone
+-- ARGV[3]  "1" where the sidecar gave it up: then it is not added again when it got into the stream after all
+-- ARGV[4]  dedup window, milliseconds
+-- ARGV[5]  the list's message
+-- ARGV[6]  the consumer that holds what goes back to a group until one of the group's consumers takes it over
+-- Returns  "done", "missing" or "skipped"
+--
+-- A failing script does not roll back. So what can fail comes first: a stream of another type before anything is
+-- written; the push to a list of another type, or into a full memory, before the entry; and whether the user may XDEL and
+-- DEL is asked before (DeadLetterStream.check_rights).
+
+local stream, list, dead, seen, seen_dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, group, own, window = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
+local YEAR_MS = '31536000000' -- idle for longer than any consumer waits before it takes over
+
+local letter = redis.call('XRANGE', dead, id, id)[1]
+if not letter then
+  return 'missing'
+end
+redis.call('XLEN', stream)
+
+local fields, entry_id = {}, ''
+for i = 1, #letter[2], 2 do
+  local name, value = letter[2][i], letter[2][i + 1]
+  if name == 'dl_entry_id' then
+    entry_id = value
+  elseif string.sub(name, 1, 3) ~= 'dl_' and name ~= 'replay_group' then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+end
+
+-- Ids are compared as text: their numbers have more digits than a Lua number holds.
+local function before(one, other)
+  local a, b = {string.match(one, '^(%d+)-(%d+)$')}, {string.match(other, '^(%d+)-(%d+)$')}
+  for i = 1, 2 do
+    if a[i] ~= b[i] then
+      return #a[i] < #b[i] or (#a[i] == #b[i] and a[i] < b[i])
+    end
+  end
+  return false
+end
+
+-- The last id that the group was given, nil where there is no such group; and what went wrong.
+local function last_delivered()
+  local infos = redis.pcall('XINFO', 'GROUPS', stream)
+  if infos.err then
+    return nil, not string.find(infos.err, 'no such key') and infos or nil
+  end
+  for _, info in ipairs(infos) do
+    local of = {}
+    for i = 1, #info, 2 do
+      of[info[i]] = info[i + 1]
+    end
+    if of['name'] == group then
+      return of['last-delivered-id']
+    end
+  end
+end
+
+if group ~= '' then
+  local last, problem = last_delivered()
+  if not last then
+    return problem or 'skipped'
+  end
+  local stands = string.match(entry_id, '^%d+%-%d+$') and #redis.call('XRANGE', stream, entry_id, entry_id) == 1
+  if not stands then
+    if #fields == 0 then
+      return 'skipped'
+    end
+    fields[#fields + 1] = 'replay_group'
+    fields[#fields + 1] = group
+    redis.call('XADD', stream, '*', unpack(fields))
+  elseif before(last, entry_id) or #redis.call('XPENDING', stream, group, entry_id, entry_id, 1) == 1 then
+    -- The group gets it anyway: it was set back, or somebody has it in hand.
+  else
+    redis.call('XCLAIM', stream, group, ARGV[6], 0, entry_id, 'IDLE', YEAR_MS, 'RETRYCOUNT', 0, 'FORCE', 'JUSTID')
+  end
+else
+  local known = own and redis.call('GET', seen)
+  local entry = known and string.match(known, '^%d+%-%d+') -- "-" alone: never appended
+  if list ~= stream and (not entry or string.sub(known, -1) == '!') then -- "!": the list still lacks it
+    redis.call('LPUSH', list, ARGV[5])
+  end
+  if not entry then
+    entry = redis.call('XADD', stream, '*', unpack(fields))
+  end
+  redis.call('SET', seen, entry, 'PX', window)
+end
+
+if redis.call('GET', seen_dead) == id then
+  redis.call('DEL', seen_dead)
+end
+redis.call('XDEL', dead, id)
+return 'done'

@@ -1,0 +1,29 @@
+"""Removes from the stream what every group has acknowledged."""
+
+from __future__ import annotations
+
+from modelready.keys import Keys
+from sidecar.settings import QueueSettings
+from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.script import Script
+
+_STEP = 10_000  # entries a script call: a millisecond or two, in which the server does nothing else
+
+
+class RedisTrimmer:
+    """See publishing.interfaces.StreamTrimmer."""
+
+    def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
+        self._connection = connection
+        self._keys = Keys(settings.name)
+        self._trim = Script("trim.lua")
+
+    async def take_turn(self, seconds: float) -> bool:
+        """See publishing.interfaces.StreamTrimmer.take_turn."""
+        lock = ("SET", self._keys.trim_lock, "1", "NX", "PX", str(int(seconds * 1000)))
+        return await self._connection.execute(*lock) is not None
+
+    async def trim(self, before_ms: int) -> int:
+        """See publishing.interfaces.StreamTrimmer.trim."""
+        arguments = (f"{before_ms}-0", str(_STEP))
+        return int(await self._trim.call(self._connection, [self._keys.events], arguments))

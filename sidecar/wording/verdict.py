@@ -1,0 +1,83 @@
+"""The state of a queue in one line, for whoever is on call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sidecar.wording import ages
+from sidecar.wording.text import count, legible, since
+
+if TYPE_CHECKING:
+    from modelready.v1 import queue_service_pb2 as pb
+
+_NEARLY_FULL = 0.8
+_UNREAD_SECONDS = 300
+
+
+def is_well(status: pb.GetQueueStatusResponse) -> bool:
+    """Whether Redis answers and the sidecar accepts events; an older sidecar does not say the second."""
+    return status.redis_up and (status.promise.accepting or not status.HasField("promise"))
+
+
+def verdict(status: pb.GetQueueStatusResponse) -> str:
+    """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused; the worst comes first."""
+    refuses = status.HasField("promise") and not status.promise.accepting
+    troubles = [
+        *([f"events are {legible(status.promise.summary)}"] if refuses else []),
+        *_spool(status),
+        *_redis(status),
+        *_groups(status),
+        *_dead_letters(status),
+    ]
+    if not troubles:
+        return "ok: Redis answers, events go straight into the queue, and there are no dead letters"
+    return f"{'failure' if refuses else 'warning'}: {'; '.join(troubles)}"
+
+
+def _spool(status: pb.GetQueueStatusResponse) -> Iterator[str]:
+    spool, promise = status.spool, status.promise
+    waiting = f"{count(spool.depth, 'event')} in the spool"
+    if spool.HasField("oldest_at"):
+        waiting += f", the oldest for {since(spool.oldest_at)}"
+    if not status.redis_up:
+        yield f"Redis is away, {waiting} ({legible(status.redis_error)})"
+    elif promise.spooling and not spool.depth:
+        yield f"events go to the spool: {legible(promise.summary)}"
+    elif spool.depth:
+        yield f"{waiting}" + (f": {legible(promise.summary)}" if promise.spooling else "")
+    if spool.max_bytes and spool.bytes >= _NEARLY_FULL * spool.max_bytes:
+        yield f"the spool is {spool.bytes / spool.max_bytes:.0%} full"
+
+
+def _redis(status: pb.GetQueueStatusResponse) -> Iterator[str]:
+    redis = status.redis
+    if redis.role == "slave":
+        yield "the Redis node that answers is a replica"
+    if redis.max_memory_bytes and redis.used_memory_bytes >= _NEARLY_FULL * redis.max_memory_bytes:
+        yield f"the memory of Redis is {redis.used_memory_bytes / redis.max_memory_bytes:.0%} full"
+    if redis.eviction_policy not in ("", "noeviction"):
+        yield f"Redis may evict what keeps events from being doubled: {legible(redis.eviction_policy)}, not noeviction"
+
+
+def _groups(status: pb.GetQueueStatusResponse) -> Iterator[str]:
+    trim = status.trim
+    if trim.held_back_by:
+        yield f"the group {legible(trim.held_back_by)} holds back entries older than {ages.say(trim.retention.seconds)}"
+    for group in status.groups:
+        name = legible(group.name)
+        unread = not group.consumers or group.idle.seconds >= _UNREAD_SECONDS
+        if group.depth and unread and group.name != trim.held_back_by:
+            idle = f" since {ages.say(group.idle.seconds)}" if group.HasField("idle") else ""
+            yield f"nobody reads for the group {name}{idle}, {count(group.depth, 'event')} unacknowledged"
+        if trim.max_depth and group.depth >= _NEARLY_FULL * trim.max_depth:
+            yield f"the group {name} has {group.depth:,} of at most {count(trim.max_depth, 'unacknowledged event')}"
+
+
+def _dead_letters(status: pb.GetQueueStatusResponse) -> Iterator[str]:
+    if status.dead_letters:
+        oldest = status.oldest_dead_letter_at if status.HasField("oldest_dead_letter_at") else None
+        age = f", the oldest {since(oldest)} ago" if oldest else ""
+        yield f"{count(status.dead_letters, 'dead letter')}{age}"
+    if status.list.dead_letters:
+        yield f"{count(status.list.dead_letters, 'message')} of the list given up"
