@@ -1,0 +1,73 @@
+"""docs/troubleshooting.md says what doctor says: the same checks in the same order, every finding, every reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sidecar import errors
+from sidecar.doctor.findings import CHECKS, FINDINGS
+from sidecar.storage.redis_errors import _TRANSIENT
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL))
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_doctor_*.py"))
+REASONS = dict(re.findall(r"^\| `([A-Z_]+)` \| .+ \| (.+) \|$", SECTIONS["Reasons"], re.MULTILINE))
+
+
+def test_the_sections_are_the_checks_in_their_order() -> None:
+    assert list(SECTIONS) == [*CHECKS, "Any check", "Reasons"]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_check_has_its_line(check: str) -> None:
+    assert re.search(rf"^    ok       {check:<9} \S.*$", SECTIONS[check], re.MULTILINE)
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_a_finding_has_its_lines_as_they_are_printed_and_what_they_mean(finding: str) -> None:
+    kind = FINDINGS[finding]
+    section = SECTIONS[kind.check or "Any check"]
+    printed = rf"^    {kind.status:<8} {kind.check or '[a-z]+':<9} *\S.*\n {{23}}{re.escape(kind.todo)} \[{finding}\]$"
+    assert re.search(printed, section, re.MULTILINE)
+    assert re.search(rf"^- `{finding}`: \S", section, re.MULTILINE)
+
+
+def test_it_names_no_finding_that_is_none() -> None:
+    assert set(re.findall(r"^- `([a-z-]+)`:", DOCUMENT, re.MULTILINE)) == FINDINGS.keys()
+
+
+@pytest.mark.parametrize("finding", FINDINGS)
+def test_a_test_brings_about(finding: str) -> None:
+    assert f'"{finding}"' in TESTS
+
+
+def test_what_to_do_is_one_sentence() -> None:
+    assert [kind.todo for kind in FINDINGS.values() if not re.fullmatch(r"[A-Z].*[^.]\.", kind.todo)] == []
+    assert [kind.todo for kind in FINDINGS.values() if ". " in kind.todo] == []
+
+
+# -- the reasons of errors
+
+
+def of_classes(kind: type[errors.PublishError]) -> set[str]:
+    return {kind.reason}.union(*(of_classes(below) for below in kind.__subclasses__()))
+
+
+def test_every_reason_of_an_error_is_there_and_no_other() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "sidecar").rglob("*.py"))
+    named = set(re.findall(r'\breason ?= ?"([A-Z_]+)"', code))
+    refusals = set(re.findall(r'\brefusal\([\w.]+, "([A-Z_]+)"', code))
+    assert {"OUTCOME_UNKNOWN", "REDIS_CERTIFICATE"} <= named
+    assert refusals
+    transient = {f"REDIS_{code}" for code in _TRANSIENT}
+    assert set(REASONS) == of_classes(errors.PublishError) | named | refusals | transient
+
+
+def test_a_reason_leads_to_checks_and_findings_that_exist() -> None:
+    pointers = {word for todo in REASONS.values() for word in re.findall(r"`([a-z-]+)`", todo)}
+    elsewhere = {"proto-max-bulk-len", "min-replicas-to-write", "tail"}
+    assert pointers - elsewhere <= {*CHECKS, *FINDINGS}
