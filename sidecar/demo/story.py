@@ -27,7 +27,7 @@ from modelready import ModelReadyToDeploy, Outcome, Publisher, PublishError, mod
 from modelready.consumer import Consumer
 from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
-from sidecar import status
+from sidecar.commands import status
 from sidecar.demo.screen import Said, Screen
 from sidecar.errors import SettingsError
 from sidecar.settings import GROUPS

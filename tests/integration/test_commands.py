@@ -1,0 +1,449 @@
+"""status, tail and publish do what whoever is on call asks of them, and say in one line what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+from modelready.entry import encode
+from modelready.v1 import queue_service_pb2 as pb
+from sidecar.cli import build_parser, main
+from sidecar.commands import channel
+from sidecar.commands.status import table
+from sidecar.commands.tail import Tail
+from sidecar.wording.verdict import is_well, verdict
+from tests.harness.certificates import Authority
+from tests.harness.ports import PortLease
+from tests.harness.redis_server import RedisServer
+from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import until
+from tests.integration.calls import KEYS, Caller, calling, model_event, queued, queued_ids, to_redis
+from tests.integration.command_line import PROGRAM, command, environment, interrupt, lines, shell, started
+from tests.integration.operators import bury
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
+    with SidecarProcess(to_redis(server, QUEUE_LIST="deployments")) as running:
+        yield running
+
+
+@pytest.fixture
+def publisher(server: RedisServer, sidecar: SidecarProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
+    """Over an empty queue; commands in this process find the sidecar, too."""
+    server.execute("FLUSHALL")
+    monkeypatch.setenv("SIDECAR_LISTEN", sidecar.address)
+    with calling(sidecar) as caller:
+        yield caller
+
+
+# -- status
+
+
+def test_the_status_begins_with_the_state_in_words(server: RedisServer, publisher: Caller, capsys: Output) -> None:
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out.startswith("ok: ")
+    publisher.publish()
+    with server.client() as client:
+        client.xgroup_create(KEYS.events, "deployer", id="0")
+    bury(server, model_event(), reason="TOO_OLD")
+    assert main(["status"]) == 0
+    text = capsys.readouterr().out
+    state, *rest = text.splitlines()
+    assert state.startswith("warning: nobody reads for the group deployer, 1 event unacknowledged; 1 dead letter, the")
+    rows = {line.split("  ")[0]: line for line in rest if line}
+    assert rows.keys() == {
+        "queue", "publishing", "redis", "memory", "stream", "retention", "dead letters", "spool", "list", "group",
+        "deployer",
+    }  # fmt: skip
+    assert "acknowledged by the Redis primary" in rows["publishing"]
+    assert re.search(r"up: (redis|valkey) \d+\.\d+\.\d+, master, 0 replicas, \d+\.\d ms", rows["redis"])
+    assert rows["stream"].endswith("  1 entry")
+    assert re.search(r"7d, the oldest entry \ds ago, about 1 dedup key$", rows["retention"])
+    assert rows["dead letters"].endswith("TOO_OLD 1")
+    assert rows["deployer"].split()[1:6] == ["1", "0", "1", "0", "-"]
+    assert main(["status", "--json"]) == 0
+    status = json_format.Parse(capsys.readouterr().out, pb.GetQueueStatusResponse())
+    assert (status.stream_length, status.dead_letters, status.groups[0].undelivered) == (1, 1, 1)
+
+
+def test_watching_ends_by_ctrl_c_and_outlasts_the_sidecar(server: RedisServer) -> None:
+    with SidecarProcess(to_redis(server)) as sidecar, started(sidecar, "status", "--watch", "0.2") as watch:
+        assert watch.stdout is not None
+        blocks = iter(watch.stdout.readline, "")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z\n", next(blocks))
+        assert next(blocks).startswith(("ok: ", "warning: "))
+        sidecar.kill()
+        assert any(line.startswith("failure: no connection to the sidecar") for line in blocks)
+        sidecar.start()
+        assert any(line.startswith(("ok: ", "warning: ")) for line in blocks)
+        code, _, errors = interrupt(watch)
+        assert (code, errors) == (0, "")
+        with started(sidecar, "status", "--watch", "0.2", "--json") as machine:
+            assert [json.loads(line)["redis_up"] for line in lines(machine, 2)] == [True, True]
+            assert interrupt(machine)[0] == 0
+
+
+def test_on_a_terminal_it_is_drawn_again_in_place(sidecar: SidecarProcess) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, "status", "--watch", "0.1"], env=environment(sidecar), stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        seen = b""
+
+        def drawn(times: int) -> bool:
+            nonlocal seen
+            seen += os.read(ours, 1 << 16)
+            return seen.count(b"\x1b[H") > times
+
+        until(lambda: drawn(3), 10, "it is drawn a few times")
+        process.send_signal(2)
+        assert process.wait(10) == 0
+    os.close(theirs)
+    os.close(ours)
+    assert seen.count(b"queue  ") >= 3
+    assert b"Traceback" not in seen
+
+
+def test_redis_away_is_exit_code_1_and_events_are_spooled(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RedisServer() as server, SidecarProcess(to_redis(server)) as sidecar:
+        monkeypatch.setenv("SIDECAR_LISTEN", sidecar.address)
+        server.kill()
+        assert main(["publish", "--name", "fraud", "--version", "7", "--uri", "s3://m"]) == 0
+        assert capsys.readouterr().out.startswith("spooled  -  ")
+        assert main(["publish", "--name", "a", "--version", "1", "--uri", "s3://m", "--durability", "primary",
+                     "--timeout", "0.5", "--event-id", "a-1"]) == 1  # fmt: skip
+        assert "(again: --event-id a-1)" in capsys.readouterr().err
+        assert main(["status"]) == 1
+        state, *rows = capsys.readouterr().out.splitlines()
+        assert re.match(r"warning: Redis is away, 1 event in the spool, the oldest for \ds \(", state)
+        assert [row for row in rows if row.startswith(("redis", "stream", "dead letters"))][1].endswith("not known")
+        assert main(["dead-letters", "list"]) == 1
+        assert "docs/troubleshooting.md has REDIS_" in capsys.readouterr().err
+
+
+def _status(**fields: Any) -> pb.GetQueueStatusResponse:
+    """One in which all is well, but for these fields."""
+    well: dict[str, Any] = {
+        "redis_up": True,
+        "promise": {"accepting": True, "summary": "acknowledged by the Redis primary"},
+        "redis": {"engine": "valkey", "role": "master", "eviction_policy": "noeviction"},
+        "spool": {"max_bytes": 100},
+    }
+    for name, value in fields.items():
+        well[name] = {**well.get(name, {}), **value} if isinstance(value, dict) else value
+    return json_format.ParseDict(well, pb.GetQueueStatusResponse())
+
+
+@pytest.mark.parametrize(
+    ("fields", "well", "state"),
+    [
+        ({}, True, "ok: "),
+        ({"redis_up": False, "redis_error": "refused", "spool": {"depth": 2000}}, False,
+         "warning: Redis is away, 2,000 events in the spool (refused)"),
+        ({"promise": {"accepting": False, "summary": "refused: the spool is full"}}, False,
+         "failure: events are refused: the spool is full"),
+        ({"spool": {"bytes": 90}}, True, "warning: the spool is 90% full"),
+        ({"promise": {"spooling": True, "summary": "by disk: the queue is full"}}, True,
+         "warning: events go to the spool: by disk: the queue is full"),
+        ({"redis": {"eviction_policy": "volatile-lru"}}, True, "volatile-lru, not noeviction"),
+        ({"redis": {"used_memory_bytes": 81, "max_memory_bytes": 100}}, True, "the memory of Redis is 81% full"),
+        ({"redis": {"role": "slave"}}, True, "is a replica"),
+        ({"dead_letters": 3}, True, "warning: 3 dead letters"),
+        ({"trim": {"held_back_by": "old", "retention": "604800s"}}, True,
+         "warning: the group old holds back entries older than 7d"),
+        ({"trim": {"max_depth": 10}, "groups": [{"name": "a", "depth": 9, "consumers": 1}]}, True,
+         "the group a has 9 of at most 10 unacknowledged events"),
+        ({"groups": [{"name": "a\x1b[2J", "depth": 1, "consumers": 1, "idle": "3600s"}]}, True,
+         "nobody reads for the group a\\x1b[2J since 1h, 1 event unacknowledged"),
+        ({"list": {"dead_letters": 1}}, True, "1 message of the list given up"),
+    ],
+)  # fmt: skip
+def test_each_trouble_is_in_the_state(fields: dict[str, Any], well: bool, state: str) -> None:
+    status = _status(**fields)
+    assert is_well(status) == well
+    assert state in verdict(status)
+    assert "\x1b" not in table(status)
+
+
+# -- publish
+
+
+def test_an_event_by_flags(server: RedisServer, publisher: Caller, capsys: Output) -> None:
+    flags = (
+        "--name fraud --version 7 --uri s3://models/fraud/7/ --event-id e-1 --correlation-id c-1 --source //registry "
+        "--environment prod --alias champion --metric auc=0.9 --metric f1=1 --label team=risk --label a=b=c"
+    )
+    assert main(["publish", *flags.split(), "--json"]) == 0
+    receipt = json.loads(capsys.readouterr().out)
+    assert (receipt["outcome"], receipt["event_id"], receipt["correlation_id"]) == ("stored", "e-1", "c-1")
+    (event,) = queued(server)
+    assert (event.source, event.promotion.environment, event.promotion.alias) == ("//registry", "prod", "champion")
+    assert (dict(event.metrics), dict(event.labels)) == ({"auc": 0.9, "f1": 1}, {"team": "risk", "a": "b=c"})
+    assert main(["publish", *flags.split()]) == 0
+    assert capsys.readouterr().out == f"duplicate  {receipt['entry_id']}  e-1  c-1\n"
+    assert main(["publish", "--name", "a", "--version", "1", "--uri", "https://user:pw@host/"]) == 1
+    assert "event.artifact.uri: must" in capsys.readouterr().err
+    assert len(queued(server)) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "publish", "publish --name a --uri b", "publish - --name a", "publish + ", "publish - --durability best",
+        "publish --name a --version 1 --uri b --metric c", "publish --name a --version 1 --uri b --metric c=d",
+        "publish - --timeout 0", "tail --last 1001", "status --watch 0", "dead-letters", "completion fish",
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_exit_code_2(arguments: str, capsys: Output) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments.split())
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) >= 2
+
+
+def _as_line(name: str, version: int) -> str:
+    return json.dumps({"event_id": f"{name}-{version}", "model": {"name": name, "version": str(version)},
+                       "artifact": {"uri": "s3://m"}})  # fmt: skip
+
+
+def test_events_on_standard_input_and_a_wrong_line_stops_no_other(
+    server: RedisServer, sidecar: SidecarProcess, publisher: Caller
+) -> None:
+    text = "\n".join([_as_line("a", 1), "", "nonsense", '{"model": {"name": "b"}}', '{"modl": 1}', _as_line("a", 2)])
+    done = command(sidecar, "publish", "-", given=text)
+    assert done.returncode == 1
+    assert [line.split()[2] for line in done.stdout.splitlines()] == queued_ids(server) == ["a-1", "a-2"]
+    told = re.findall(r"^modelready-sidecar: line (\d+): (no event|not published): ", done.stderr, re.MULTILINE)
+    assert sorted(told) == [("3", "no event"), ("4", "not published"), ("5", "no event")]
+    spread = json.dumps(json.loads(_as_line("b", 1)), indent=2)
+    assert command(sidecar, "publish", "-", given=f"\n{spread}\n").returncode == 0
+    assert queued_ids(server) == ["a-1", "a-2", "b-1"]
+    many = command(sidecar, "publish", "-", "--json", given="\n".join(_as_line("c", n) for n in range(2000)) + "\n")
+    assert many.returncode == 0
+    assert [json.loads(line)["event_id"] for line in many.stdout.splitlines()] == [f"c-{n}" for n in range(2000)]
+
+
+def test_an_event_need_not_wait_for_the_next_on_standard_input(sidecar: SidecarProcess, publisher: Caller) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "publish", "-"], env=environment(sidecar), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for version in (1, 2):
+            process.stdin.write(_as_line("d", version) + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline().split()[2] == f"d-{version}"
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_it_waits_for_a_sidecar_that_restarts_and_names_what_was_not_published(server: RedisServer) -> None:
+    with SidecarProcess(to_redis(server)) as sidecar:
+        sidecar.kill()
+        given = "".join(f"{_as_line('f', version)}\n" for version in range(3))
+        ended = command(sidecar, "publish", "-", "--timeout", "0.3", given=given)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        *each, last = ended.stderr.splitlines()
+        for number, line in enumerate(each):
+            assert line.startswith(
+                f"modelready-sidecar: line {number + 1}: not published: no connection to the sidecar"
+            )
+            assert line.endswith(f"(again: --event-id f-{number})")
+        assert len(each) == 3
+        assert "of later lines nothing was sent: no connection to the sidecar" in last
+        with started(sidecar, "publish", "--name", "f", "--version", "1", "--uri", "s3://m", "--timeout", "15") as one:
+            sidecar.start()
+            output, errors = one.communicate(timeout=20)
+        assert (one.returncode, errors) == (0, "")
+        assert output.startswith("stored  ")
+
+
+# -- tail
+
+
+def test_a_line_an_event(server: RedisServer, publisher: Caller, sidecar: SidecarProcess) -> None:
+    event = model_event(correlation_id="c\x1b[31m")  # as another program may write it
+    event.promotion.environment = "prod"
+    with server.client() as client:
+        added: Any = client.xadd(KEYS.events, encode(event))
+    with started(sidecar, "tail", "--last", "5") as tail, started(sidecar, "tail", "--last", "5", "--json") as machine:
+        (line,) = lines(tail, 1)
+        time, *fields = line.split("  ")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
+        assert fields == [added.decode(), "fraud/7", "prod", event.event_id, "c\\x1b[31m"]
+        assert json.loads(lines(machine, 1)[0])["event"]["event_id"] == event.event_id
+        later = publisher.publish(model_event(8))
+        assert later.event_id in lines(tail, 1)[0]
+        assert interrupt(tail) == (0, "", "")
+        assert json.loads(lines(machine, 1)[0])["entry_id"] == later.entry_id
+        assert interrupt(machine) == (0, "", "")
+
+
+def test_a_closed_pipe_ends_it_quietly(publisher: Caller, sidecar: SidecarProcess) -> None:
+    for version in range(5):
+        publisher.publish(model_event(version))
+    for line in ("tail --last 2 | head -2", "status --watch 0.1 | head -3", "status | head -1"):
+        done = shell(sidecar, f"modelready-sidecar {line}")
+        assert (done.returncode, done.stderr) == (0, ""), line
+        assert done.stdout
+
+
+def test_with_a_group_it_shows_what_that_has_open(server: RedisServer, publisher: Caller, capsys: Output) -> None:
+    assert main(["tail", "--group", "nobody"]) == 1
+    assert capsys.readouterr().err == "modelready-sidecar: the queue has no group nobody\n"
+
+
+def test_it_outlasts_a_restart_of_the_sidecar_and_misses_nothing() -> None:
+    with RedisServer() as server, SidecarProcess(to_redis(server)) as sidecar:
+        with calling(sidecar) as caller:
+            first = caller.publish().event_id
+        with started(sidecar, "tail", "--last", "1") as tail:
+            assert first in lines(tail, 1)[0]
+            for stop in (sidecar.terminate, sidecar.kill):
+                stop()
+                sidecar.start()
+                with calling(sidecar) as caller:  # likely before it is back
+                    later = caller.publish(model_event(8)).event_id
+                assert later in lines(tail, 1)[0]
+            code, output, errors = interrupt(tail)
+        assert (code, output) == (0, "")
+        said = [line.removeprefix("modelready-sidecar: ") for line in errors.splitlines()]
+        assert [line == "connected again" for line in said] == [False, True, False, True]
+        assert said[0] == "the sidecar is stopping: docs/troubleshooting.md has SHUTTING_DOWN; trying again"
+        assert said[2].endswith("; trying again")
+
+
+def test_what_comes_while_the_sidecar_is_away_is_new_also_where_nothing_was_seen_before(
+    capsys: Output,
+) -> None:
+    with RedisServer(appendonly=True) as server, SidecarProcess(to_redis(server)) as sidecar:
+        with calling(sidecar) as caller:
+            caller.publish()
+        options = build_parser().parse_args(["tail", "--address", sidecar.address])
+        with channel.connect(options) as connection, ThreadPoolExecutor(1) as thread:
+            tail = Tail(connection, group="", last=0)
+            shown = thread.submit(lambda: [answer.event.event_id for answer in islice(tail.answers(), 2)])
+            until(lambda: tail._call, 5, "it follows")
+            sidecar.kill()
+            sidecar.start()
+            with calling(sidecar) as caller:
+                ids = [caller.publish(model_event(version)).event_id for version in range(2)]
+            try:
+                assert shown.result(10) == ids
+            finally:
+                tail.end()
+
+
+# -- how they reach the sidecar
+
+
+def test_tls_and_tokens(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    authority = Authority(tmp_path)
+    own, mine = authority.server("127.0.0.1"), authority.client()
+    env = {
+        "SIDECAR_TLS_CERT_FILE": str(own.cert), "SIDECAR_TLS_KEY_FILE": str(own.key),
+        "SIDECAR_TLS_CLIENT_CA_FILE": str(own.ca), "SIDECAR_API_TOKEN": "api", "SIDECAR_ADMIN_TOKEN": "admin",
+    }  # fmt: skip
+    given = ["--ca-file", str(own.ca), "--cert-file", str(mine.cert), "--key-file", str(mine.key)]
+
+    def said(*arguments: str) -> tuple[int, str]:
+        code = main(arguments)
+        output = capsys.readouterr()
+        assert len(output.err.splitlines()) == (1 if code else 0)
+        return code, output.err.removeprefix("modelready-sidecar: ").strip() or output.out.splitlines()[0]
+
+    with SidecarProcess(to_redis(server, **env), tls=mine) as sidecar:
+        bury(server, model_event())
+        monkeypatch.setenv("SIDECAR_LISTEN", sidecar.address)
+        assert said("status")[1].endswith("it closes the connection: if it speaks TLS, give --ca-file")
+        asked = "the sidecar asks for a token: give its SIDECAR_API_TOKEN with --token or as SIDECAR_API_TOKEN"
+        assert said("status", *given) == (1, asked)
+        wrong = "the token is wrong: it came from --token; give the sidecar's"
+        assert said("status", *given, "--token", "x") == said("status", "--watch", *given, "--token", "x") == (1, wrong)
+        assert said("status", "--ca-file", str(own.ca))[1].endswith("if it asks for a certificate, give --cert-file")
+        assert said("status", *given, "--token", "api")[0] == 0
+        monkeypatch.setenv("SIDECAR_API_TOKEN", "api")
+        mend = ["dead-letters", "discard", "--all", "--yes", *given]
+        code, text = said(*mend)
+        assert code == 1
+        assert "this needs the sidecar's SIDECAR_ADMIN_TOKEN" in text
+        monkeypatch.setenv("SIDECAR_ADMIN_TOKEN", "admin")
+        assert said(*mend) == (0, "1 dead letter discarded")
+        event = ["publish", "--name", "a", "--version", "1", "--uri", "s3://m"]
+        assert said(*event, *given)[1].startswith("stored")
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        assert said("status")[0] == 0  # in the sidecar's own environment nothing need be given
+        assert said(*event)[1].startswith("stored")
+        missing = f"{tmp_path / 'none'} cannot be read: No such file or directory"
+        assert said("status", "--ca-file", str(tmp_path / "none")) == (2, missing)
+        assert said("status", "--cert-file", str(mine.cert)) == (2, "--cert-file and --key-file belong together")
+        assert said("status", "--token", " x")[0] == 2
+
+
+def test_the_certificate_may_have_another_name(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    own = authority.server("sidecar.internal")
+    env = {"SIDECAR_TLS_CERT_FILE": str(own.cert), "SIDECAR_TLS_KEY_FILE": str(own.key)}
+    sidecar = SidecarProcess(to_redis(server, **env))
+    sidecar.start(None)  # the harness does not trust the name
+    try:
+        monkeypatch.setenv("SIDECAR_LISTEN", sidecar.address)
+        given = ["status", "--ca-file", str(own.ca), "--server-name", "sidecar.internal"]
+        until(lambda: main(given) == 0, 10, "it serves")
+        capsys.readouterr()
+        assert main(given[:3]) == 1
+        assert "its certificate is for another name: give that with --server-name" in capsys.readouterr().err
+        assert main(["status", "--ca-file", str(stranger.ca)]) == 1
+        assert "its certificate is not trusted: give its authority with --ca-file" in capsys.readouterr().err
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        assert main(["status"]) == 0
+    finally:
+        sidecar.close()
+
+
+def test_a_sidecar_that_is_away_or_older_is_told_in_a_line(
+    sidecar: SidecarProcess, tmp_path: Path, capsys: Output
+) -> None:
+    lease = PortLease()
+    away = [f"127.0.0.1:{lease.port}", f"unix:{tmp_path}/none", "nowhere.invalid:1", "garbage"]
+    for address in away:
+        for arguments in (["status"], ["tail"], ["dead-letters", "list"]):
+            assert main([*arguments, "--address", address]) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"modelready-sidecar: no connection to the sidecar at {address}: ")
+    lease.release()
+    assert main(["status", "--address", sidecar.address, "--ca-file", str(Authority(tmp_path).ca)]) == 1
+    assert "it does not speak TLS" in capsys.readouterr().err
+    older = grpc.server(ThreadPoolExecutor(1))
+    port = older.add_insecure_port("127.0.0.1:0")
+    older.start()
+    for arguments in (["status"], ["tail"], ["dead-letters", "list"]):
+        assert main([*arguments, "--address", f"127.0.0.1:{port}"]) == 1
+        assert "is older than this command and does not know it" in capsys.readouterr().err
+    older.stop(None)

@@ -1,0 +1,116 @@
+"""The commands complete in real shells, exist where the papers name them, and cost nothing before they run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import build_parser, main
+from sidecar.commands.completion import commands
+from sidecar.wording import ages
+
+ROOT = Path(__file__).parents[2]
+KNOWN = {one.command.strip(): one.words for one in commands(build_parser())}
+CASES = [
+    ("", {"serve", "status", "tail", "publish", "dead-letters", "completion", "--version"}, {"list"}),
+    ("dead", {"dead-letters"}, {"status"}),
+    ("dead-letters ", {"list", "show", "replay", "discard"}, {"status"}),
+    ("dead-letters re", {"replay"}, {"list"}),
+    ("dead-letters replay --", {"--all", "--to", "--dry-run", "--yes", "--token"}, {"--limit", "list"}),
+    ("dead-letters replay --to ", {"origin", "all"}, {"--to"}),
+    ("--help dead-letters list --reason A --", {"--origin", "--older-than"}, {"--dry-run"}),
+    ("publish --durability p", {"primary"}, {"spooled"}),
+    ("publish --name ", set(), {"--name", "-"}),
+    ("status --watch --j", {"--json"}, {"--watch"}),
+    ("status --ca-file py", {"pyproject.toml"}, {"README.md"}),
+    ("completion ", {"bash", "zsh"}, {"serve"}),
+]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_options_and_values(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    for line, offered, others in CASES:
+        found = set(_complete(shell, ["modelready-sidecar", *line.split(" ")]))
+        assert offered <= found, line
+        assert not others & found, line
+
+
+def _complete(shell: str, words: Sequence[str]) -> list[str]:
+    """What is offered for the last of the words."""
+    source = f"source <({sys.executable} -m sidecar completion {shell})"
+    if shell == "bash":
+        asked = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))'
+        called = "$(complete -p modelready-sidecar | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+        script = f"{source}; {asked}; {called}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        arguments = ["bash", "--norc", "-c", script, "bash"]
+    else:  # the two that a completion function calls, outside of the line editor
+        stubs = 'compdef() { :; }; compadd() { shift; print -l -- "$@"; }; _files() { print -l -- *; }'
+        script = f'{stubs}; {source}; words=("$@"); CURRENT=$#; _modelready_sidecar'
+        arguments = ["zsh", "-f", "-c", script, "zsh"]
+    done = subprocess.run(
+        [*arguments, *words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
+    )  # fmt: skip
+    assert done.stderr == ""
+    return [word for word in done.stdout.splitlines() if word.startswith(words[-1])]
+
+
+def test_every_command_and_option_is_completed_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in KNOWN.items():
+        with pytest.raises(SystemExit) as ended:
+            main([*command.split(), "--help"])
+        assert ended.value.code == 0
+        told = capsys.readouterr().out
+        assert [word for word in words if word.startswith("--") and word not in told] == []
+
+
+@pytest.mark.parametrize("paper", ["README.md", "docs/operations.md", "docs/troubleshooting.md"])
+def test_commands_that_a_paper_names_exist(paper: str) -> None:
+    named = re.findall(r"(?<![/\w])modelready-sidecar((?: +[^\s`|#<>;()\"]+)+)", (ROOT / paper).read_text())
+    assert named
+    for line in named:
+        command = ""
+        for word in line.split():
+            if f"{command} {word}".strip() in KNOWN:
+                command = f"{command} {word}".strip()
+            elif word.startswith("-"):
+                assert word.rstrip(".,:") in KNOWN[command], line
+            else:
+                assert command, line
+
+
+def test_operations_names_every_command() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    assert [command for command in KNOWN if f"modelready-sidecar {command}".strip() not in text] == []
+
+
+def test_operations_explains_each_state_and_no_other() -> None:
+    source = (ROOT / "sidecar/wording/verdict.py").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \| [^|]+ \| [^|]+ \|$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    explained = [part.strip() for row in rows for part in row.split("…") if part.strip()]
+    assert [part for part in explained if part not in source] == []
+    assert len(rows) == len(re.findall(r"^ +yield ", source, re.MULTILINE)) + 1  # a refusal is not yielded
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
+    script = "import sys, sidecar.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"grpc", "google.protobuf", "redis", "modelready", "ssl", "sqlite3", "uvloop", "asyncio"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_ages_are_written_and_read() -> None:
+    assert [ages.age(text) for text in ("90s", "15m", "1.5h", "3d")] == [90, 900, 5400, 259_200]
+    for text in ("", "5", "h", "-1h", "1h30m", "1w", "1 h", "nans", "1e9s"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no age: write 90s, 15m, 2h or 3d"):
+            ages.age(text)
+    said = [ages.say(seconds) for seconds in (-1, 0, 59.9, 60, 3661, 7200, 90_061, 86_400 * 400)]
+    assert said == ["0s", "0s", "59s", "1m", "1h 1m", "2h", "1d 1h", "400d"]
