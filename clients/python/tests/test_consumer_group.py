@@ -18,6 +18,7 @@ from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
 from modelready.consumer import Consumer
 from modelready.entry import encode
+from sidecar.storage.groups import REPLAY_CONSUMER
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.rights import CONSUMER
 from tests.harness.waiting import until
@@ -319,6 +320,51 @@ def test_what_was_replayed_in_its_place_is_handled_as_if_for_the_first_time(cons
         client.xclaim(STREAM, "deployer", "replay", 0, [entry], idle=86_400_000, retrycount=0, force=True, justid=True)
     until(lambda: running.versions == ["1", "1"] and summary(server) == {}, 5, "it was handled again")
     running.stop()
+
+
+def replayed(server: RedisServer, entries: list[str], idle_ms: int = 86_400_000) -> None:
+    """What a replay does to entries that the group had acknowledged."""
+    with server.client() as client:
+        client.xgroup_create(STREAM, "deployer", id="$")
+        client.xclaim(
+            STREAM, "deployer", REPLAY_CONSUMER, 0, entries, idle=idle_ms, retrycount=0, force=True, justid=True
+        )
+
+
+def test_what_was_replayed_is_begun_like_new_events_and_not_one_at_a_time(consume: Any, server: RedisServer) -> None:
+    """Nobody has died of it: a thousand dead letters that come back must not wait for each other."""
+    replayed(server, [entry for name in "abcd" for entry in publish(server, 1, name=name)])
+    together = threading.Barrier(4, timeout=5)
+    consumer = consume(concurrency=4, max_attempts=1)
+    thread = threading.Thread(target=consumer.run, args=[lambda _: together.wait()])
+    thread.start()
+    until(lambda: summary(server) == {}, 10, "they were handled")
+    consumer.stop()
+    thread.join()
+    assert dead_letters(server) == []
+
+
+def test_nobody_waits_for_what_was_replayed_and_not_taken_over(consume: Any, server: RedisServer) -> None:
+    replayed(server, publish(server, 1), idle_ms=0)
+    publish(server, 2)
+    running = Running(consume(claim_seconds=30))
+    until(lambda: running.versions == ["2"], 5, "the other of its model")
+    running.stop()
+
+
+def test_one_consumer_does_not_take_all_that_was_replayed(consume: Any, server: RedisServer) -> None:
+    replayed(server, publish(server, *range(2000)))
+    release = threading.Event()
+    consumer = consume(claim_seconds=30)
+    thread = threading.Thread(target=consumer.run, args=[lambda _: release.wait(20)])
+    thread.start()
+    until(lambda: summary(server)[REPLAY_CONSUMER] <= 1000, 10, "it has its hands full")
+    until_over = time.monotonic() + 0.5
+    while time.monotonic() < until_over:
+        assert summary(server)[REPLAY_CONSUMER] >= 800
+    consumer.stop()
+    release.set()
+    thread.join()
 
 
 @pytest.mark.parametrize(("to", "versions"), [("deployer", ["1", "2"]), ("auditor", ["2"])])

@@ -26,6 +26,7 @@ from modelready import (
     EventFields,
     InvalidEvent,
     Outcome,
+    OutcomeUnknown,
     PermissionDenied,
     Publisher,
     PublishError,
@@ -92,6 +93,14 @@ def test_a_delay_beyond_the_deadline_is_not_waited_for(publisher: Any, sidecar: 
         publisher.publish(**FRAUD, event_id="mine")
 
     assert (refusal.value.reason, refusal.value.retry_after, refusal.value.event_id) == ("SPOOL_FULL", 60, "mine")
+
+
+def test_that_an_attempt_may_have_succeeded_is_not_forgotten(publisher: Any, sidecar: FakeSidecar) -> None:
+    sidecar.failures.append(failure(Code.UNAVAILABLE, reason="OUTCOME_UNKNOWN", retry_after=0.01))
+    sidecar.failures.extend([failure(Code.UNAVAILABLE, reason="REDIS_UNAVAILABLE", retry_after=0.1)] * 20)
+    with pytest.raises(OutcomeUnknown):
+        publisher.publish(**FRAUD, timeout=0.5)
+    assert len(sidecar.attempts) > 2
 
 
 @pytest.mark.parametrize(

@@ -239,12 +239,12 @@ class Core:
                 self._tend_again.set()
                 continue
             entry = Entry(entry_id, event)
-            if suspect:
+            if suspect and delivered:
                 entry.suspect(delivered)
             if self._others:
                 entry.ahead = self._others.before(entry)
             entries.append(entry)
-        self.hand.add(entries, asked_at)
+        self.hand.add(entries, asked_at, in_order=not suspect)
         if suspect or self.hand.stalled:
             self._look_pause, self._look_at = 0.001, 0.0
             self._tend_again.set()
@@ -351,7 +351,8 @@ class Core:
     async def _sweep(self) -> None:
         """Takes what nobody has kept for `claim_seconds`: its consumer died, or it was given back or replayed."""
         found = await self._take(int(self._options.claim_seconds * 1000), "-", "")
-        pause = 0.0 if len(found) == _PAGE else min(_SWEEP_SECONDS, self._options.claim_seconds / 3)
+        more = len(found) == _PAGE and len(self.hand.entries) < MOST_IN_HAND  # the rest is for others to take, or later
+        pause = 0.0 if more else min(_SWEEP_SECONDS, self._options.claim_seconds / 3)
         self._sweep_at = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311 - only spreads the load
 
     async def _take(self, idle_ms: int, after: str, owner: str) -> list[tuple[str, list[bytes], int]]:
@@ -543,7 +544,7 @@ class _Others:
         if not complete:
             self.known = "0-0"
             return False
-        self.known = max(self.known, ids[-1], key=order)
+        self.known = max(self.known, *ids, key=order)
         self._by_model = {}
         for entry_id, text in self._subjects.items():
             at = text.find("/")

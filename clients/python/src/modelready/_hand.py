@@ -238,8 +238,11 @@ class Hand:
         """The core looks: the next end wakes it again."""
         self._is_told = False
 
-    def add(self, entries: Iterable[Entry], asked_at: float) -> None:
-        """Puts entries in that Redis gave on a request made at `asked_at` (monotonic); those known already stay."""
+    def add(self, entries: Iterable[Entry], asked_at: float, *, in_order: bool = True) -> None:
+        """Puts entries in that Redis gave on a request made at `asked_at` (monotonic); those known already stay.
+
+        `in_order`: they are behind all that is in hand.
+        """
         with self.lock:
             self.confirmed_at = min(asked_at, self.confirmed_at) if self.entries else asked_at
             for entry in entries:
@@ -247,9 +250,9 @@ class Hand:
                     self.entries[entry.id] = entry
                     if entry.model not in self._heads:
                         self._place(entry)
-                    elif entry.began_now:
+                    elif entry.began_now or not in_order:
                         self._insert(entry)
-                    else:  # new ones come in order
+                    else:
                         self._behind.setdefault(entry.model, deque()).append(entry)
             self._ready_now()
 

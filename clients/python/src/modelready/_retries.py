@@ -11,7 +11,7 @@ import time
 
 import grpc
 
-from modelready.errors import PublishError
+from modelready.errors import OutcomeUnknown, PublishError
 
 _TRANSIENT = frozenset(
     {
@@ -39,6 +39,11 @@ def delay_after(error: PublishError, attempt: int) -> float:
     return error.retry_after or backoff(attempt)
 
 
+def remember(before: PublishError | None, error: PublishError) -> PublishError:
+    """The error to go on with: that an earlier attempt may have succeeded is not forgotten over one that did not."""
+    return before if isinstance(before, OutcomeUnknown) and is_transient(error) else error
+
+
 class Attempts:
     """The attempts of one call within its time."""
 
@@ -52,10 +57,10 @@ class Attempts:
         return max(self._deadline - time.monotonic(), 0.001)
 
     def delay_after(self, error: PublishError) -> float:
-        """Seconds to wait before the next attempt. Raises `error` where none can help or no time is left for it."""
+        """Seconds to wait before the next attempt. Raises the error where none can help or no time is left for it."""
         delay = delay_after(error, self._failed)
         if not is_transient(error) or delay >= self.remaining():
-            raise error from self._last
+            raise remember(self._last, error) from self._last
         self._failed += 1
-        self._last = error
+        self._last = remember(self._last, error)
         return delay

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from modelready._retries import delay_after, is_transient
+from modelready._retries import delay_after, is_transient, remember
 from modelready.errors import DeadlineExceeded, InvalidEvent, PublishError, from_status
 from modelready.event import complete
 from modelready.receipt import DURABILITIES, Durability, Receipt
@@ -162,7 +162,7 @@ class Window:
                 continue
             error = from_status(result.error, event.event_id)
             if is_transient(error):
-                frame.failures[index] = error
+                frame.failures[index] = remember(frame.failures.get(index), error)
             else:
                 frame.resolve(index, error)
         if len(frame.pending) < asked:

@@ -2,9 +2,12 @@
 --
 -- KEYS[1]  the stream
 -- ARGV     group, this consumer, an id: what is up to it is named without its subject, as the caller has read it before
--- Returns  for each entry, in the stream's order: its id, its ce_subject ("" where it has none, or is known)
+-- Returns  for each entry, each consumer's in the stream's order: its id, its ce_subject ("" where it has none, or is known)
 
 local stream, group, me = KEYS[1], ARGV[1], ARGV[2]
+-- It holds what was replayed until somebody takes it over. Nobody waits for that: it has failed, and others of its model
+-- went on. There may be a hundred thousand of them.
+local REPLAYED = 'replay'
 
 local function parts(id)
   return string.match(id, '^(%d+)-(%d+)$')
@@ -37,23 +40,20 @@ local function subject(id)
   return ''
 end
 
-local alone = true
+-- Consumer by consumer: Redis finds the entries of one without a look at all that are pending.
+local others = {}
 for _, consumer in ipairs(redis.call('XPENDING', stream, group)[4] or {}) do
-  alone = alone and consumer[1] == me
-end
-if alone then
-  return {}
-end
-
-local others, from = {}, '-'
-repeat
-  local page = redis.call('XPENDING', stream, group, from, '+', 1000)
-  for _, pending in ipairs(page) do
-    if pending[2] ~= me then
+  local name, from = consumer[1], '-'
+  while name ~= me and name ~= REPLAYED do
+    local page = redis.call('XPENDING', stream, group, from, '+', 1000, name)
+    for _, pending in ipairs(page) do
       others[#others + 1] = pending[1]
       others[#others + 1] = is_known(pending[1]) and '' or subject(pending[1])
     end
+    if #page < 1000 then
+      break
+    end
+    from = '(' .. page[#page][1]
   end
-  from = #page > 0 and '(' .. page[#page][1] or from
-until #page < 1000
+end
 return others
