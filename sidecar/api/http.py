@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 1024  # of a request's body
 _MOST_SITE_REQUESTS = 8  # at the same time; probes and metrics have no such bound
+_MOST_CONNECTIONS = 64
 
 
 class Page(NamedTuple):
@@ -95,8 +98,30 @@ def _no_site(_request: Request) -> Page:
 
 
 class _Server(ThreadingHTTPServer):
+    """A connection too many ends the oldest: a byte a second from a thousand would take all that publishing needs."""
+
     daemon_threads = True
     request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._open: dict[socket.socket, None] = {}  # the oldest first
+        self._lock = threading.Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= _MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with suppress(OSError):  # it has ended by itself
+                    oldest.shutdown(socket.SHUT_RDWR)
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, _request: object, _client_address: object) -> None:
         error = sys.exception()

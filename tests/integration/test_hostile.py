@@ -149,6 +149,30 @@ def test_bytes_that_are_no_calls(sidecar: SidecarProcess) -> None:
             end.close()
 
 
+def test_requests_that_never_end_take_no_more_than_their_share_of_files(sidecar: SidecarProcess) -> None:
+    """A byte now and then keeps a connection from being idle: a thousand would leave no file for Redis and gRPC."""
+    host, _, port = sidecar.http.rpartition(":")
+    ends = [socket.create_connection((host, int(port)), timeout=2) for _ in range(100)]
+    for end in ends:
+        end.sendall(b"GET / HTTP/1.1\r\nX")
+        end.setblocking(False)
+
+    def is_open(end: socket.socket) -> bool:
+        try:
+            return end.recv(1) != b""
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+
+    # Sooner than the five seconds after which an idle one is closed.
+    until(lambda: sum(map(is_open, ends)) <= 64, 3, "the oldest are closed")
+    assert is_open(ends[-1])
+    assert sidecar.get("/healthz")[0] == 200
+    for end in ends:
+        end.close()
+
+
 @pytest.mark.parametrize(
     "service", ["PublisherService/Publish", "PublisherService/PublishBatch", "QueueService/GetQueueStatus"]
 )
