@@ -73,7 +73,6 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         spool = await SqliteSpool.open(settings.spool.directory, max_bytes=settings.spool.max_bytes)
         stack.push_async_callback(spool.close)
-        _watch_spool(metrics, spool)
 
         credentials = _credentials(settings.redis)
         connection = RedisConnection(settings.redis, credentials, metrics, key=f"{{{settings.queue.name}}}")
@@ -82,7 +81,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         inspector = RedisInspector(connection, settings.queue)
         bounded, room = _bounded(queue, inspector, settings.queue.max_depth)
         publisher = Publisher(bounded, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
-        metrics.watch(metrics.pending, lambda: publisher.pending)
+        _watch(metrics, spool, publisher)
         health = HealthService()
         readiness = Readiness(queue, spool, publisher, metrics, health.update)
         forwarder = Forwarder(
@@ -153,6 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
 
         http.start()
         await server.start()
+        _tell_cloudwatch(stack, tasks, metrics, inspector, settings)
         _give_back_memory()
         log.info("serving", extra={"grpc": addresses, "http_port": http.port, "spooled": spool.depth})
         yield Running(addresses, http.port, readiness, failed)
@@ -243,6 +243,19 @@ def _watch_queue(
         tasks.start("room", room.run())
 
 
+def _tell_cloudwatch(
+    stack: AsyncExitStack, tasks: _Tasks, metrics: Metrics, inspector: QueueInspector, settings: Settings
+) -> None:
+    """On standard output, from now until the stop, where METRICS_EMF is set."""
+    if not settings.metrics.emf:
+        return
+    from sidecar.emf import EmbeddedMetrics
+
+    emf = EmbeddedMetrics(metrics, inspector, service=settings.publish.source)
+    stack.callback(emf.close)
+    tasks.start("embedded metrics", emf.run())
+
+
 def _promise(
     readiness: Readiness, room: Room | None, spool: Spool, publisher: Publisher, settings: Settings
 ) -> Promise:
@@ -256,7 +269,8 @@ def _promise(
     )
 
 
-def _watch_spool(metrics: Metrics, spool: Spool) -> None:
+def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:
+    metrics.watch(metrics.pending, lambda: publisher.pending)
     metrics.watch(metrics.spool_depth, lambda: spool.depth)
     metrics.watch(metrics.spool_bytes, lambda: spool.bytes)
     metrics.watch(metrics.spool_max_bytes, lambda: spool.max_bytes)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sidecar.settings import LogSettings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode  # json.dumps would make one for each line
 
 
 def set_up(settings: LogSettings) -> None:
@@ -28,6 +29,11 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
+def _printable(text: str) -> str:
+    """On one line, and without what a terminal obeys: a caller chose some of it."""
+    return "".join(part if part.isprintable() else ascii(part)[1:-1] for part in text)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, what the record carries beyond, and an exception."""
 
@@ -42,15 +48,15 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return _encode(line)
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message and what the record carries beyond."""
+    """Time, level, message and what the record carries beyond; what is not printable is escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter.format."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         extra = "".join(f"  {name}={value}" for name, value in _extra(record).items())
-        text = f"{time} {record.levelname:<7} {record.getMessage()}{extra}"
+        text = f"{time} {record.levelname:<7} {_printable(record.getMessage() + extra)}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text

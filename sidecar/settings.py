@@ -298,7 +298,14 @@ class LogSettings:
     format: str = variable("LOG_FORMAT", choice("json", "text"), "", "json or text. Default: text on a terminal.")
 
 
-GROUPS = (RedisSettings, QueueSettings, PublishSettings, SpoolSettings, ServerSettings, LogSettings)
+@dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    """Metrics beyond those that /metrics always has."""
+
+    emf: bool = variable("METRICS_EMF", flag, False, "Metrics for CloudWatch on standard output, once a minute.")
+
+
+GROUPS = (RedisSettings, QueueSettings, PublishSettings, SpoolSettings, ServerSettings, LogSettings, MetricsSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +318,7 @@ class Settings:
     spool: SpoolSettings
     server: ServerSettings
     log: LogSettings
+    metrics: MetricsSettings
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -322,6 +330,7 @@ class Settings:
             spool=read(SpoolSettings, environ),
             server=read(ServerSettings, environ),
             log=read(LogSettings, environ),
+            metrics=read(MetricsSettings, environ),
         )
         keys = Keys(settings.queue.name)
         if settings.redis.cluster and settings.queue.list_name and _hash_tag(settings.queue.list_name) != keys.queue:

@@ -15,6 +15,7 @@ from sidecar.api.guard import Context, metadata, parse
 from sidecar.api.status import to_status
 from sidecar.errors import InvalidEvent, Overloaded, PublishError, ShuttingDown, Violation
 from sidecar.metrics import Metrics
+from sidecar.publishing import fates
 from sidecar.publishing.interfaces import Event
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.submission import Published, Results
@@ -62,8 +63,12 @@ class PublisherService:
             _check_durability(request.durability)
             if not request.HasField("event"):
                 raise InvalidEvent([Violation("event", "is required")])
-            event = self._acceptance.accept(request.event, lambda: metadata(context), "event")
-            future = self._publisher.submit([event], request.durability, context.time_remaining())
+            try:
+                event = self._acceptance.accept(request.event, lambda: metadata(context), "event")
+                future = self._publisher.submit([event], request.durability, context.time_remaining())
+            except PublishError as error:
+                fates.refused([request.event], error, (time.monotonic() - arrived) * 1000)
+                raise
             (result,) = await future
             if isinstance(result, PublishError):
                 raise result
@@ -157,11 +162,13 @@ class PublisherService:
                 events.append(self._acceptance.accept(message, sent, f"events[{index}]"))
             except InvalidEvent as error:
                 refused[index] = error
+                fates.refused([message], error, (time.monotonic() - arrived) * 1000)
         future = None
         if events:
             try:
                 future = self._publisher.submit(events, durability, timeout)
             except (Overloaded, ShuttingDown) as error:
+                fates.refused([event.message for event in events], error, (time.monotonic() - arrived) * 1000)
                 refused = {index: refused.get(index, error) for index in range(len(messages))}
                 events = []
         return _Frame(sequence, arrived, events, refused, future)

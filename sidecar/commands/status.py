@@ -40,9 +40,12 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _period(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0.1 <= seconds <= 86_400:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no period: seconds, from 0.1 to 86400")
     return seconds
 
 

@@ -24,6 +24,7 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.metrics import Metrics
+from sidecar.publishing import fates
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.interfaces import Attempts, Queue, Spool
 from sidecar.publishing.submission import SPOOLED, Results, Submission, published
@@ -60,6 +61,7 @@ class Committer:
         self.pending_bytes = 0
         """Their size."""
         self._retry_at = 0.0
+        self._trouble: PublishError | None = None  # why the last attempt failed
         self._wake = asyncio.Event()
         self._flight: asyncio.Timeout | None = None
         self._closing = False
@@ -163,7 +165,7 @@ class Committer:
         now = time.monotonic()
         for submission in [s for s in self._held if s.answer_by <= now]:
             self._held.remove(submission)
-            away = Unavailable("Redis is away, and the call's time is up")
+            away = Unavailable(f"the call's time is up; the last attempt failed: {self._trouble or 'Redis is away'}")
             self._settle(submission, submission.error or self.full or away)
 
     def _hasten(self, submission: Submission) -> None:
@@ -217,6 +219,7 @@ class Committer:
             self._hold(group, self._short(confirmed))
             return
         self._backoff.reset()
+        self._trouble = None
         self.fault = None
         position = 0
         for submission in group:
@@ -314,6 +317,7 @@ class Committer:
         """Keep for another attempt, before all others, after a pause."""
         if not group:
             return
+        self._trouble = error
         self._metrics.retries.labels("publisher").inc(len(group))
         self._retry_at = time.monotonic() + self._backoff.next()
         for submission in group:
@@ -324,11 +328,14 @@ class Committer:
         """End a submission without an acknowledgement."""
         self._release(submission)
         submission.fail(error)
+        milliseconds = (time.monotonic() - submission.arrived) * 1000
+        fates.refused([event.message for event in submission.events], submission.error or error, milliseconds)
 
     def _resolve(self, submission: Submission, results: Results) -> None:
         """Acknowledge a submission."""
         self._release(submission)
         submission.resolve(results)
+        fates.acknowledged(submission.events, results, submission.arrived)
 
     def _release(self, submission: Submission) -> None:
         self.pending -= len(submission.events)

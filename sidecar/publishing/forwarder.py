@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import QueueError, Refused, SpoolError
 from sidecar.metrics import Metrics
+from sidecar.publishing import fates
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue, Spool, Spooled
 from sidecar.publishing.publisher import Publisher
@@ -94,7 +95,7 @@ class Forwarder:
         reading = asyncio.create_task(self._spool.advance(done, limit, later, after=rows[-1].seq))
         try:
             forwarded = await self._forward(rows, now)
-        except QueueError:
+        except (QueueError, SpoolError):
             with suppress(SpoolError):  # it is met again
                 await reading
             raise
@@ -162,11 +163,12 @@ class Forwarder:
     async def _append_group(self, group: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
         """Append, one by one where Redis refuses one of them for good; return those refused."""
         try:
-            await self._queue.append([event for _, event in group], timeout=self._timeout)
+            places, _ = await self._queue.append([event for _, event in group], timeout=self._timeout)
         except Refused as error:
             if len(group) == 1:
                 return [await self._mark(group[0][0], error.reason, str(error))]
             return [row for pair in group for row in await self._append_group([pair])]
+        fates.forwarded(group, places)
         return []
 
     async def _already_there(self, rows: Sequence[Spooled], now: int) -> set[int]:
@@ -181,7 +183,9 @@ class Forwarder:
         since = min(row.attempts.first_ms for row in doubtful)
         until = max(row.attempts.last_ms for row in doubtful)
         found = await self._queue.find([row.event_id for row in doubtful], since, until)
-        return {row.seq for row in doubtful if row.event_id in found}
+        there = [row for row in doubtful if row.event_id in found]
+        fates.found(there, found)
+        return {row.seq for row in there}
 
     def _outlived(self, row: Spooled, now: int) -> bool:
         return now - row.attempts.first_ms > self._dedup_ms - _CLOCK_MARGIN_MS
@@ -215,7 +219,7 @@ class Forwarder:
     def _buried(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
             self._metrics.dead_letters.labels(letter.reason).inc()
-            log.error("dead letter: %s", letter.detail, extra={"event_id": letter.event_id, "reason": letter.reason})
+            fates.dead(letter)
 
 
 def _now_ms() -> int:

@@ -18,8 +18,9 @@ class Promise(NamedTuple):
 
 def promise(state: State, *, full: bool, spooled: int, pending: int, durability: str, replicas: int) -> Promise:
     """For a call that names no durability. `full`: QUEUE_MAX_DEPTH is reached; `spooled`: the spool's depth."""
-    spooling = state.accepting and (full or spooled > 0 or not state.redis_up)
-    if not state.accepting:
+    accepting = state.accepting or state.spooling
+    spooling = accepting and (full or spooled > 0 or not state.redis_up)
+    if not accepting:
         summary = f"refused: {state.problem}"
     elif spooling:
         why = state.problem or ("the queue is full" if full else f"{spooled} events are on their way from the spool")
@@ -30,4 +31,4 @@ def promise(state: State, *, full: bool, spooled: int, pending: int, durability:
         summary = f"acknowledged by the Redis primary and {replicas} of its replicas"
     else:
         summary = "acknowledged by the Redis primary"
-    return Promise(summary, state.accepting, spooling, pending)
+    return Promise(summary, accepting, spooling, pending)

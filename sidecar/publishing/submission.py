@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,12 +39,13 @@ def published(where: Appended, replicas: int) -> Published:
 class Submission:
     """The events of one call or frame: they share a group, and a fate."""
 
-    __slots__ = ("answer_by", "durability", "error", "events", "future", "size")
+    __slots__ = ("answer_by", "arrived", "durability", "error", "events", "future", "size")
 
     def __init__(self, events: Sequence[Event], durability: pb.Durability, answer_by: float) -> None:
         self.events = events
         self.durability = durability
         self.answer_by = answer_by
+        self.arrived = time.monotonic()
         self.size = sum(len(event.data) for event in events)
         self.error: PublishError | None = None
         self.future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()

@@ -71,8 +71,8 @@ class Pool:
         if connection.is_connected and not (connection.is_usable() and self._is_young(connection, most_seconds)):
             await connection.disconnect(nowait=True)
         if not connection.is_connected:
+            connection.born = time.monotonic()  # before it logs in: what is renewed meanwhile is too old
             await connection.connect()  # type: ignore[no-untyped-call]
-            connection.born = time.monotonic()
         return connection
 
     async def give_back(self, connection: NodeConnection, *, clean: bool) -> None:

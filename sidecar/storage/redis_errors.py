@@ -31,7 +31,7 @@ _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
 
 def translate(error: BaseException, *, sent: bool) -> QueueError:
     """The error in our own words. `sent`: a write may have reached Redis before it."""
-    words = " ".join(str(error).split())[:300] or type(error).__name__
+    words = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     code = _code(error, words)
     if isinstance(error, exceptions.AuthenticationError) or code in _AUTH or any(mark in words for mark in _OLD_AUTH):
         return AuthFailed(f"Redis refused the credentials: {words}")

@@ -67,6 +67,7 @@ WRONG = [
     ("SIDECAR_MAX_PENDING", "0", "from 1 to 1000000"),
     ("LOG_LEVEL", "loud", "one of debug, info, warning, error"),
     ("LOG_FORMAT", "xml", "one of json, text"),
+    ("METRICS_EMF", "cloudwatch", "true or false"),
 ]
 
 

@@ -14,7 +14,8 @@ from sidecar.publishing.trimmer import held_back
 
 UP = State(redis_up=True, accepting=True, problem="")
 AWAY = State(redis_up=False, accepting=True, problem="no connection; events are spooled")
-REFUSING = State(redis_up=False, accepting=False, problem="Redis refused the credentials")
+LOCKED_OUT = State(redis_up=False, accepting=False, problem="Redis refused the credentials", spooling=True)
+REFUSING = State(redis_up=False, accepting=False, problem="no right to XADD")
 
 
 @pytest.mark.parametrize(
@@ -28,14 +29,15 @@ REFUSING = State(redis_up=False, accepting=False, problem="Redis refused the cre
         (UP, {"full": True, "durability": "primary"}, "not acknowledged for now: the queue is full", True),
         (AWAY, {}, "acknowledged by this task's disk: no connection; events are spooled", True),
         (AWAY, {"durability": "replicated"}, "not acknowledged for now: no connection; events are spooled", True),
-        (REFUSING, {"spooled": 5}, "refused: Redis refused the credentials", False),
+        (LOCKED_OUT, {}, "acknowledged by this task's disk: Redis refused the credentials", True),
+        (REFUSING, {"spooled": 5}, "refused: no right to XADD", False),
     ],
 )
 def test_the_promise(state: State, others: dict[str, Any], summary: str, spooling: bool) -> None:
     known: dict[str, Any] = {"full": False, "spooled": 0, "pending": 3, "durability": "spooled", "replicas": 2}
     found = promise(state, **known | others)
     assert (found.summary, found.spooling) == (summary, spooling)
-    assert (found.accepting, found.pending) == (state.accepting, 3)
+    assert (found.accepting, found.pending) == (state is not REFUSING, 3)
 
 
 def test_the_group_with_the_oldest_entry_past_the_retention_holds_back() -> None:

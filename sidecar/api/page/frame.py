@@ -52,7 +52,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} - {queue} - model-ready sidecar</title>
+<title>{title} - {queue}</title>
 <link rel="icon" href="{icon}">
 <style>{style}</style>
 </head>

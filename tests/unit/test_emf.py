@@ -1,0 +1,240 @@
+"""Embedded metrics: what a line says, and that nobody waits for whoever reads it."""
+
+import errno
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, cast
+
+import pytest
+
+from deploy import monitoring
+from sidecar.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
+from sidecar.errors import Unavailable
+from sidecar.metrics import Metrics
+from sidecar.publishing.interfaces import GroupState, QueueInspector, QueueState, RedisState
+from tests.harness.embedded_metrics import check, embedded
+from tests.harness.waiting import until
+
+
+class Inspector:
+    """A queue of two groups."""
+
+    name = "model-ready"
+
+    def __init__(self) -> None:
+        self.away = False
+        self.policy = "noeviction"
+
+    async def inspect(self) -> QueueState:
+        if self.away:
+            raise Unavailable("away")
+        old = int(time.time() * 1000) - 90_000
+        groups = [GroupState("a", 7, 2, 1, old, 5, 0.0), GroupState("b", 3, 3, 1, old + 60_000, 0, 0.0)]
+        return QueueState(20, 4, old, groups, None)
+
+    async def redis(self) -> RedisState:
+        return RedisState(0.001, eviction_policy=self.policy)
+
+
+class Reader:
+    """A sidecar's embedded metrics, and who reads them from a pipe."""
+
+    def __init__(self, service: str = "//model-registry") -> None:
+        self._read, self.write = os.pipe()
+        os.set_blocking(self._read, False)
+        self.metrics, self.inspector = Metrics(), Inspector()
+        self.metrics.spool_max_bytes.set(1000)
+        self.emf = EmbeddedMetrics(self.metrics, cast("QueueInspector", self.inspector), service=service, fd=self.write)
+
+    async def tell(self) -> dict[str, Any]:
+        """The next line."""
+        self.emf._tell(await self.emf._queue())
+        return self.line()
+
+    def line(self) -> dict[str, Any]:
+        (root,) = embedded(until(self.read, 5, "there is a line"))
+        return root
+
+    def read(self) -> str:
+        try:
+            return os.read(self._read, 1 << 20).decode()
+        except BlockingIOError:
+            return ""
+
+    def close(self) -> None:
+        os.close(self._read)  # first: whoever is still writing must end
+        self.emf.close()
+        os.close(self.write)
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    one = Reader()
+    yield one
+    one.close()
+
+
+def test_names_units_and_dimensions_are_those_of_the_alarms() -> None:
+    assert {metric.name: metric.unit for metric in monitoring.METRICS} == UNITS
+    assert (NAMESPACE, DIMENSIONS) == (monitoring.NAMESPACE, monitoring.DIMENSIONS)
+
+
+async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
+    metrics = reader.metrics
+    metrics.published.labels("stored").inc(3)
+    metrics.published.labels("INVALID_EVENT").inc()
+    metrics.published.labels("SPOOL_FULL").inc(2)
+    metrics.rpc_seconds.labels("Publish").observe(0.0016)
+    metrics.rpc_seconds.labels("PublishBatch").observe(0.0019)
+    metrics.rpc_seconds.labels("Publish").observe(60)
+    metrics.redis_seconds.observe(0.0004)
+    metrics.spool_bytes.set(125)
+    metrics.redis_up.set(1)
+    root = await reader.tell()
+    named = {one["Name"]: one["Unit"] for one in root["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+    assert named == UNITS
+    assert (root["Service"], root["Queue"], root["TaskId"]) == ("//model-registry", "model-ready", task_id({}))
+    assert (root["QueueDepth"], root["QueuePending"], root["DeadLetters"]) == (7, 5, 4)
+    assert 90 <= root["OldestUnacknowledgedAge"] < 100
+    assert (root["PublishesStored"], root["PublishesDuplicate"], root["PublishesRefused"]) == (3, 0, 3)
+    assert root["RpcLatency"] == {"Values": [2.0, 10000.0], "Counts": [2, 1]}
+    assert root["RedisLatency"] == {"Values": [0.5], "Counts": [1]}
+    assert (root["SpoolBytesUsedPercent"], root["RedisUp"], root["EvictionPolicyWrong"]) == (12.5, 1, 0)
+
+
+async def test_counts_are_those_since_the_last_line(reader: Reader) -> None:
+    reader.metrics.published.labels("spooled").inc(3)
+    reader.metrics.rpc_seconds.labels("Publish").observe(0.001)
+    first = await reader.tell()
+    reader.metrics.published.labels("spooled").inc(2)
+    reader.metrics.auth_failures.inc()
+    second = await reader.tell()
+    assert (first["PublishesSpooled"], second["PublishesSpooled"]) == (3, 2)
+    assert (first["AuthFailures"], second["AuthFailures"]) == (0, 1)
+    assert "RpcLatency" in first
+    assert "RpcLatency" not in second  # nothing to tell is no distribution
+
+
+async def test_what_is_not_known_is_left_out(reader: Reader) -> None:
+    reader.inspector.policy = ""
+    assert "EvictionPolicyWrong" not in await reader.tell()
+    reader.inspector.policy = "allkeys-lru"
+    assert (await reader.tell())["EvictionPolicyWrong"] == 1
+    reader.inspector.away = True
+    root = await reader.tell()
+    assert not {"QueueDepth", "OldestUnacknowledgedAge", "DeadLetters", "EvictionPolicyWrong"} & root.keys()
+    assert root["RedisUp"] == 0
+
+
+@pytest.mark.parametrize("service", ["", " ", "\n", "//régistry\t\x1b[2J", "x" * 5000])
+async def test_any_service_is_a_dimension(service: str) -> None:
+    reader = Reader(service)
+    try:
+        await reader.tell()
+    finally:
+        reader.close()
+
+
+async def test_a_line_is_one_write_of_any_pipe(reader: Reader) -> None:
+    """Below PIPE_BUF nothing gets in between, even where logs go to the same pipe."""
+    for family in (reader.metrics.rpc_seconds.labels("Publish"), reader.metrics.redis_seconds):
+        for bound in family._upper_bounds:
+            family.observe(min(bound, 60))
+    reader.metrics.published.labels("stored").inc(123_456_789)
+    root = await reader.tell()
+    assert len(root["RpcLatency"]["Values"]) == len(reader.metrics.redis_seconds._upper_bounds)
+    assert len(json.dumps(root, separators=(",", ":"))) < 4096
+
+
+async def test_a_full_pipe_stalls_nobody_and_no_count_is_lost(reader: Reader) -> None:
+    stored = reader.metrics.published.labels("stored")
+    fcntl.fcntl(reader.write, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(reader.write, b" " * 4095 + b"\n")
+    began = time.monotonic()
+    for _ in range(4):
+        stored.inc()
+        reader.emf._tell({})
+    assert time.monotonic() - began < 0.5
+    assert len(reader.read()) == 4096
+    told = 0
+    while told < 4:
+        reader.emf._tell({})
+        told += sum(root["PublishesStored"] for root in embedded(until(reader.read, 5, "there is a line")))
+    assert told == 4
+
+
+def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
+    reader = Reader()
+    fcntl.fcntl(reader.write, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(reader.write, b" " * 4096)
+    began = time.monotonic()
+    reader.emf.close()
+    assert time.monotonic() - began < 2
+    reader.close()
+
+
+def test_an_output_that_is_gone_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    reader = Reader()
+    reader.close()
+    full = os.open("/dev/full", os.O_WRONLY)
+    gone = EmbeddedMetrics(reader.metrics, cast("QueueInspector", reader.inspector), service="s", fd=full)
+    for _ in range(2):
+        until(lambda: not gone._output.busy, 5, "it takes another")
+        gone._tell({})
+    gone.close()
+    os.close(full)
+    assert caplog.text.count(os.strerror(errno.ENOSPC)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b'{"TaskARN": "arn:aws:ecs:eu-west-1:1:task/cluster/0f1e"}', "0f1e"),
+        (b"{}", task_id({})),
+        (b"[]", task_id({})),
+        (b"nonsense", task_id({})),
+    ],
+)
+def test_the_task_s_id_is_ecs_s_or_the_host_s_name(answer: bytes, expected: str) -> None:
+    asked: list[str] = []
+
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.handle_request).start()
+        uri = f"http://127.0.0.1:{server.server_port}/v4/abc"
+        assert task_id({"ECS_CONTAINER_METADATA_URI_V4": uri}) == expected
+    assert asked == ["/v4/abc/task"]
+    assert task_id({"ECS_CONTAINER_METADATA_URI_V4": "http://127.0.0.1:1/v4"}) == task_id({})
+
+
+def test_the_check_refuses_what_cloudwatch_would() -> None:
+    good = {
+        "_aws": {
+            "Timestamp": 1,
+            "CloudWatchMetrics": [
+                {"Namespace": "n", "Dimensions": [["d"]], "Metrics": [{"Name": "m", "Unit": "Count"}]},
+            ],
+        },
+        "d": "v",
+        "m": 1,
+    }
+    check(good)
+    for change in ({"d": ""}, {"m": float("nan")}, {"m": "1"}, {"m": {"Values": [1.0], "Counts": []}}):
+        with pytest.raises(AssertionError):
+            check(good | change)
+    with pytest.raises(KeyError):
+        check({name: value for name, value in good.items() if name != "m"})

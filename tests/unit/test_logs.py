@@ -1,0 +1,51 @@
+"""The form of log lines: JSON, or text for people; never more than a line each."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar import logs
+from sidecar.settings import LogSettings
+
+HOSTILE = "fraud\n2026 ERROR forged\x1b[2J\u2028\x00"
+
+
+@pytest.fixture(autouse=True)
+def _root() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.set_up(LogSettings())
+    logging.getLogger("sidecar.events").warning("refused: %s", HOSTILE, extra={"model": HOSTILE, "milliseconds": 1.5})
+    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    said = json.loads(line)
+    assert (said["level"], said["logger"], said["model"]) == ("warning", "sidecar.events", HOSTILE)
+    assert said["milliseconds"] == 1.5
+
+
+def test_text_lets_nobody_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up(LogSettings(format="text"))
+    logging.getLogger("sidecar.events").warning("refused: %s", HOSTILE, extra={"model": HOSTILE})
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.removesuffix("\n").isprintable()
+    assert r"fraud\n2026" in said
+
+
+def test_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.set_up(LogSettings())
+        logging.getLogger("sidecar").warning("Redis is away", extra={"spooled": 3})
+        line = os.read(read, 1000).decode()
+    os.close(read)
+    assert line.strip().endswith("WARNING Redis is away  spooled=3")
