@@ -1,0 +1,102 @@
+"""Alarms and dashboards are what their tables say, and lead to what exists."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy import monitoring
+from deploy.monitoring import ALARMS, GRAFANA, METRICS, TEMPLATE, files
+from sidecar.cli import main
+from sidecar.metrics import Metrics
+from tests.deploy.template import RESOURCES, ROOT, resolve
+
+UNITS = {"Count", "Seconds", "Milliseconds", "Percent", "None", "Bytes"}  # of CloudWatch's 27
+ALARM_RESOURCES = {name: one for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
+
+
+def sections() -> set[str]:
+    """The anchors of docs/troubleshooting.md."""
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    return {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", text, re.MULTILINE)}
+
+
+def names_of(expression: str) -> set[str]:
+    return set(re.findall(r"\bmodelready_\w+", expression))
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_what_is_checked_in_is_what_is_generated(path: Path) -> None:
+    """Run `python deploy/monitoring.py` after a change."""
+    assert path.read_text() == files()[path]
+
+
+def test_a_change_of_the_generated_part_is_noticed() -> None:
+    text = TEMPLATE.read_text()
+    assert monitoring.with_generated(text.replace("MetricName: DeadLetters", "MetricName: Letters")) == text
+
+
+def test_metrics_have_units_of_cloudwatch_and_one_row_each() -> None:
+    assert {metric.unit for metric in METRICS} <= UNITS
+    assert len({metric.name for metric in METRICS}) == len(METRICS) <= 100  # that one EMF object may have
+
+
+@pytest.mark.parametrize("name", ALARM_RESOURCES)
+def test_an_alarm_says_what_to_do_and_where_there_is_more(name: str) -> None:
+    said = ALARM_RESOURCES[name]["Properties"]["AlarmDescription"]
+    page, _, section = said.rpartition(" ")[2].partition("#")
+    assert (page, section in sections()) == ("docs/troubleshooting.md", True)
+    assert len(said) <= 1024
+    assert said.count(". ") >= 2, "what it means, and what to do"
+
+
+@pytest.mark.parametrize("alarm", ALARMS, ids=lambda alarm: alarm.name)
+def test_an_alarm_watches_a_metric_that_there_is(alarm: monitoring.Alarm) -> None:
+    made = resolve(RESOURCES[monitoring.resource(alarm.name)]["Properties"])
+    assert alarm.metric in {metric.name for metric in METRICS}
+    assert made["MetricName"] == alarm.metric
+    assert [one["Name"] for one in made["Dimensions"]] == list(monitoring.DIMENSIONS)
+    assert 1 <= alarm.minutes <= alarm.of
+    assert "AlarmActions" not in made  # without a topic
+
+
+def test_commands_and_files_that_alarms_name_exist() -> None:
+    said = " ".join(f"{alarm.what} {alarm.todo}" for alarm in ALARMS)
+    commands = set(re.findall(r"modelready-sidecar ([a-z-]+)", said))
+    assert commands == {"status", "dead-letters"}
+    for command in commands:
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+    assert [name for name in re.findall(r"\b(?:deploy|docs)/[\w./-]+\w", said) if not (ROOT / name).exists()] == []
+
+
+def test_grafana_asks_for_metrics_that_the_sidecar_has() -> None:
+    there = set()
+    for family in Metrics().registry.collect():
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+        there |= {family.name + suffix for suffix in suffixes}
+    dashboard = json.loads(GRAFANA.read_text())
+    asked = {name for panel in dashboard["panels"] for target in panel["targets"] for name in names_of(target["expr"])}
+    assert asked
+    assert asked - there == set()
+
+
+def test_grafana_s_panels_have_each_their_place_and_queries_their_letter() -> None:
+    panels = json.loads(GRAFANA.read_text())["panels"]
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels) == len({panel["id"] for panel in panels})
+    for panel in panels:
+        letters = [target["refId"] for target in panel["targets"]]
+        assert sorted(set(letters)) == letters
+
+
+def test_the_paper_has_the_numbers_that_cost_money() -> None:
+    paper = (ROOT / "docs/deploy.md").read_text()
+    assert f"{len(METRICS)} metrics" in paper
+    assert f"{len(ALARM_RESOURCES)} alarms" in paper
+    assert f"{len(METRICS) * 0.30:.2f} USD" in paper
+    assert f"{len(ALARM_RESOURCES) * 0.10:.2f} USD" in paper
+    for alarm in [*ALARMS, monitoring.MEMORY_ALARM]:
+        assert f"`{alarm.name}`" in paper

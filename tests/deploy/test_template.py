@@ -1,0 +1,132 @@
+"""The template: what it says where moto would only pretend, and that what it names exists elsewhere."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.settings import Settings
+from tests.deploy.template import PATH, RESOURCES, ROOT, SETTINGS, TEMPLATE, holds, resolve
+
+TASK = resolve(RESOURCES["TaskDefinition"]["Properties"])
+REGISTRY, SIDECAR = TASK["ContainerDefinitions"]
+ENVIRONMENT = {one["Name"]: one["Value"] for one in SIDECAR["Environment"]}
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    """In a process of its own: in this one it waits for ever for threads that other tests have."""
+    said = subprocess.run(
+        [Path(sys.executable).with_name("cfn-lint"), PATH], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (said.stdout + said.stderr, said.returncode) == ("", 0)
+
+
+def test_it_can_be_sent_without_a_bucket() -> None:
+    assert PATH.stat().st_size <= 51_200
+
+
+def test_every_variable_exists_and_no_secret_is_among_them() -> None:
+    assert ENVIRONMENT.keys() <= SETTINGS.keys()
+    assert [name for name in ENVIRONMENT if name in SETTINGS and SETTINGS[name].metadata["secret"]] == []
+    assert "Secrets" not in SIDECAR  # ECS injects them once, at the start: a rotation would need a new task
+
+
+def test_the_sidecar_takes_these_variables() -> None:
+    settings = Settings.from_env(ENVIRONMENT)
+    assert (settings.redis.tls, settings.redis.auth_secret_id) == (True, "RedisSecret")
+    assert [str(mount["ContainerPath"]) for mount in SIDECAR["MountPoints"]] == [str(settings.spool.directory)]
+    assert settings.server.shutdown < SIDECAR["StopTimeout"] <= 120
+
+
+def test_an_existing_redis_s_login_is_a_secret_or_iam() -> None:
+    secret = resolve(RESOURCES["TaskDefinition"]["Properties"], ExistingRedisHost="r", ExistingRedisSecretArn="arn")
+    iam = resolve(
+        RESOURCES["TaskDefinition"]["Properties"],
+        ExistingRedisHost="r", ExistingRedisIamCluster="c", RedisUsername="registry", ExistingRedisServerless="true",
+        ExistingRedisCluster="true",
+    )  # fmt: skip
+    by_secret, by_iam = (
+        Settings.from_env({one["Name"]: one["Value"] for one in task["ContainerDefinitions"][1]["Environment"]}).redis
+        for task in (secret, iam)
+    )
+    assert (by_secret.auth_secret_id, by_secret.iam_cluster) == ("arn", "")
+    assert (by_iam.auth_secret_id, by_iam.iam_cluster, by_iam.iam_serverless) == ("", "c", True)
+
+
+def test_the_container_is_what_the_image_says() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (health,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    assert SIDECAR["HealthCheck"]["Command"] == ["CMD", *json.loads(health)]
+    assert re.findall(r"--uid (\d+)", dockerfile) == [SIDECAR["User"]]
+    assert re.findall(r"^VOLUME (\S+)", dockerfile, re.MULTILINE) == [ENVIRONMENT["SPOOL_DIR"]]
+    assert SIDECAR["ReadonlyRootFilesystem"] is True
+
+
+def test_logs_never_hold_up_a_container() -> None:
+    assert {one["LogConfiguration"]["Options"]["mode"] for one in (REGISTRY, SIDECAR)} == {"non-blocking"}
+
+
+def test_redis_is_made_only_where_there_is_none() -> None:
+    made = {name for name, one in RESOURCES.items() if one["Type"].startswith("AWS::ElastiCache::")}
+    assert made == {"Redis", "RedisParameters", "RedisSubnets"}
+    for name in made | {"RedisSecret", "RedisSecurityGroup", "RedisFromTask", "TaskToRedis"}:
+        assert RESOURCES[name]["Condition"] == "MakesRedis"
+    assert holds("MakesRedis")
+    assert not holds("MakesRedis", ExistingRedisHost="redis.internal")
+
+
+def test_redis_speaks_tls_asks_for_the_token_survives_a_zone_and_evicts_nothing() -> None:
+    redis = resolve(RESOURCES["Redis"]["Properties"])
+    assert (redis["Engine"], redis["EngineVersion"][0]) == ("valkey", "8")
+    assert (redis["TransitEncryptionEnabled"], redis["TransitEncryptionMode"]) == (True, "required")
+    assert redis["AuthToken"] == "{{resolve:secretsmanager:RedisSecret:SecretString:password}}"
+    assert (redis["MultiAZEnabled"], redis["AutomaticFailoverEnabled"]) == (True, True)
+    assert int(redis["NumCacheClusters"]) > Settings.from_env(ENVIRONMENT).redis.min_replicas
+    assert redis["CacheParameterGroupName"] == "RedisParameters"
+    assert RESOURCES["RedisParameters"]["Properties"]["Properties"] == {"maxmemory-policy": "noeviction"}
+
+
+def test_only_the_task_and_the_consumers_that_are_named_reach_redis() -> None:
+    rules = {
+        name: resolve(one["Properties"])
+        for name, one in RESOURCES.items()
+        if one["Type"] == "AWS::EC2::SecurityGroupIngress" and one["Condition"] != "KnowsExistingRedisSecurityGroup"
+    }
+    assert "SecurityGroupIngress" not in RESOURCES["RedisSecurityGroup"]["Properties"]
+    assert {name: (one["GroupId"], one.get("SourceSecurityGroupId")) for name, one in rules.items()} == {
+        "RedisFromTask": ("RedisSecurityGroup.GroupId", "TaskSecurityGroup.GroupId"),
+        "RedisFromConsumers": ("RedisSecurityGroup.GroupId", ""),
+    }
+    assert {(one["FromPort"], one["ToPort"]) for one in rules.values()} == {("6379", "6379")}
+    assert not holds("ConsumersReachRedis")
+
+
+def test_the_task_sends_to_https_and_redis_alone() -> None:
+    (https,) = RESOURCES["TaskSecurityGroup"]["Properties"]["SecurityGroupEgress"]
+    assert (https["FromPort"], https["ToPort"]) == (443, 443)
+    egress = {name for name, one in RESOURCES.items() if one["Type"] == "AWS::EC2::SecurityGroupEgress"}
+
+    def chosen(**given: str) -> set[str]:
+        return {name for name in egress if holds(RESOURCES[name]["Condition"], **given)}
+
+    assert chosen() == {"TaskToRedis"}
+    assert chosen(ExistingRedisHost="r", ExistingRedisSecurityGroupId="sg-1") == {"TaskToExistingRedis"}
+    assert chosen(ExistingRedisHost="r") == {"TaskToRedisAnywhere"}
+
+
+def test_what_is_lost_with_the_stack_was_said() -> None:
+    """The queue is kept as a snapshot."""
+    assert {RESOURCES["Redis"][policy] for policy in ("DeletionPolicy", "UpdateReplacePolicy")} == {"Snapshot"}
+
+
+@pytest.mark.parametrize("kind", ["Parameters", "Conditions"])
+def test_nothing_is_declared_in_vain(kind: str) -> None:
+    used = PATH.read_text()
+    groups: list[dict[str, Any]] = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    shown = [name for group in groups for name in group["Parameters"]]
+    assert [name for name in TEMPLATE[kind] if len(re.findall(rf"\b{name}\b", used)) < 2] == []
+    assert sorted(shown) == sorted(TEMPLATE["Parameters"])
