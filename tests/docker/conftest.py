@@ -1,34 +1,88 @@
 """The Docker engine: without one these tests are skipped; with REQUIRE_DOCKER=1 that is a failure."""
 
+import fcntl
 import os
-from typing import NoReturn
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from testcontainers.core.docker_client import DockerClient
 
+ROOT = Path(__file__).parents[2]
 IMAGES = ("redis:8", "valkey/valkey:8")
+BUILD_SECONDS = 600  # without a cache: everything is downloaded
 
 
-@pytest.fixture(scope="session", params=IMAGES)
-def image(request: pytest.FixtureRequest) -> str:
-    """The name of an image that is there."""
-    name: str = request.param
+@pytest.fixture(scope="session")
+def engine() -> Any:
+    """A client of the Docker engine."""
     try:
         client = DockerClient().client
         client.ping()
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no engine
-        _missing(f"no Docker engine answers: {error}")
+        missing(f"no Docker engine answers: {error}")
+    return client
+
+
+@pytest.fixture(scope="session", params=IMAGES)
+def image(request: pytest.FixtureRequest, engine: Any) -> str:
+    """The name of an image that is there."""
+    return _had(engine, request.param)
+
+
+@pytest.fixture(scope="session")
+def valkey(engine: Any) -> str:
+    """The name of Valkey's image, where one server is enough."""
+    return _had(engine, "valkey/valkey:8")
+
+
+@pytest.fixture(scope="session")
+def base(engine: Any) -> str:
+    """The name of the image that the sidecar's is made from."""
+    return _had(engine, "python:3.13-slim-trixie")
+
+
+@pytest.fixture(scope="session")
+def sidecar_image(engine: Any) -> str:
+    """The id of the image that the Dockerfile of this tree makes."""
+    with (Path(tempfile.gettempdir()) / "modelready-sidecar.build").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test worker's build fills the cache for ours
+        command = [
+            "docker",
+            "build",
+            "--quiet",
+            "--tag",
+            "modelready-sidecar:test",
+            "--build-arg",
+            "REVISION=test",
+            ".",
+        ]
+        try:
+            built = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            missing(f"the sidecar's image cannot be built: {error}")
+    if built.returncode:
+        missing(f"the sidecar's image cannot be built: {built.stderr[-2000:]}")
+    return built.stdout.strip()
+
+
+def _had(engine: Any, name: str) -> str:
     try:
-        client.images.get(name)
+        engine.images.get(name)
     except Exception:  # noqa: BLE001 - then from its registry
         try:
-            client.images.pull(name)
+            engine.images.pull(name)
         except Exception as error:  # noqa: BLE001 - nor there
-            _missing(f"the image {name} is not to be had: {error}")
+            missing(f"the image {name} is not to be had: {error}")
     return name
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
+    """Skip for want of that or, where Docker is required, fail."""
     if os.environ.get("REQUIRE_DOCKER"):
         pytest.fail(f"{what}; REQUIRE_DOCKER is set")
     pytest.skip(what)

@@ -1,0 +1,94 @@
+"""The sidecar in a container, as it is meant to be run: read-only, without capabilities, the spool on a volume."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from sidecar.probe import ask
+from tests.harness.ports import LOOPBACK, PortLease
+from tests.harness.waiting import until
+
+HOST = "host.docker.internal"  # what the container calls the machine that it runs on
+SERVING = 1
+SPOOL = "/var/lib/modelready-sidecar"
+
+
+class SidecarContainer:
+    """A container of `image` that serves on a loopback port; the port and the volume stay over `replace`.
+
+    A context manager: served in, container and volume removed after.
+    """
+
+    def __init__(self, engine: Any, image: str, env: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._image = image
+        self._lease = PortLease()
+        self._env = {"SIDECAR_LISTEN": "0.0.0.0:50051", **env}
+        self._volume = engine.volumes.create(f"modelready-test-{uuid4()}")
+        self._container: Any = None
+        self.address = f"{LOOPBACK}:{self._lease.port}"
+
+    def start(self) -> None:
+        """A new container on the volume, until it serves. AssertionError with its log if it does not."""
+        self._container = self._engine.containers.run(
+            self._image,
+            detach=True,
+            environment=self._env,
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            extra_hosts={HOST: "host-gateway"},
+            ports={"50051/tcp": (LOOPBACK, self._lease.port)},
+            volumes={self._volume.name: {"bind": SPOOL, "mode": "rw"}},
+            healthcheck={"interval": 1_000_000_000},  # nanoseconds; the rest is the image's
+        )
+        try:
+            until(lambda: ask(self.address, "", 1) == SERVING, 20, "the sidecar in the container serves")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from error
+
+    def replace(self) -> None:
+        """SIGKILL to the container, its removal, and a new one on the same volume."""
+        self._container.remove(force=True)
+        self.start()
+
+    def stop(self, seconds: int) -> int:
+        """SIGTERM to its process 1, SIGKILL after that many seconds; the exit code."""
+        self._container.stop(timeout=seconds)
+        return int(self._container.wait(timeout=seconds)["StatusCode"])
+
+    def run(self, *command: str) -> tuple[int, str]:
+        """Exit code and output of a command in the container."""
+        code, output = self._container.exec_run(list(command))
+        return code, output.decode()
+
+    def logs(self) -> str:
+        return str(self._container.logs().decode())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        self._container.reload()
+        return dict(self._container.attrs["State"])
+
+    @property
+    def started_at(self) -> float:
+        """When its process was started, in seconds since the epoch."""
+        return datetime.fromisoformat(self.state["StartedAt"]).timestamp()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._container is not None:
+            self._container.remove(force=True)
+        self._volume.remove(force=True)
+        self._lease.release()
