@@ -8,11 +8,11 @@ blocking client: XREADGROUP, `modelready.entry.decode`, a call of the handler, X
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -95,7 +95,9 @@ class Handler:
             self._last()
 
     def measured(self) -> Measured:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        # Not ru_maxrss, which begins with what the parent had when it made this process.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
         return Measured(self._count / (self._ended - self._began), self._cpu * 1e6 / self._count, peak)
 
 
