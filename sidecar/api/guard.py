@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 Request = TypeVar("Request", bound=Message)
-ServerStream = Callable[[bytes, Context], AsyncIterator[bytes]]
-Stream = Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]
+Sent = TypeVar("Sent")
+Answers = Callable[[Sent, Context], AsyncIterator[bytes]]
 
 
 class Guard:
@@ -72,35 +72,26 @@ class Guard:
         kind, _, address = unquote(context.peer()).partition(":")
         return kind == "unix" or is_loopback(address.rpartition(":")[0])
 
-    def server_stream(self, handler: ServerStream) -> grpc.RpcMethodHandler[Any, Any]:
-        """A handler of one message that answers with a stream of them."""
-
-        async def guarded(request: bytes, context: Context) -> AsyncIterator[bytes]:
-            try:
-                if self._expected:
-                    await self._authenticate(context)
-                async for response in handler(request, context):
-                    yield response
-            except Exception as error:
-                await _answer(error, context)
-                raise
-
-        return grpc.unary_stream_rpc_method_handler(guarded)
-
-    def stream(self, handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+    def stream(self, handler: Answers[AsyncIterator[bytes]]) -> grpc.RpcMethodHandler[Any, Any]:
         """A handler of a stream of messages each way."""
+        return grpc.stream_stream_rpc_method_handler(self._guarded(handler))
 
-        async def guarded(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    def server_stream(self, handler: Answers[bytes]) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler of one message that answers with a stream of them."""
+        return grpc.unary_stream_rpc_method_handler(self._guarded(handler))
+
+    def _guarded(self, handler: Answers[Sent]) -> Answers[Sent]:
+        async def guarded(sent: Sent, context: Context) -> AsyncIterator[bytes]:
             try:
                 if self._expected:
                     await self._authenticate(context)
-                async for response in handler(requests, context):
+                async for response in handler(sent, context):
                     yield response
             except Exception as error:
                 await _answer(error, context)
                 raise
 
-        return grpc.stream_stream_rpc_method_handler(guarded)
+        return guarded
 
     async def _authenticate(self, context: Context) -> None:
         sent = metadata(context).get("authorization", "").encode()

@@ -78,8 +78,7 @@ class RedisQueue:
                     found.setdefault(event_id.decode(), entry_id.decode())
             if len(page) < _PAGE:
                 return found
-            time_part, _, sequence = page[-1][0].decode().partition("-")
-            start = f"{time_part}-{int(sequence) + 1}"
+            start = f"({page[-1][0].decode()}"
 
     async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
         """See publishing.interfaces.Queue.bury."""
