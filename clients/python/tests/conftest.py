@@ -8,6 +8,7 @@ import pytest
 
 from clients.python.tests.fake_sidecar import FakeSidecar
 from clients.python.tests.twins import PUBLISHERS
+from tests.harness.redis_server import RedisServer
 
 logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
@@ -30,3 +31,12 @@ def twin(request: pytest.FixtureRequest) -> Any:
 def publisher(twin: Any, sidecar: FakeSidecar) -> Iterator[Any]:
     with twin(sidecar.address) as publisher:
         yield publisher
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> Iterator[RedisServer]:
+    """The module's own server, `shared`, emptied after each test."""
+    yield shared
+    with shared.client() as client:
+        client.flushall()
+        client.acl_log_reset()

@@ -39,13 +39,6 @@ def shared() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture
-def server(shared: RedisServer) -> Iterator[RedisServer]:
-    yield shared
-    with shared.client() as client:
-        client.flushall()
-
-
 @pytest.fixture(params=list(CONSUMERS))
 def consume(request: pytest.FixtureRequest, server: RedisServer) -> Iterator[Callable[..., Any]]:
     """Makes consumers of the group "deployer" with the least rights, quick to stop."""

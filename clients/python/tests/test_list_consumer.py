@@ -69,14 +69,6 @@ def shared() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def server(shared: RedisServer) -> Iterator[RedisServer]:
-    yield shared
-    with shared.client() as client:
-        client.flushall()
-        client.acl_log_reset()
-
-
-@pytest.fixture
 def client(server: RedisServer) -> Iterator[redis.Redis]:
     with server.client() as client:
         yield client

@@ -27,14 +27,6 @@ def shared() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def server(shared: RedisServer) -> Iterator[RedisServer]:
-    yield shared
-    with shared.client() as client:
-        client.flushall()
-        client.acl_log_reset()
-
-
-@pytest.fixture
 def make(server: RedisServer) -> Iterator[Callable[..., SeenGuard]]:
     """Makes guards of the group "deployer" with the least rights."""
     with server.client(username="guard", password="secret") as client:
