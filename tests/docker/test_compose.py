@@ -1,4 +1,4 @@
-"""The example of deploy/compose: one command, and what a registry registers reaches a consumer."""
+"""The example that docker-compose.yml runs: one command, and what a registry registers reaches a consumer."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD_SECONDS + 120)]
 
-FILE = ROOT / "deploy/compose/docker-compose.yml"
+FILE = ROOT / "docker-compose.yml"
 
 
 class Project:
