@@ -4,11 +4,16 @@ import fcntl
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from testcontainers.core.docker_client import DockerClient
+
+from tests.docker.sidecar_container import HOST
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("redis:8", "valkey/valkey:8")
@@ -68,6 +73,27 @@ def sidecar_image(engine: Any) -> str:
     if built.returncode:
         missing(f"the sidecar's image cannot be built: {built.stderr[-2000:]}")
     return built.stdout.strip()
+
+
+class SecretsManager(NamedTuple):
+    """A client of it, where a container finds it, and a key of an account as environment variables have it."""
+
+    client: Any
+    env: dict[str, str]
+    key: dict[str, str]
+
+
+@pytest.fixture
+def secrets_manager() -> Iterator[SecretsManager]:
+    """A real server of its API, which containers reach."""
+    moto = ThreadedMotoServer("0.0.0.0", 0, verbose=False)
+    moto.start()
+    port = moto.get_host_and_port()[1]
+    key = {"aws_access_key_id": "AKIATEST", "aws_secret_access_key": "not-a-real-aws-key"}
+    client = boto3.client("secretsmanager", "eu-west-1", endpoint_url=f"http://127.0.0.1:{port}", **key)
+    env = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": f"http://{HOST}:{port}"}
+    yield SecretsManager(client, env, {name.upper(): value for name, value in key.items()})
+    moto.stop()
 
 
 def _had(engine: Any, name: str) -> str:

@@ -69,11 +69,11 @@ class ContainerServer:
         inner.reload()
         return str(next(iter(inner.attrs["NetworkSettings"]["Networks"].values()))["IPAddress"])
 
-    def client(self) -> redis.Redis:
+    def client(self, password: str = PASSWORD) -> redis.Redis:
         """As the default user."""
         tls = {"ssl": True, "ssl_ca_certs": str(self._tls.ca)} if self._tls else {}
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_timeout": 2, **tls}
-        return redis.Redis(host=self.host, port=self.port, password=PASSWORD, **options)
+        return redis.Redis(host=self.host, port=self.port, password=password, **options)
 
     def entries(self) -> list[dict[bytes, bytes]]:
         """All that is in the stream."""

@@ -2,15 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+import grpc
+
 from sidecar.probe import ask
 from tests.harness.ports import LOOPBACK, PortLease
+from tests.harness.secrecy import keep_those_of, shown
 from tests.harness.waiting import until
 
 HOST = "host.docker.internal"  # what the container calls the machine that it runs on
+FILES = "/files"
 SERVING = 1
 SPOOL = "/var/lib/modelready-sidecar"
 
@@ -18,14 +23,16 @@ SPOOL = "/var/lib/modelready-sidecar"
 class SidecarContainer:
     """A container of `image` that serves on a loopback port; the port and the volume stay over `replace`.
 
-    A context manager: served in, container and volume removed after.
+    `files` is mounted at FILES. A context manager: served in, container and volume removed after.
     """
 
-    def __init__(self, engine: Any, image: str, env: Mapping[str, str]) -> None:
+    def __init__(self, engine: Any, image: str, env: Mapping[str, str], *, files: Path | None = None) -> None:
         self._engine = engine
         self._image = image
         self._lease = PortLease()
         self._env = {"SIDECAR_LISTEN": "0.0.0.0:50051", **env}
+        keep_those_of(env)
+        self._mounts = {str(files): {"bind": FILES, "mode": "ro"}} if files else {}
         self._volume = engine.volumes.create(f"modelready-test-{uuid4()}")
         self._container: Any = None
         self.address = f"{LOOPBACK}:{self._lease.port}"
@@ -41,7 +48,7 @@ class SidecarContainer:
             security_opt=["no-new-privileges"],
             extra_hosts={HOST: "host-gateway"},
             ports={"50051/tcp": (LOOPBACK, self._lease.port)},
-            volumes={self._volume.name: {"bind": SPOOL, "mode": "rw"}},
+            volumes={self._volume.name: {"bind": SPOOL, "mode": "rw"}} | self._mounts,
             healthcheck={"interval": 1_000_000_000},  # nanoseconds; the rest is the image's
         )
         try:
@@ -62,15 +69,24 @@ class SidecarContainer:
     def run(self, *command: str) -> tuple[int, str]:
         """Exit code and output of a command in the container."""
         code, output = self._container.exec_run(list(command))
-        return code, output.decode()
+        return code, shown(output.decode(), f"what {command} prints")
 
     def logs(self) -> str:
-        return str(self._container.logs().decode())
+        """All that it ever wrote to standard output and error; no secret of its environment is in it."""
+        return shown(str(self._container.logs().decode()), "the container's log")
+
+    def channel(self) -> grpc.Channel:
+        """To `address`, sharing no connection with other channels."""
+        return grpc.insecure_channel(self.address, [("grpc.use_local_subchannel_pool", 1)])
+
+    def inspect(self) -> dict[str, Any]:
+        """What `docker inspect` shows."""
+        self._container.reload()
+        return dict(self._container.attrs)
 
     @property
     def state(self) -> dict[str, Any]:
-        self._container.reload()
-        return dict(self._container.attrs["State"])
+        return dict(self.inspect()["State"])
 
     @property
     def started_at(self) -> float:

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from modelready import Outcome, Publisher
 from sidecar import __version__
-from tests.docker.conftest import BUILD_SECONDS
+from tests.docker.conftest import BUILD_SECONDS, SecretsManager
 from tests.docker.container import PASSWORD, ContainerServer
 from tests.docker.sidecar_container import HOST, SPOOL, SidecarContainer
 from tests.harness.waiting import until
@@ -112,27 +110,16 @@ def test_the_spool_on_a_volume_survives_the_container(
 
 
 def test_it_reads_its_token_from_secrets_manager(
-    engine: Any, sidecar_image: str, server: ContainerServer, env: dict[str, str]
+    engine: Any, sidecar_image: str, server: ContainerServer, env: dict[str, str], secrets_manager: SecretsManager
 ) -> None:
     """Most of botocore's data is left out of the image; what this needs is not."""
-    aws = {"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "test"}
-    moto = ThreadedMotoServer("0.0.0.0", 0, verbose=False)
-    moto.start()
-    try:
-        port = moto.get_host_and_port()[1]
-        client = boto3.client(
-            "secretsmanager", "eu-west-1", endpoint_url=f"http://127.0.0.1:{port}",
-            aws_access_key_id="AKIATEST", aws_secret_access_key="test",
-        )  # fmt: skip
-        client.create_secret(Name="redis", SecretString=json.dumps({"password": PASSWORD}))
-        secret = {"REDIS_AUTH_TOKEN": "", "REDIS_AUTH_SECRET_ID": "redis", "AWS_ENDPOINT_URL": f"http://{HOST}:{port}"}
-        with SidecarContainer(engine, sidecar_image, env | aws | secret) as sidecar:
-            with Publisher(sidecar.address) as publisher:
-                assert publish(publisher, 1) is Outcome.STORED, sidecar.logs()
-            code, said = sidecar.run("python3", "-c", "import boto3; boto3.client('sts', 'eu-west-1')")
-            assert code == 0, said
-    finally:
-        moto.stop()
+    secrets_manager.client.create_secret(Name="redis", SecretString=json.dumps({"password": PASSWORD}))
+    secret = {"REDIS_AUTH_TOKEN": "", "REDIS_AUTH_SECRET_ID": "redis"}
+    with SidecarContainer(engine, sidecar_image, env | secret | secrets_manager.env | secrets_manager.key) as sidecar:
+        with Publisher(sidecar.address) as publisher:
+            assert publish(publisher, 1) is Outcome.STORED, sidecar.logs()
+        code, said = sidecar.run("python3", "-c", "import boto3; boto3.client('sts', 'eu-west-1')")
+        assert code == 0, said
 
 
 def test_there_is_no_compiler_and_no_pip_in_it(engine: Any, sidecar_image: str) -> None:

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from .certificates import TLSFiles
 from .child import Child
 from .ports import LOOPBACK, PortLease
+from .secrecy import keep_those_of, shown
 from .waiting import until
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3  # grpc.health.v1.HealthCheckResponse.ServingStatus
@@ -28,7 +29,8 @@ class SidecarProcess:
 
     Unless `env` says otherwise, it listens on free loopback ports and spools into a temporary directory; ports and
     directory stay over restarts. `tls` is what a probe trusts and shows, when `env` makes the sidecar speak TLS.
-    A context manager: started in, unless it was before; killed after.
+    A context manager: started in, unless it was before; killed after. No secret of `env` may be in what it wrote
+    or served by HTTP.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SidecarProcess:
         self.env = {name: value for name, value in os.environ.items() if _inherited(name)}
         self.env |= {"SIDECAR_LISTEN": listen, "SIDECAR_HTTP_LISTEN": web, "SPOOL_DIR": str(self._directory / "spool")}
         self.env |= env or {}
+        keep_those_of(self.env)
         self._tls = tls
         self._child = Child(command, self._directory / "log", self.env)
 
@@ -139,7 +142,7 @@ class SidecarProcess:
         try:
             connection.request("GET", path)
             response = connection.getresponse()
-            return response.status, response.read().decode()
+            return response.status, shown(response.read().decode(), f"the answer to GET {path}")
         finally:
             connection.close()
 
@@ -178,7 +181,11 @@ class SidecarProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.kill()
+        written = self.logs()
         self.close()
+        if error is None:
+            shown(written, "what the sidecar wrote")
 
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -24,6 +24,7 @@ from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from sidecar.publishing.interfaces import Attempts, Event
 from sidecar.storage.sqlite_spool import SqliteSpool
 from tests.harness.redis_server import RedisServer
+from tests.harness.secrecy import shown
 from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess
 
 Code = grpc.StatusCode
@@ -52,6 +53,13 @@ def model_event(version: object = 7, **fields: Any) -> ModelReadyToDeploy:
         "artifact": Artifact(uri="s3://models/fraud/7/"),
         **fields,
     })  # fmt: skip
+
+
+class Reachable(Protocol):
+    """A sidecar, wherever it runs."""
+
+    def channel(self) -> grpc.Channel:
+        """To it, sharing no connection with other channels."""
 
 
 class Caller:
@@ -92,7 +100,7 @@ class Caller:
 
 
 @contextmanager
-def calling(sidecar: SidecarProcess, token: str = "") -> Iterator[Caller]:
+def calling(sidecar: Reachable, token: str = "") -> Iterator[Caller]:
     with sidecar.channel() as channel:
         yield Caller(channel, token)
 
@@ -109,10 +117,15 @@ def refusal_of(call: Callable[[], object]) -> Refusal:
 def read_error(error: grpc.RpcError) -> Refusal:
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
-    return read_status(status) if status else Refusal(error.code(), "", error.details() or "", False, ())
+    return (
+        read_status(status)
+        if status
+        else Refusal(error.code(), "", shown(error.details() or "", "an error"), False, ())
+    )
 
 
 def read_status(status: status_pb2.Status) -> Refusal:
+    shown(str(status), "an error")
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     reason, retry, fields = "", False, []
     for packed in status.details:
@@ -135,7 +148,7 @@ class Load:
 
     def __init__(
         self,
-        sidecar: SidecarProcess,
+        sidecar: Reachable,
         durabilities: Sequence[pb.Durability],
     ) -> None:
         self.acked: list[str] = []

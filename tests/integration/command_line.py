@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from tests.harness.secrecy import shown
 from tests.harness.sidecar_process import SidecarProcess
 
 PROGRAM = (sys.executable, "-m", "sidecar")
@@ -24,19 +25,25 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """Run to its end; `given` is its standard input, which is no terminal."""
     stdin: dict[str, object] = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+    return seen(subprocess.run(  # type: ignore[call-overload]
         [*PROGRAM, *arguments], env=environment(sidecar, **env), capture_output=True, text=True, timeout=20,
         check=False, **stdin,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def shell(sidecar: SidecarProcess, line: str, **env: str) -> subprocess.CompletedProcess[str]:
     """A line of bash, where `modelready-sidecar` is the program."""
     script = f'set -o pipefail; modelready-sidecar() {{ {sys.executable} -m sidecar "$@"; }}; {line}'
-    return subprocess.run(
+    return seen(subprocess.run(
         ["bash", "-c", script], env=environment(sidecar, **env), stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=20, check=False,
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def seen(ended: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """What it printed holds no secret."""
+    shown(ended.stdout + ended.stderr, f"what {ended.args} printed")
+    return ended
 
 
 @contextmanager

@@ -106,11 +106,12 @@ def test_loading_is_transient() -> None:
     with RedisServer(config=config) as server, listening(to_redis(server)) as (sidecar, caller):
         with server.client() as client:
             client.mset({f"filler:{number}": "x" * 200 for number in range(1500)})
-        server.execute("CONFIG", "SET", "key-load-delay", "2000")  # microseconds a key: 3 s
+        server.execute("CONFIG", "SET", "key-load-delay", "10000")  # microseconds a key: longer than anybody waits
         loading = threading.Thread(target=lambda: run_for_long(server, "DEBUG", "RELOAD"))
         loading.start()
         until(lambda: server.info("persistence")["loading"], 3, "it loads")
         spooled = transient(sidecar, caller, "REDIS_LOADING")
+        server.execute("CONFIG", "SET", "key-load-delay", "0")
         loading.join()
         recovers(sidecar, server, spooled)
 
