@@ -35,7 +35,7 @@ help: ## List the targets
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-check unit soak bench pins clean
+.PHONY: install demo serve test lint types imports proto proto-check unit soak bench papers pins clean
 install: .venv/dev ## Install everything into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -70,6 +70,9 @@ proto: .venv-proto/ready ## Generate the Python code of the contract
 
 proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
 	@.venv-proto/bin/python proto/contract.py check
+
+papers: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards
+	@$(BIN)/python docs/configuration.py && $(BIN)/python deploy/monitoring.py
 
 pins: .venv/tools ## Pin the newest versions, with hashes
 	@for name in build runtime aws dev proto; do \

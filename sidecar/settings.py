@@ -9,104 +9,17 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 from modelready.entry import ENCODINGS, LIST_FORMATS, Encoding, ListFormat
 from modelready.keys import Keys
 from sidecar.errors import SettingsError
+from sidecar.variables import ADDRESS, ADDRESSES, FILE, FLAG, QUEUE, Kind, choice, number, read, seconds, text, variable
 
-Parse = Callable[[str], Any]
-Group = TypeVar("Group")
 GIBIBYTE = 1024**3
-
-
-def variable(name: str, parse: Parse, default: Any, doc: str, *, secret: bool = False) -> Any:
-    """Return a dataclass field that is read from the environment variable `name`."""
-    return field(
-        default=default, repr=not secret, metadata={"name": name, "parse": parse, "doc": doc, "secret": secret}
-    )
-
-
-def text(value: str) -> str:
-    """Any text."""
-    return value
-
-
-def number(low: float, high: float, kind: type[int | float] = int) -> Parse:
-    """Return a parser of numbers from `low` to `high`."""
-    what = "a whole number" if kind is int else "a number"
-
-    def parse(value: str) -> int | float:
-        try:
-            result = kind(value)
-        except ValueError:
-            raise ValueError(f"must be {what} from {low} to {high}") from None
-        if not low <= result <= high:
-            raise ValueError(f"must be {what} from {low} to {high}")
-        return result
-
-    return parse
-
-
-def seconds(low: float, high: float) -> Parse:
-    """Return a parser of durations."""
-    return number(low, high, float)
-
-
-def flag(value: str) -> bool:
-    """Parse true or false."""
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if value.lower() not in words:
-        raise ValueError("must be true or false")
-    return words[value.lower()]
-
-
-def choice(*allowed: str) -> Parse:
-    """Return a parser of one of a few words."""
-
-    def parse(value: str) -> str:
-        if value.lower() not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return value.lower()
-
-    return parse
-
-
-def readable_file(value: str) -> Path:
-    """Parse the path of a file that can be read now."""
-    path = Path(value)
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise ValueError(f"must be a file that can be read ({error.strerror})") from None
-
-
-def queue_name(value: str) -> str:
-    """Parse a queue's name, which stands in keys between braces."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", value):
-        raise ValueError("must be 1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter or a digit")
-    return value
-
-
-def address(value: str) -> str:
-    """Parse host:port or unix:/path."""
-    if value.startswith("unix:"):
-        if not value.removeprefix("unix:").startswith("/"):
-            raise ValueError("must be host:port or unix:/absolute/path")
-        return value
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError("must be host:port or unix:/absolute/path")
-    return value
-
-
-def addresses(value: str) -> tuple[str, ...]:
-    """Parse addresses with a comma between several."""
-    return tuple(address(part.strip()) for part in value.split(","))
+DAY = 86400
 
 
 def is_loopback(host: str) -> bool:
@@ -127,34 +40,63 @@ def _hash_tag(key: str) -> str:
 class RedisSettings:
     """How to reach Redis."""
 
-    host: str = variable("REDIS_HOST", text, "", "Host name of the primary or configuration endpoint. Required.")
+    host: str = variable(
+        "REDIS_HOST",
+        text("a host name"),
+        "",
+        "The primary endpoint, or the configuration endpoint of a cluster.",
+        note="but it must be set, unless with `serve --embedded`",
+    )
     port: int = variable("REDIS_PORT", number(1, 65535), 6379, "Its port.")
-    db: int = variable("REDIS_DB", number(0, 65535), 0, "The database number; 0 in a cluster.")
-    username: str = variable("REDIS_USERNAME", text, "", "ACL user; empty: the default user.")
-    auth_token: str = variable("REDIS_AUTH_TOKEN", text, "", "Password or AUTH token.", secret=True)
+    db: int = variable("REDIS_DB", number(0, 65535), 0, "The database; 0 in a cluster.")
+    cluster: bool = variable(
+        "REDIS_CLUSTER", FLAG, False, "Redis is a cluster (ElastiCache: cluster mode enabled, or serverless)."
+    )
+    username: str = variable("REDIS_USERNAME", text("any name"), "", "ACL user.", note="the default user")
+    auth_token: str = variable(
+        "REDIS_AUTH_TOKEN", text(), "", "Password or AUTH token.", note="no password", secret=True
+    )
     auth_secret_id: str = variable(
-        "REDIS_AUTH_SECRET_ID", text, "", "Name or ARN of the Secrets Manager secret that holds the token."
+        "REDIS_AUTH_SECRET_ID",
+        text("a name or an ARN"),
+        "",
+        "Secrets Manager secret that holds the token. It is read at run time, so a rotation needs no restart."
+        " Needs the extra `aws`.",
     )
     auth_secret_key: str = variable(
-        "REDIS_AUTH_SECRET_KEY", text, "password", "The key of the token where the secret is JSON."
+        "REDIS_AUTH_SECRET_KEY", text("any name"), "password", "Where that secret is JSON, the key of the token in it."
     )
-    iam_cluster: str = variable("REDIS_IAM_CLUSTER", text, "", "Turns on ElastiCache IAM auth for this cache.")
-    iam_serverless: bool = variable("REDIS_IAM_SERVERLESS", flag, False, "That cache is a serverless one.")
-    aws_region: str = variable("AWS_REGION", text, "", "Region of the secret and of IAM auth.")
-    aws_endpoint_url: str = variable("AWS_ENDPOINT_URL", text, "", "Another endpoint than AWS's own, for tests.")
-    tls: bool | None = variable("REDIS_TLS", flag, None, "TLS. Default: on, unless the host is loopback.")
+    iam_cluster: str = variable(
+        "REDIS_IAM_CLUSTER",
+        text("the replication group's id or the serverless cache's name"),
+        "",
+        "Turns on ElastiCache IAM authentication. Needs `REDIS_USERNAME`, TLS and the extra `aws`.",
+    )
+    iam_serverless: bool = variable("REDIS_IAM_SERVERLESS", FLAG, False, "That cache is a serverless one.")
+    aws_region: str = variable(
+        "AWS_REGION",
+        text("a region's name"),
+        "",
+        "Region of the secret and of IAM authentication.",
+        note="as the AWS SDK finds it",
+    )
+    aws_endpoint_url: str = variable(
+        "AWS_ENDPOINT_URL", text("a URL"), "", "Another endpoint of Secrets Manager than AWS's own, for tests."
+    )
+    tls: bool | None = variable("REDIS_TLS", FLAG, None, "Speak TLS.", note="which is true unless the host is loopback")
     tls_ca_file: Path | None = variable(
-        "REDIS_TLS_CA_FILE", readable_file, None, "Certificate authority, PEM. Default: the system's."
+        "REDIS_TLS_CA_FILE", FILE, None, "The authority to trust, PEM.", note="the system's authorities"
     )
-    tls_cert_file: Path | None = variable("REDIS_TLS_CERT_FILE", readable_file, None, "Client certificate, PEM.")
-    tls_key_file: Path | None = variable("REDIS_TLS_KEY_FILE", readable_file, None, "Its private key, PEM.")
-    cluster: bool = variable("REDIS_CLUSTER", flag, False, "Redis is a cluster (cluster mode enabled, serverless).")
+    tls_cert_file: Path | None = variable(
+        "REDIS_TLS_CERT_FILE", FILE, None, "Client certificate, PEM; together with the next."
+    )
+    tls_key_file: Path | None = variable("REDIS_TLS_KEY_FILE", FILE, None, "Its private key, PEM.")
     pool_size: int = variable("REDIS_POOL_SIZE", number(2, 256), 4, "Connections, all opened at start.")
     timeout: float = variable(
         "REDIS_TIMEOUT_SECONDS", seconds(0.05, 60), 2.0, "The longest that a connection attempt or a command may take."
     )
     min_replicas: int = variable(
-        "REDIS_MIN_REPLICAS", number(1, 5), 1, "Replicas that must confirm an event for DURABILITY_REPLICATED."
+        "REDIS_MIN_REPLICAS", number(1, 5), 1, "Replicas that must confirm an event for `DURABILITY_REPLICATED`."
     )
 
     def check(self) -> None:
@@ -183,25 +125,41 @@ class RedisSettings:
 class QueueSettings:
     """What the queue looks like."""
 
-    name: str = variable("QUEUE_NAME", queue_name, "model-ready", "The queue's name; part of its keys.")
+    name: str = variable("QUEUE_NAME", QUEUE, "model-ready", "The queue's name, part of all its keys.")
     encoding: Encoding = variable(
-        "QUEUE_ENCODING", choice(*ENCODINGS), "protobuf", "Encoding of the entries' data: protobuf or json."
+        "QUEUE_ENCODING", choice(*ENCODINGS), "protobuf", "Encoding of the data in the stream's entries."
     )
     dedup_seconds: int = variable(
-        "QUEUE_DEDUP_SECONDS", number(60, 30 * 86400), 86400, "How long a published id is remembered."
+        "QUEUE_DEDUP_SECONDS",
+        number(60, 30 * DAY, "seconds"),
+        DAY,
+        "How long a published event's id is remembered.",
+        note="a day",
     )
     max_depth: int = variable(
-        "QUEUE_MAX_DEPTH", number(0, 10**12), 0, "The most that the slowest group may have open; 0: no limit."
+        "QUEUE_MAX_DEPTH",
+        number(0, 10**12),
+        0,
+        "The most entries that the slowest consumer group may have unacknowledged (without groups: that the stream may"
+        " hold); beyond it events are spooled or refused, never dropped.",
+        note="no limit",
     )
     retention_seconds: float = variable(
         "QUEUE_RETENTION_SECONDS",
-        seconds(0, 10 * 365 * 86400),
-        604800.0,
-        "How long what all groups have acknowledged is kept; 0: for ever.",
+        seconds(0, 10 * 365 * DAY),
+        7.0 * DAY,
+        "How long entries are kept that every consumer group has acknowledged; 0 keeps them for ever.",
+        note="a week",
     )
-    list_name: str = variable("QUEUE_LIST", text, "", "A list that mirrors the events, for consumers of lists.")
+    list_name: str = variable(
+        "QUEUE_LIST",
+        text("any key, with the queue's hash tag in a cluster"),
+        "",
+        "A list that mirrors the events, for consumers that read a list.",
+        note="no mirror",
+    )
     list_format: ListFormat = variable(
-        "QUEUE_LIST_FORMAT", choice(*LIST_FORMATS), "envelope", "Format of the mirror's messages: envelope or payload."
+        "QUEUE_LIST_FORMAT", choice(*LIST_FORMATS), "envelope", "Format of the mirror's messages."
     )
 
 
@@ -213,22 +171,38 @@ class PublishSettings:
         "PUBLISH_DURABILITY",
         choice("spooled", "primary", "replicated"),
         "spooled",
-        "The durability of calls that name none.",
+        "The least durability of calls that name none.",
     )
     timeout: float = variable(
-        "PUBLISH_TIMEOUT_SECONDS", seconds(0.1, 300), 5.0, "The longest that a publish may take; less with a deadline."
+        "PUBLISH_TIMEOUT_SECONDS",
+        seconds(0.1, 300),
+        5.0,
+        "The longest that a publish may take; less where the call's deadline is nearer.",
+    )
+    source: str = variable(
+        "SIDECAR_SOURCE",
+        text("any text, a URI reference is usual"),
+        "//model-registry",
+        "`source` of events that name none.",
     )
     max_pending: int = variable(
         "SIDECAR_MAX_PENDING",
         number(1, 1_000_000),
         10_000,
-        "Events that may wait in memory (and at most 32 MiB of them).",
+        "Events that may wait in memory, and at most 32 MiB of them; more are refused with `RESOURCE_EXHAUSTED`.",
     )
     retry_base: float = variable(
-        "RETRY_BASE_SECONDS", seconds(0.001, 60), 0.05, "Longest wait before the first retry; doubles from there."
+        "RETRY_BASE_SECONDS",
+        seconds(0.001, 60),
+        0.05,
+        "Longest wait before the first retry; doubles from there, with full jitter.",
     )
-    retry_max: float = variable("RETRY_MAX_SECONDS", seconds(0.01, 3600), 0.8, "Longest wait between two retries.")
-    source: str = variable("SIDECAR_SOURCE", text, "//model-registry", "`source` of events that name none.")
+    retry_max: float = variable(
+        "RETRY_MAX_SECONDS",
+        seconds(0.01, 3600),
+        0.8,
+        "Longest wait between two retries; not below `RETRY_BASE_SECONDS`.",
+    )
 
     def check(self) -> None:
         """Refuse what does not fit together."""
@@ -243,13 +217,24 @@ class SpoolSettings:
     """The spool on this task's disk."""
 
     directory: Path = variable(
-        "SPOOL_DIR", Path, Path("/var/lib/modelready-sidecar"), "Directory of the spool. A local disk, not EFS or NFS."
+        "SPOOL_DIR",
+        Kind("a path on a local disk, not EFS or NFS", Path),
+        Path("/var/lib/modelready-sidecar"),
+        "Directory of the spool. Made with mode 0700 where it is not there.",
     )
     max_bytes: int = variable(
-        "SPOOL_MAX_BYTES", number(4096, 2**50), GIBIBYTE, "The most that the spooled events may take, in bytes."
+        "SPOOL_MAX_BYTES",
+        number(4096, 2**50, "bytes"),
+        GIBIBYTE,
+        "The most that the spooled events may take.",
+        note="1 GiB",
     )
     max_age: float = variable(
-        "SPOOL_MAX_AGE_SECONDS", seconds(1, 10 * 365 * 86400), 604800.0, "An older spooled event becomes a dead letter."
+        "SPOOL_MAX_AGE_SECONDS",
+        seconds(1, 10 * 365 * DAY),
+        7.0 * DAY,
+        "A spooled event that is older becomes a dead letter.",
+        note="a week",
     )
 
 
@@ -257,27 +242,50 @@ class SpoolSettings:
 class ServerSettings:
     """The local API."""
 
-    listen: tuple[str, ...] = variable(
-        "SIDECAR_LISTEN", addresses, ("127.0.0.1:50051",), "gRPC: host:port or unix:/path; a comma between several."
-    )
+    listen: tuple[str, ...] = variable("SIDECAR_LISTEN", ADDRESSES, ("127.0.0.1:50051",), "Where gRPC is served.")
     api_token: str = variable(
-        "SIDECAR_API_TOKEN", text, "", "Every call but health must carry it as a bearer token.", secret=True
+        "SIDECAR_API_TOKEN",
+        text(),
+        "",
+        "Every call but health must carry it as a bearer token.",
+        note="no token is asked for",
+        secret=True,
     )
     admin_token: str = variable(
-        "SIDECAR_ADMIN_TOKEN", text, "", "Replay and discard must carry it; it is good for all calls.", secret=True
+        "SIDECAR_ADMIN_TOKEN",
+        text(),
+        "",
+        "`ReplayDeadLetters` and `DiscardDeadLetters` must carry it as a bearer token, and it is good for every other"
+        " call; who signs in with it on the page may replay and discard there.",
+        note="those two calls are answered on loopback and unix sockets only, and the page offers neither",
+        secret=True,
     )
     tls_cert_file: Path | None = variable(
-        "SIDECAR_TLS_CERT_FILE", readable_file, None, "Server certificate, PEM; for host:port, not for unix sockets."
+        "SIDECAR_TLS_CERT_FILE",
+        FILE,
+        None,
+        "Server certificate, PEM, for host:port and not for unix sockets; together with the next.",
+        note="no TLS",
     )
-    tls_key_file: Path | None = variable("SIDECAR_TLS_KEY_FILE", readable_file, None, "Its private key, PEM.")
+    tls_key_file: Path | None = variable("SIDECAR_TLS_KEY_FILE", FILE, None, "Its private key, PEM.")
     tls_client_ca_file: Path | None = variable(
-        "SIDECAR_TLS_CLIENT_CA_FILE", readable_file, None, "Clients must have a certificate of this authority, PEM."
+        "SIDECAR_TLS_CLIENT_CA_FILE",
+        FILE,
+        None,
+        "Clients must show a certificate of this authority, PEM.",
+        note="they need none",
     )
     http_listen: str = variable(
-        "SIDECAR_HTTP_LISTEN", address, "127.0.0.1:9464", "HTTP: /metrics, /healthz, /readyz, a page."
+        "SIDECAR_HTTP_LISTEN",
+        ADDRESS,
+        "127.0.0.1:9464",
+        "Where HTTP is served: `/metrics`, `/healthz`, `/readyz` and a page for people at `/`.",
     )
     shutdown: float = variable(
-        "SIDECAR_SHUTDOWN_SECONDS", seconds(0.5, 600), 25.0, "The longest that a stop may take; ECS: below stopTimeout."
+        "SIDECAR_SHUTDOWN_SECONDS",
+        seconds(0.5, 600),
+        25.0,
+        "The longest that a stop may take; on ECS below stopTimeout.",
     )
 
     def check(self) -> None:
@@ -286,26 +294,37 @@ class ServerSettings:
             raise SettingsError("SIDECAR_TLS_CERT_FILE and SIDECAR_TLS_KEY_FILE must be set together")
         if self.tls_client_ca_file and not self.tls_cert_file:
             raise SettingsError("SIDECAR_TLS_CLIENT_CA_FILE needs SIDECAR_TLS_CERT_FILE and SIDECAR_TLS_KEY_FILE")
-        if self.http_listen.startswith("unix:"):
-            raise SettingsError(f"SIDECAR_HTTP_LISTEN is {self.http_listen!r}: it must be host:port")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogSettings:
-    """What is logged."""
-
-    level: str = variable("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "Least level logged.")
-    format: str = variable("LOG_FORMAT", choice("json", "text"), "", "json or text. Default: text on a terminal.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSettings:
     """Metrics beyond those that /metrics always has."""
 
-    emf: bool = variable("METRICS_EMF", flag, False, "Metrics for CloudWatch on standard output, once a minute.")
+    emf: bool = variable(
+        "METRICS_EMF",
+        FLAG,
+        False,
+        "Metrics for CloudWatch, in the embedded metric format, on standard output once a minute and at the stop, with"
+        " the dimensions Service (`SIDECAR_SOURCE`) and Queue (`QUEUE_NAME`).",
+    )
 
 
-GROUPS = (RedisSettings, QueueSettings, PublishSettings, SpoolSettings, ServerSettings, LogSettings, MetricsSettings)
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """What is logged."""
+
+    level: str = variable(
+        "LOG_LEVEL",
+        choice("debug", "info", "warning", "error"),
+        "info",
+        "The least level that is logged; debug has a line for every event, which costs throughput.",
+    )
+    format: str = variable(
+        "LOG_FORMAT", choice("json", "text"), "", "The logs' form.", note="text on a terminal and json elsewhere"
+    )
+
+
+GROUPS = (RedisSettings, QueueSettings, PublishSettings, SpoolSettings, ServerSettings, MetricsSettings, LogSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,22 +360,3 @@ class Settings:
         if settings.queue.list_name in (keys.events, keys.dead_letters):
             raise SettingsError(f"QUEUE_LIST is {settings.queue.list_name!r}: that key is the queue's own")
         return settings
-
-
-def read(group: type[Group], environ: Mapping[str, str]) -> Group:
-    """Read one group from the environment. Raises SettingsError."""
-    values: dict[str, Any] = {}
-    for setting in fields(cast("Any", group)):
-        name, parse, secret = (setting.metadata[key] for key in ("name", "parse", "secret"))
-        value = environ.get(name, "")
-        if not value:
-            continue
-        try:
-            values[setting.name] = parse(value)
-        except ValueError as error:
-            raise SettingsError(f"{name} is {'***' if secret else repr(value)}: it {error}") from None
-    result = group(**values)
-    check = getattr(result, "check", None)
-    if check is not None:
-        check()
-    return result

@@ -91,11 +91,13 @@ def start(directory: Path, port: int = 0, token: str = "") -> EmbeddedServer:
 @asynccontextmanager
 async def embedded_redis(environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
     """Run a server and yield the environment with REDIS_HOST, REDIS_PORT and REDIS_AUTH_TOKEN pointing to it."""
-    from sidecar.settings import SpoolSettings, read  # noqa: PLC0415 - not at import: only --embedded needs it
+    from sidecar.settings import RedisSettings, SpoolSettings  # noqa: PLC0415 - not at import: only --embedded needs it
+    from sidecar.variables import read  # noqa: PLC0415
 
     directory = read(SpoolSettings, environ).directory / "embedded"
+    given = environ.get("REDIS_PORT", "")
+    port = read(RedisSettings, {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": given}).port if given else 0
     try:
-        port = int(environ.get("REDIS_PORT", "0") or 0)
         server = await asyncio.to_thread(start, directory, port, environ.get("REDIS_AUTH_TOKEN", ""))
     except OSError as error:
         raise SettingsError(f"SPOOL_DIR is {str(directory.parent)!r}: {error.strerror}") from None

@@ -108,6 +108,14 @@ def test_a_wrong_value_ends_the_start_with_one_line(
     assert not value or value.split(",", maxsplit=1)[0] in line or "set together" in expected or "needs" in expected
 
 
+def test_a_wrong_port_ends_the_start_of_an_embedded_server_too(
+    surroundings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    surroundings.setenv("REDIS_PORT", "6379a")
+    assert main(["serve", "--embedded"]) == 2
+    assert "REDIS_PORT is '6379a': it must be a whole number" in the_line(capsys)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -9,10 +9,11 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
+from docs import configuration
+from sidecar.errors import SettingsError
 from sidecar.settings import GROUPS, Settings
 from sidecar.storage.redis_errors import _TRANSIENT
 
@@ -41,57 +42,45 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-# -- .env.example
+# -- the variables
 
 
-class Variable(NamedTuple):
-    value: str
-    comment: str
+@pytest.mark.parametrize("path", configuration.files(), ids=_name)
+def test_what_says_the_variables_is_what_is_generated(path: Path) -> None:
+    """Run `make papers` after a change."""
+    assert _read(path) == configuration.files()[path]
 
 
-def _example() -> dict[str, Variable]:
-    variables: dict[str, Variable] = {}
-    for block in _read(EXAMPLE).split("\n\n"):
-        lines = block.strip().splitlines()
-        assigned = [line for line in lines if not line.startswith("#")]
-        for line in assigned:
-            name, _, value = line.partition("=")
-            assert name not in variables, f"{name} twice"
-            comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
-            variables[name] = Variable(value, comment)
-        assert len(assigned) <= 1, f"one comment each: {assigned}"
-    return variables
-
-
-def test_every_variable_is_in_the_example_and_no_other() -> None:
-    assert _example().keys() == SETTINGS.keys()
+def test_every_variable_is_in_the_paper_and_the_example_once_and_no_other() -> None:
+    assert re.findall(r"^(\w+)=", _read(EXAMPLE), re.MULTILINE) == list(SETTINGS)
+    paper, _, others = _read(configuration.PAPER).partition("## Variables of others")
+    assert re.findall(r"^\| `(\w+)` \|", paper, re.MULTILINE) == list(SETTINGS)
+    assert not set(re.findall(r"^- `(\w+)`", others, re.MULTILINE)) & SETTINGS.keys()
 
 
 def test_the_example_changes_nothing_but_the_host() -> None:
-    example = {name: variable.value for name, variable in _example().items()}
+    example = dict(re.findall(r"^(\w+)=(.*)$", _read(EXAMPLE), re.MULTILINE))
     assert Settings.from_env(example) == Settings.from_env({"REDIS_HOST": example["REDIS_HOST"]})
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_variable_s_comment_says_its_default_and_what_it_may_be(name: str) -> None:
-    variable, setting = _example()[name], SETTINGS[name]
-    assert "Default: " in variable.comment
-    said = variable.comment.partition("Default: ")[2]
-    assert said.startswith((variable.value or "empty", "none, it must be set"))
-    allowed = _allowed(setting.metadata["parse"])
-    if name == "SIDECAR_HTTP_LISTEN":  # which may be no unix socket: its group sees to that
-        allowed = allowed.partition(" or unix")[0]
-    assert allowed in variable.comment
-    assert setting.metadata["secret"] == ("Secret." in variable.comment)
+def test_a_variable_may_be_what_the_paper_says_and_nothing_beyond() -> None:
+    for name, setting in SETTINGS.items():
+        accepts, parse = setting.metadata["kind"]
+        if bounds := re.search(r"number\b.* from (\S+) to (\S+)$", accepts):
+            good, bad = [bounds[1], bounds[2]], [str(int(float(bounds[1])) - 1), str(int(bounds[2]) + 1), "x"]
+        elif accepts.startswith(("one of ", "true or ")):
+            good, bad = re.split(", | or ", accepts.removeprefix("one of ")), ["x"]
+        else:
+            continue
+        for value in good:
+            parse(value)
+        for value in bad:
+            with pytest.raises(SettingsError, match=re.escape(f"{name} is '{value}': it must be {accepts}")):
+                Settings.from_env({"REDIS_HOST": "redis", name: value})
 
 
-def _allowed(parse: Any) -> str:
-    """What a variable may be, in the words of the error that a wrong value gets; "" where any text will do."""
-    try:
-        parse("\n no value of any kind")
-    except ValueError as error:
-        return str(error).removeprefix("must be ").partition(" (")[0]
-    return ""
+def test_a_section_begins_with_a_variable() -> None:
+    assert [section for section, _ in configuration.sections()] == list(configuration.SECTIONS)
 
 
 # -- links and names

@@ -1,0 +1,123 @@
+"""Variables of the environment: what each may be, and how a group of them is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+from sidecar.errors import SettingsError
+
+Group = TypeVar("Group")
+
+
+class Kind(NamedTuple):
+    """What a variable may be: `accepts` completes "it must be", and stands in the papers."""
+
+    accepts: str
+    parse: Callable[[str], Any]
+    """Returns the value. Raises ValueError, or OSError, whose reason is told as well."""
+
+
+def variable(name: str, kind: Kind, default: Any, doc: str, *, note: str = "", secret: bool = False) -> Any:
+    """Return a dataclass field that is read from the environment variable `name`.
+
+    `doc` says what it is, and `note` what the default means: docs/configuration.py makes the papers of them.
+    """
+    metadata = {"name": name, "kind": kind, "doc": doc, "note": note, "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+def text(accepts: str = "any text") -> Kind:
+    """Any text; `accepts` says what makes sense."""
+    return Kind(accepts, str)
+
+
+def number(low: float, high: float, unit: str = "", kind: type[int | float] = int) -> Kind:
+    """Numbers from `low` to `high`."""
+
+    def parse(value: str) -> int | float:
+        result = kind(value)
+        if not low <= result <= high:
+            raise ValueError
+        return result
+
+    what = "a whole number" if kind is int else "a number"
+    return Kind(f"{what}{unit and f' of {unit}'} from {low} to {high}", parse)
+
+
+def seconds(low: float, high: float) -> Kind:
+    """Durations."""
+    return number(low, high, "seconds", float)
+
+
+def choice(*allowed: str) -> Kind:
+    """One of a few words."""
+
+    def parse(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError
+        return value.lower()
+
+    return Kind(f"one of {', '.join(allowed)}", parse)
+
+
+def _flag(value: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if value.lower() not in words:
+        raise ValueError
+    return words[value.lower()]
+
+
+def _readable_file(value: str) -> Path:
+    path = Path(value)
+    with path.open("rb"):
+        return path
+
+
+def _queue_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", value):  # it stands in keys between braces
+        raise ValueError
+    return value
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535 or value.startswith("unix:"):
+        raise ValueError
+    return value
+
+
+def _addresses(value: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in value.split(","))
+    return tuple(part if part.startswith("unix:/") else _host_and_port(part) for part in parts)
+
+
+FLAG = Kind("true or false", _flag)
+FILE = Kind("a file that can be read", _readable_file)
+QUEUE = Kind("1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter or a digit", _queue_name)
+ADDRESS = Kind("host:port", _host_and_port)
+ADDRESSES = Kind("host:port or unix:/absolute/path, with a comma between several", _addresses)
+
+
+def read(group: type[Group], environ: Mapping[str, str]) -> Group:
+    """Read one group from the environment. Raises SettingsError."""
+    values: dict[str, Any] = {}
+    for setting in fields(cast("Any", group)):
+        name, kind, secret = (setting.metadata[key] for key in ("name", "kind", "secret"))
+        value = environ.get(name, "")
+        if not value:
+            continue
+        try:
+            values[setting.name] = kind.parse(value)
+        except (ValueError, OSError) as error:
+            why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            shown = "***" if secret else repr(value)
+            raise SettingsError(f"{name} is {shown}: it must be {kind.accepts}{why}") from None
+    result = group(**values)
+    check = getattr(result, "check", None)
+    if check is not None:
+        check()
+    return result
