@@ -247,7 +247,7 @@ class ServerSettings:
         "SIDECAR_API_TOKEN",
         text(),
         "",
-        "Every call but health must carry it as a bearer token.",
+        "Every call but health and reflection must carry it as a bearer token.",
         note="no token is asked for",
         secret=True,
     )

@@ -93,10 +93,31 @@ def test_grafana_s_panels_have_each_their_place_and_queries_their_letter() -> No
 
 
 def test_the_paper_has_the_numbers_that_cost_money() -> None:
-    paper = (ROOT / "docs/deploy.md").read_text()
+    paper = (ROOT / "docs/operations.md").read_text()
     assert f"{len(METRICS)} metrics" in paper
     assert f"{len(ALARM_RESOURCES)} alarms" in paper
     assert f"{len(METRICS) * 0.30:.2f} USD" in paper
     assert f"{len(ALARM_RESOURCES) * 0.10:.2f} USD" in paper
-    for alarm in [*ALARMS, monitoring.MEMORY_ALARM]:
-        assert f"`{alarm.name}`" in paper
+
+
+def runbooks() -> dict[str, str]:
+    """The text below each alarm's name in docs/operations.md."""
+    section = (ROOT / "docs/operations.md").read_text().split("\n## Alarms\n")[1].split("\n## ")[0]
+    _, *parts = re.split(r"^### (.+)$", section, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_each_alarm_has_its_runbook_and_no_other() -> None:
+    assert list(runbooks()) == [alarm.name for alarm in [*ALARMS, monitoring.MEMORY_ALARM]]
+
+
+@pytest.mark.parametrize("alarm", [*ALARMS, monitoring.MEMORY_ALARM], ids=lambda alarm: alarm.name)
+def test_a_runbook_says_when_whom_to_call_and_what_to_do(alarm: monitoring.Alarm) -> None:
+    said = runbooks()[alarm.name]
+    several = f"for {alarm.of} minutes" if alarm.minutes == alarm.of else f"in {alarm.minutes} of {alarm.of} minutes"
+    assert (several if alarm.of > 1 else "at once") in said
+    if alarm.threshold not in (0, 1):
+        assert str(alarm.threshold) in said
+    assert re.search(r"\b(Now|Morning)\b", said)
+    assert "\n- First: " in said
+    assert f"[{alarm.section}](troubleshooting.md#{alarm.section})" in said

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -132,31 +133,37 @@ def test_a_decision_has_context_decision_and_consequences() -> None:
         assert headings[1:] == ["Context", "Decision", "Consequences"], decision.name
 
 
-# -- guarantees
+# -- guarantees and threats
 
 
-def _guarantees() -> Iterator[tuple[str, list[str]]]:
-    """The rows of the tables of docs/guarantees.md that end in tests, and those tests."""
-    for line in _read(ROOT / "docs/guarantees.md").splitlines():
+def _promises(paper: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of the tables of a paper that end in what shows them, and that: tests, or files of code."""
+    shown = False
+    for line in _read(ROOT / paper).splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if line.startswith("| ") and cells[-1] != "shown by":
+        shown = line.startswith("|") and (shown or cells[-1] == "shown by")
+        if shown and line.startswith("| ") and cells[-1] != "shown by":
             yield cells[0], re.findall(r"`([^`]+)`", cells[-1])
 
 
 def _exists(test: str) -> bool:
     file, _, name = test.partition("::")
-    path = ROOT / file if file.startswith("clients/") else ROOT / "tests" / file
-    if not path.is_file():
-        return False
-    tree = ast.parse(_read(path))
-    return name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    path = ROOT / file if file.startswith(("clients/", "sidecar/")) else ROOT / "tests" / file
+    return path.is_file() and (name in _functions(path) or (file.startswith("sidecar/") and not name))
 
 
-def test_each_guarantee_names_a_test_that_exists() -> None:
-    guarantees = list(_guarantees())
-    assert len(guarantees) > 20
-    assert [what for what, tests in guarantees if not tests] == []
-    assert [test for _, tests in guarantees for test in tests if not _exists(test)] == []
+@cache
+def _functions(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(_read(path)))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+@pytest.mark.parametrize("paper", ["docs/guarantees.md", "docs/security.md"])
+def test_each_promise_names_a_test_that_exists(paper: str) -> None:
+    promises = list(_promises(paper))
+    assert len(promises) > 20
+    assert [what for what, shown in promises if not shown] == []
+    assert [one for _, shown in promises for one in shown if not _exists(one)] == []
 
 
 # -- examples

@@ -1,0 +1,87 @@
+"""The rights and the names that the papers tell are those of the template and of deploy/check.py."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from deploy.monitoring import METRICS
+from tests.deploy.template import RESOURCES, ROOT, TEMPLATE, resolve
+
+SECURITY = (ROOT / "docs/security.md").read_text()
+TOLD: dict[str, Any] = {
+    name: json.loads(text) for name, text in re.findall(r"```json (\S+)\n(.*?)```", SECURITY, re.DOTALL)
+}
+GIVEN = {
+    "ExistingRedisHost": "redis.internal",
+    "ExistingRedisSecretArn": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:redis-AbCdEf",
+    "SecretKmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/0d1b5664-3af9-4804-8985-627c6b519d7b",
+    "ExistingRedisIamCluster": "queue",
+    "RedisUsername": "registry",
+}
+OTHER_NAMES = {"StopTimeout", "TaskId", "EMFParsingErrors", "ModelReady", "PublishStream", "SameSite"}
+"""Of ECS, of metrics, of CloudWatch, of the contract, of a cookie."""
+
+
+def policies() -> dict[str, Any]:
+    """The statements of every policy that the template makes, by its name."""
+    found = {}
+    for resource in RESOURCES.values():
+        properties = resource.get("Properties", {})
+        inline = properties.get("Policies", []) if resource["Type"] == "AWS::IAM::Role" else []
+        for policy in [properties] if resource["Type"] == "AWS::IAM::Policy" else inline:
+            found[policy["PolicyName"]] = resolve(policy["PolicyDocument"]["Statement"], **GIVEN)
+    return found
+
+
+def with_arns(node: Any) -> Any:
+    """The statements with the ARNs of log groups in the place of `Id.Arn`."""
+    if isinstance(node, list):
+        return [with_arns(item) for item in node]
+    if isinstance(node, dict):
+        return {name: with_arns(value) for name, value in node.items()}
+    resource, _, attribute = str(node).partition(".")
+    if attribute != "Arn" or RESOURCES.get(resource, {}).get("Type") != "AWS::Logs::LogGroup":
+        return node
+    name = resolve(RESOURCES[resource]["Properties"]["LogGroupName"])
+    return f"arn:aws:logs:eu-west-1:123456789012:log-group:{name}:*"
+
+
+def test_the_paper_has_every_policy_of_the_template() -> None:
+    assert TOLD.keys() == policies().keys() | {"check"}
+
+
+@pytest.mark.parametrize("name", policies())
+def test_a_policy_is_told_as_the_template_has_it(name: str) -> None:
+    assert TOLD[name] == with_arns(policies()[name])
+
+
+def test_the_rights_to_check_are_those_that_the_check_uses() -> None:
+    calls = re.findall(
+        r"\bclients\.(cloudformation|ecs|logs)\.([a-z_]+)\(", (ROOT / "deploy/check.py").read_text()
+    )  # fmt: skip
+    used = {f"{service}:{''.join(word.capitalize() for word in name.split('_'))}" for service, name in calls}
+    told = {
+        action
+        for statement in TOLD["check"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    assert told == used | {"iam:PassRole"}
+
+
+def test_who_deploys_has_rights_for_every_service_of_the_template() -> None:
+    table = SECURITY.split("**Who deploys the stack**")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {
+        resource["Type"].split("::")[1].lower() for resource in RESOURCES.values()
+    }
+
+
+@pytest.mark.parametrize("paper", ["deploy-ecs.md", "operations.md", "security.md"])
+def test_parameters_and_outputs_that_a_paper_names_exist(paper: str) -> None:
+    text = (ROOT / "docs" / paper).read_text().partition("## Rights in AWS")[0]
+    known = {*TEMPLATE["Parameters"], *TEMPLATE["Outputs"], *(metric.name for metric in METRICS)} | OTHER_NAMES
+    set_there = set(re.findall(r"(?<![\w$&-])([A-Z][a-z]+[A-Za-z]*)=(?!=)", text))
+    asked = set(re.findall(r"OutputKey=='(\w+)'", text))
+    quoted = set(re.findall(r"`([A-Z]+[a-z]+[A-Z]\w+)(?:=\w+)?`", text))
+    assert (set_there | asked | quoted) - known == set()
