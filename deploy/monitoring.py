@@ -169,7 +169,8 @@ def _quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
     group, legend = (f"le, {by}", f" {{{{{by}}}}}") if by else ("le", "")
     return tuple(
         (
-            f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket[$__rate_interval])))",
+            # Without the comparison, a method that nobody calls has a legend and no line.
+            f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket[$__rate_interval]))) >= 0",
             f"p{q * 100:g}{legend}",
         )
         for q in (0.5, 0.99)
@@ -204,7 +205,7 @@ STATS = (
     Panel("Events acknowledged", "eps", (
         (_ACKNOWLEDGED, "events"),
     )),
-    Panel("Slowest consumer group is behind by", "short", ((_known("modelready_queue_depth"), "entries"),)),
+    Panel("Slowest group is behind by", "short", ((_known("modelready_queue_depth"), "entries"),)),
     Panel("Dead letters", "short", ((_known("modelready_dead_letter_stream_length"), "entries"),), 1),
     Panel("Oldest spooled event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),), _limit("spool-growing")),
     Panel("Spool in use", "percent", ((_USED, "used"),), _limit("spool-filling")),
@@ -224,6 +225,7 @@ PANELS = (
         (_known("modelready_queue_oldest_age_seconds", "group"), "{{group}}"),
     )),
     Panel("Dead letters", "short", (
+        (_known("modelready_dead_letter_stream_length"), "in the stream"),
         (_known("modelready_dead_letter_stream_reasons", "reason"), "{{reason}}"),
         (_minutely("modelready_dead_letters_total", "reason"), "new a minute: {{reason}}"),
     ), 1),
@@ -384,7 +386,7 @@ def _widgets() -> list[dict[str, Any]]:
                 "title": "Warnings and errors of the sidecar",
                 "region": "${AWS::Region}",
                 "view": "table",
-                "query": "SOURCE '${SidecarLogs}' | fields @timestamp, level, message"
+                "query": "SOURCE '${SidecarLogs}' | fields @timestamp, level, message, detail"
                 " | filter level in ['warning', 'error', 'critical'] | sort @timestamp desc | limit 50",
             },
         },
@@ -432,13 +434,15 @@ def _grafana() -> dict[str, Any]:
     """Grafana's: 24 columns too."""
     panels = []
     for number, panel in enumerate(STATS):
-        made = _panel(panel, "stat", {"x": number * 4, "y": 0, "w": 4, "h": 4})
+        made = _panel(panel, "stat", {"x": number * 4, "y": 0, "w": 4, "h": 3})
         made["options"] = {"colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}}
         panels.append(made)
     for number, panel in enumerate(PANELS):
-        made = _panel(panel, "timeseries", {"x": number % 3 * 8, "y": 4 + number // 3 * 8, "w": 8, "h": 8})
-        style = "off" if panel.threshold is None else "dashed"
-        made["fieldConfig"]["defaults"]["custom"] = {"thresholdsStyle": {"mode": style}}
+        made = _panel(panel, "timeseries", {"x": number % 3 * 8, "y": 3 + number // 3 * 8, "w": 8, "h": 8})
+        custom: dict[str, Any] = {"thresholdsStyle": {"mode": "off"}}
+        if panel.threshold is not None:
+            custom = {"thresholdsStyle": {"mode": "dashed"}, "axisSoftMax": panel.threshold}  # always in sight
+        made["fieldConfig"]["defaults"]["custom"] = custom
         made["options"] = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
         panels.append(made)
     panels = [{"id": number, **panel} for number, panel in enumerate(panels, 1)]
