@@ -435,6 +435,8 @@ def _grafana() -> dict[str, Any]:
     panels = []
     for number, panel in enumerate(STATS):
         made = _panel(panel, "stat", {"x": number * 4, "y": 0, "w": 4, "h": 3})
+        for target in made["targets"]:
+            target["instant"] = True  # what is not known now is "No data", not what was known last
         made["options"] = {"colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}}
         panels.append(made)
     for number, panel in enumerate(PANELS):

@@ -129,7 +129,7 @@ def _alarms(arns: list[str], metrics: Metrics, end: float) -> str:
 def _log(output: str, query: str) -> str:
     """The newest of the lines that the query asks for."""
     lines = [json.loads(line) for line in output.splitlines()]
-    columns = re.search(r"fields (.+?) \|", query)[1].split(", ")
+    columns = re.findall(r"fields (.+?) \|", query)[0].split(", ")
     levels = [level for level in ("debug", "info", "warning", "error", "critical") if f"'{level}'" in query]
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(line.get(column, ''))}" for column in columns)
@@ -152,6 +152,6 @@ svg text { fill: #545b64 } .grid { stroke: #eaeded }
 .alarms .ok { border-color: #1d8102; background: #f2f8f0 } .alarms .ok b { color: #1d8102 }
 .alarms .alarm { border-color: #d13212; background: #fdf3f1 } .alarms .alarm b { color: #d13212 }
 table { border-collapse: collapse; margin: 2px 12px; font-size: 11.5px; width: calc(100% - 24px) }
-th { text-align: left; color: #545b64 } td, th { padding: 3.5px 12px 3.5px 0; border-bottom: 1px solid #eaeded }
+th { text-align: left; color: #545b64 } td, th { padding: 3px 12px 3px 0; border-bottom: 1px solid #eaeded }
 td { white-space: nowrap } td:last-child { width: 100% }
 """
