@@ -101,7 +101,7 @@ def _graph(shown: dict[str, Any], metrics: Metrics, place: Place, span: Span) ->
         units.add(_UNITS.get(name, "Count"))
     lines = [Line(one["value"], one["label"], _LIMIT) for one in shown.get("annotations", {}).get("horizontal", [])]
     width = (WIDTH - 32 + _GAP) / 24 * place.width - _GAP - 2
-    unit = ", ".join(unit for unit in sorted(units) if unit != "None") or "no unit"
+    unit = ", ".join(unit for unit in sorted(units) if unit != "None") or "No unit"
     steps = Unit(steps="whole" if units <= {"Count", "None"} else "round")
     drawn = chart(Chart(span, series, lines, steps), width, place.height * _CELL - _GAP - 50)
     return f'<p class="unit">{unit}</p>{drawn}'
@@ -153,5 +153,6 @@ svg text { fill: #545b64 } .grid { stroke: #eaeded }
 .alarms .alarm { border-color: #d13212; background: #fdf3f1 } .alarms .alarm b { color: #d13212 }
 table { border-collapse: collapse; margin: 2px 12px; font-size: 11.5px; width: calc(100% - 24px) }
 th { text-align: left; color: #545b64 } td, th { padding: 3px 12px 3px 0; border-bottom: 1px solid #eaeded }
+tr:nth-child(n + 10) { display: none }
 td { white-space: nowrap } td:last-child { width: 100% }
 """
