@@ -81,7 +81,8 @@ def tell(directory: Path, minutes: float) -> None:
     story = Story()
     with ExitStack() as stack:
         acl = [f"user {_USER} on >{_TOKEN} ~* &* +@all"]
-        server = stack.enter_context(RedisServer(appendonly=True, acl=acl, config={"maxmemory-policy": "noeviction"}))
+        config = {"maxmemory": "64mb", "maxmemory-policy": "noeviction"}
+        server = stack.enter_context(RedisServer(appendonly=True, acl=acl, config=config))
         settings = to_redis(
             server, METRICS_EMF="true", LOG_FORMAT="json", REDIS_USERNAME=_USER, REDIS_AUTH_TOKEN=_TOKEN,
             SIDECAR_SOURCE="//model-registry", SPOOL_MAX_BYTES=str(8 << 20),
