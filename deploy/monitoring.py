@@ -153,23 +153,38 @@ MEMORY_ALARM = Alarm(
 
 
 class Panel(NamedTuple):
-    """A graph of Grafana; `queries` are pairs of PromQL and legend."""
+    """A panel of Grafana; `queries` are pairs of PromQL and legend, `unit` is Grafana's word.
+
+    `threshold` is drawn, and turns a number red. `colors`: of series, by legend or, between slashes, pattern.
+    """
 
     title: str
     unit: str
     queries: tuple[tuple[str, str], ...]
     threshold: float | None = None
+    colors: tuple[tuple[str, str], ...] = ()
 
 
 def _quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
     group, legend = (f"le, {by}", f" {{{{{by}}}}}") if by else ("le", "")
     return tuple(
         (
-            f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket[$__rate_interval])))",
+            # Without the comparison, a method that nobody calls has a legend and no line.
+            f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket[$__rate_interval]))) >= 0",
             f"p{q * 100:g}{legend}",
         )
         for q in (0.5, 0.99)
     )
+
+
+def _minutely(counter: str, by: str = "") -> str:
+    """A counter's growth in a minute."""
+    return f"60 * sum{f' by ({by})' if by else ''} (rate({counter}[$__rate_interval]))"
+
+
+def _known(gauge: str, by: str = "") -> str:
+    """A gauge of what is in Redis: while Redis is away, a sidecar keeps the last value, which says nothing."""
+    return f"max{f' by ({by})' if by else ''} ({gauge} and on (job, instance) modelready_redis_up == 1)"
 
 
 def _limit(name: str) -> float:
@@ -177,44 +192,60 @@ def _limit(name: str) -> float:
     return float(next(alarm.threshold for alarm in ALARMS if alarm.name == name))
 
 
+_USED = "max(100 * modelready_spool_bytes / modelready_spool_max_bytes)"
+_ACKNOWLEDGED = 'sum(rate(modelready_published_events_total{outcome=~"stored|spooled|duplicate"}[$__rate_interval]))'
 _MEAN_GROUP = (
     "sum(rate(modelready_group_events_sum[$__rate_interval]))"
     " / sum(rate(modelready_group_events_count[$__rate_interval]))"
 )
+_OUTCOMES = (("stored", "green"), ("spooled", "orange"), ("duplicate", "blue"), ("/^[A-Z_]+$/", "red"))
+# In the first row, as a number each.
+STATS = (
+    Panel("Redis answers", "bool_yes_no", (("min(modelready_redis_up)", "up"),)),
+    Panel("Events acknowledged", "eps", (
+        (_ACKNOWLEDGED, "events"),
+    )),
+    Panel("Slowest group is behind by", "short", ((_known("modelready_queue_depth"), "entries"),)),
+    Panel("Dead letters", "short", ((_known("modelready_dead_letter_stream_length"), "entries"),), 1),
+    Panel("Oldest spooled event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),), _limit("spool-growing")),
+    Panel("Spool in use", "percent", ((_USED, "used"),), _limit("spool-filling")),
+)  # fmt: skip
+# Below it, three in a row: publishing, the queue, the spool, Redis, inside.
 PANELS = (
-    Panel("Redis up", "short", (("min(modelready_redis_up)", "up"),)),
-    Panel("Dead letters", "short", (
-        ("max(modelready_dead_letter_stream_length)", "in the stream"),
-        ("max by (reason) (modelready_dead_letter_stream_reasons)", "{{reason}}"),
-        ("sum by (reason) (increase(modelready_dead_letters_total[$__rate_interval]))", "new: {{reason}}"),
-    ), 1),
-    Panel("Queue depth, by consumer group", "short", (
-        ("max by (group) (modelready_queue_depth)", "{{group}}"),
-        ("max by (group) (modelready_queue_pending)", "{{group}}, delivered"),
-        ("max(modelready_stream_length)", "all entries"),
-    )),
-    Panel("Events published, by outcome", "ops", (
+    Panel("Events published, by outcome", "eps", (
         ("sum by (outcome) (rate(modelready_published_events_total[$__rate_interval]))", "{{outcome}}"),
-    )),
+    ), colors=_OUTCOMES),
     Panel("Latency of calls", "s", _quantiles("modelready_rpc_seconds", "method"), 0.1),
-    Panel("Latency of appends to Redis", "s", _quantiles("modelready_redis_append_seconds")),
-    Panel("Spooled events", "short", (("sum(modelready_spool_events)", "events"),)),
-    Panel("Age of the oldest spooled event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),),
+    Panel("Redis up (1) or away (0)", "short", (("min(modelready_redis_up)", "up"),)),
+    Panel("Queue: not acknowledged, by consumer group", "short", (
+        (_known("modelready_queue_depth", "group"), "{{group}}"),
+        (_known("modelready_queue_pending", "group"), "{{group}}, delivered"),
+    )),
+    Panel("Queue: age of the oldest entry not acknowledged", "s", (
+        (_known("modelready_queue_oldest_age_seconds", "group"), "{{group}}"),
+    )),
+    Panel("Dead letters", "short", (
+        (_known("modelready_dead_letter_stream_length"), "in the stream"),
+        (_known("modelready_dead_letter_stream_reasons", "reason"), "{{reason}}"),
+        (_minutely("modelready_dead_letters_total", "reason"), "new a minute: {{reason}}"),
+    ), 1),
+    Panel("Spool: events on disk", "short", (("sum(modelready_spool_events)", "events"),)),
+    Panel("Spool: age of the oldest event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),),
           _limit("spool-growing")),
-    Panel("Spool, of its largest size", "percent", (
-        ("max(100 * modelready_spool_bytes / modelready_spool_max_bytes)", "used"),
-    ), _limit("spool-filling")),
-    Panel("Failures at Redis", "short", (
-        ("sum(increase(modelready_redis_connection_failures_total[$__rate_interval]))", "connections and commands"),
-        ("sum(increase(modelready_redis_auth_failures_total[$__rate_interval]))", "logins"),
-        ("sum by (by) (increase(modelready_retries_total[$__rate_interval]))", "retries by the {{by}}"),
+    Panel("Spool: how full", "percent", ((_USED, "used"),), _limit("spool-filling")),
+    Panel("Redis: failures a minute", "short", (
+        (_minutely("modelready_redis_connection_failures_total"), "connections and commands"),
+        (_minutely("modelready_redis_auth_failures_total"), "logins"),
+    ), colors=(("connections and commands", "orange"), ("logins", "red"))),
+    Panel("Redis: latency of appends", "s", _quantiles("modelready_redis_append_seconds")),
+    Panel("Redis: retries a minute", "short", ((_minutely("modelready_retries_total", "by"), "by the {{by}}"),)),
+    Panel("Inside: events waiting and committed together", "short", (
+        ("sum(modelready_pending_events)", "waiting in memory"),
+        (_MEAN_GROUP, "in a group, the mean"),
     )),
-    Panel("Waiting in memory, and events in a group", "short", (
-        ("sum(modelready_pending_events)", "waiting"),
-        (_MEAN_GROUP, "a group"),
-    )),
-    Panel("Trimming", "s", (
-        ("max by (group) (modelready_trim_held_back_seconds)", "held back by {{group}}"),
+    Panel("Stream: entries", "short", ((_known("modelready_stream_length"), "entries"),)),
+    Panel("Stream: age of what a group keeps past the retention", "s", (
+        ("max by (group) (modelready_trim_held_back_seconds)", "{{group}}"),
     )),
 )  # fmt: skip
 
@@ -323,25 +354,27 @@ def _widgets() -> list[dict[str, Any]]:
             "height": 3,
             "properties": {"title": "Alarms", "alarms": [arn + alarm.name for alarm in ALARMS]},
         },
-        _graph(0, 5, "Queue", "QueueDepth", "QueuePending"),
-        _graph(8, 5, "Oldest unacknowledged entry", "OldestUnacknowledgedAge"),
-        _graph(16, 5, "Dead letters", "DeadLetters", line=1),
         _graph(
-            0,
-            11,
-            "Publishes, a minute",
-            "PublishesStored",
-            "PublishesDuplicate",
-            "PublishesSpooled",
-            "PublishesRefused",
+            *(0, 5, "Events published, a minute"),
+            PublishesStored="stored",
+            PublishesSpooled="spooled",
+            PublishesDuplicate="duplicate",
+            PublishesRefused="refused",
         ),
-        _graph(8, 11, "Latency of calls", "RpcLatency", statistics=("p50", "p99"), line=100),
-        _graph(16, 11, "Latency of appends to Redis", "RedisLatency", statistics=("p50", "p99")),
-        _graph(0, 17, "Spooled events", "SpoolDepth"),
-        _graph(8, 17, "Oldest spooled event", "SpoolOldestAge", line=_limit("spool-growing")),
-        _graph(16, 17, "Spool, of its largest size", "SpoolBytesUsedPercent", line=_limit("spool-filling")),
-        _graph(0, 23, "Failures at Redis", "ConnectionFailures", "AuthFailures"),
-        _graph(8, 23, "Redis up; eviction policy wrong", "RedisUp", "EvictionPolicyWrong"),
+        _graph(8, 5, "Latency of calls", line=100, mark="aim", RpcLatency=("p50", "p99")),
+        _graph(16, 5, "Redis up (1) or away (0)", RedisUp="up", EvictionPolicyWrong="eviction policy wrong"),
+        _graph(
+            0, 11, "Queue: not acknowledged", QueueDepth="by the slowest group", QueuePending="delivered, all groups"
+        ),
+        _graph(8, 11, "Queue: age of the oldest entry not acknowledged", OldestUnacknowledgedAge="age"),
+        _graph(16, 11, "Dead letters", line=1, DeadLetters="in the stream"),
+        _graph(0, 17, "Spool: events on disk", SpoolDepth="events"),
+        _graph(8, 17, "Spool: age of the oldest event", line=_limit("spool-growing"), SpoolOldestAge="age"),
+        _graph(16, 17, "Spool: how full", line=_limit("spool-filling"), SpoolBytesUsedPercent="used"),
+        _graph(
+            *(0, 23, "Redis: failures a minute"), ConnectionFailures="connections and commands", AuthFailures="logins"
+        ),
+        _graph(8, 23, "Redis: latency of appends", RedisLatency=("p50", "p99")),
         _errors_of_emf(16, 23),
         {
             "type": "log",
@@ -353,7 +386,7 @@ def _widgets() -> list[dict[str, Any]]:
                 "title": "Warnings and errors of the sidecar",
                 "region": "${AWS::Region}",
                 "view": "table",
-                "query": "SOURCE '${SidecarLogs}' | fields @timestamp, level, message"
+                "query": "SOURCE '${SidecarLogs}' | fields @timestamp, level, message, detail"
                 " | filter level in ['warning', 'error', 'critical'] | sort @timestamp desc | limit 50",
             },
         },
@@ -361,16 +394,18 @@ def _widgets() -> list[dict[str, Any]]:
 
 
 def _graph(
-    x: int, y: int, title: str, *names: str, statistics: tuple[str, ...] = (), line: float | None = None
+    x: int, y: int, title: str, line: float | None = None, mark: str = "alarm", **legends: str | tuple[str, ...]
 ) -> dict[str, Any]:
+    """`legends`: of each metric, for its statistic of METRICS; or a tuple of statistics. `line` is called `mark`."""
     known = {metric.name: metric for metric in METRICS}
     series = []
-    for name in names:
-        for statistic in statistics or (known[name].statistic,):
-            label = f"{name} {statistic}" if statistics else name
+    for name, legend in legends.items():
+        pairs = [(known[name].statistic, legend)] if isinstance(legend, str) else [(one, one) for one in legend]
+        for statistic, label in pairs:
             dimensions = ["Service", "${Source}", "Queue", "${QueueName}"]
             series.append([NAMESPACE, name, *dimensions, {"stat": statistic, "label": label}])
-    return _widget(x, y, title, series, line)
+    annotations = [] if line is None else [{"value": line, "label": mark}]
+    return _widget(x, y, title, series, annotations)
 
 
 def _errors_of_emf(x: int, y: int) -> dict[str, Any]:
@@ -378,10 +413,10 @@ def _errors_of_emf(x: int, y: int) -> dict[str, Any]:
     series = [
         ["AWS/Logs", name, "LogGroupName", "${SidecarLogs}"] for name in ("EMFParsingErrors", "EMFValidationErrors")
     ]
-    return _widget(x, y, "Metrics that CloudWatch could not read", [[*one, {"stat": "Sum"}] for one in series], None)
+    return _widget(x, y, "Metrics that CloudWatch could not read", [[*one, {"stat": "Sum"}] for one in series], [])
 
 
-def _widget(x: int, y: int, title: str, series: list[list[Any]], line: float | None) -> dict[str, Any]:
+def _widget(x: int, y: int, title: str, series: list[list[Any]], lines: list[dict[str, Any]]) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "title": title,
         "region": "${AWS::Region}",
@@ -390,41 +425,29 @@ def _widget(x: int, y: int, title: str, series: list[list[Any]], line: float | N
         "yAxis": {"left": {"min": 0}},
         "metrics": series,
     }
-    if line is not None:
-        properties["annotations"] = {"horizontal": [{"value": line}]}
+    if lines:
+        properties["annotations"] = {"horizontal": lines}
     return {"type": "metric", "x": x, "y": y, "width": 8, "height": 6, "properties": properties}
 
 
 def _grafana() -> dict[str, Any]:
-    source = {"type": "prometheus", "uid": "${datasource}"}
+    """Grafana's: 24 columns too."""
     panels = []
+    for number, panel in enumerate(STATS):
+        made = _panel(panel, "stat", {"x": number * 4, "y": 0, "w": 4, "h": 3})
+        for target in made["targets"]:
+            target["instant"] = True  # what is not known now is "No data", not what was known last
+        made["options"] = {"colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}}
+        panels.append(made)
     for number, panel in enumerate(PANELS):
-        steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+        made = _panel(panel, "timeseries", {"x": number % 3 * 8, "y": 3 + number // 3 * 8, "w": 8, "h": 8})
+        custom: dict[str, Any] = {"thresholdsStyle": {"mode": "off"}}
         if panel.threshold is not None:
-            steps.append({"color": "red", "value": panel.threshold})
-        panels.append(
-            {
-                "id": number + 1,
-                "type": "timeseries",
-                "title": panel.title,
-                "datasource": source,
-                "gridPos": {"x": number % 3 * 8, "y": number // 3 * 8, "w": 8, "h": 8},
-                "fieldConfig": {
-                    "defaults": {
-                        "unit": panel.unit,
-                        "min": 0,
-                        "thresholds": {"mode": "absolute", "steps": steps},
-                        "custom": {"thresholdsStyle": {"mode": "dashed" if len(steps) > 1 else "off"}},
-                    },
-                    "overrides": [],
-                },
-                "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
-                "targets": [
-                    {"refId": chr(65 + place), "datasource": source, "expr": query, "legendFormat": legend}
-                    for place, (query, legend) in enumerate(panel.queries)
-                ],
-            }
-        )
+            custom = {"thresholdsStyle": {"mode": "dashed"}, "axisSoftMax": panel.threshold}  # always in sight
+        made["fieldConfig"]["defaults"]["custom"] = custom
+        made["options"] = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
+        panels.append(made)
+    panels = [{"id": number, **panel} for number, panel in enumerate(panels, 1)]
     return {
         "uid": "model-ready",
         "title": "Model-ready sidecar",
@@ -438,6 +461,32 @@ def _grafana() -> dict[str, Any]:
         },
         "panels": panels,
     }
+
+
+def _panel(panel: Panel, kind: str, place: dict[str, int]) -> dict[str, Any]:
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.unit == "bool_yes_no":
+        steps = [{"color": "red", "value": None}, {"color": "green", "value": 1}]
+    if panel.threshold is not None:
+        steps.append({"color": "red", "value": panel.threshold})
+    defaults = {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}}
+    return {
+        "type": kind,
+        "title": panel.title,
+        "datasource": source,
+        "gridPos": place,
+        "fieldConfig": {"defaults": defaults, "overrides": [_colored(*pair) for pair in panel.colors]},
+        "targets": [
+            {"refId": chr(65 + number), "datasource": source, "expr": query, "legendFormat": legend}
+            for number, (query, legend) in enumerate(panel.queries)
+        ],
+    }
+
+
+def _colored(legend: str, color: str) -> dict[str, Any]:
+    matcher = {"id": "byRegexp" if legend.startswith("/") else "byName", "options": legend}
+    return {"matcher": matcher, "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]}
 
 
 def files() -> dict[Path, str]:

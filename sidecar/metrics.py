@@ -48,6 +48,9 @@ class Metrics:
         )
         self.queue_depth = self._gauge("modelready_queue_depth", "Entries a group has not acknowledged.", "group")
         self.queue_pending = self._gauge("modelready_queue_pending", "Entries delivered, not acknowledged.", "group")
+        self.queue_age = self._gauge(
+            "modelready_queue_oldest_age_seconds", "Age of the oldest entry a group has not acknowledged.", "group"
+        )
         self.stream_length = self._gauge("modelready_stream_length", "Entries in the stream.")
         self.dead_letter_depth = self._gauge(
             "modelready_dead_letter_stream_length", "Entries in the dead-letter stream."

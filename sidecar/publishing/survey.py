@@ -1,4 +1,4 @@
-"""Keeps the gauges of the queue in Redis fresh: depth and pending of each group, the lengths of both streams."""
+"""Keeps the gauges of the queue in Redis fresh: depth, pending and age of each group, the lengths of both streams."""
 
 from __future__ import annotations
 
@@ -47,9 +47,12 @@ class Survey:
         self._metrics.dead_letter_depth.set(state.dead_letters)
         self._metrics.queue_depth.clear()  # groups that are gone leave no gauge behind
         self._metrics.queue_pending.clear()
+        self._metrics.queue_age.clear()
         for group in state.groups:
             self._metrics.queue_depth.labels(group.name).set(group.depth)
             self._metrics.queue_pending.labels(group.name).set(group.pending)
+            age = 0.0 if group.oldest_ms is None else max(time.time() - group.oldest_ms / 1000, 0)
+            self._metrics.queue_age.labels(group.name).set(age)
         self._tell_late(held_back(state.groups, self._retention))
         reasons = await self._inspector.dead_letter_counts()
         self._metrics.dead_letters_by_reason.clear()

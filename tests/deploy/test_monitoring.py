@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,17 @@ def test_grafana_s_panels_have_each_their_place_and_queries_their_letter() -> No
     for panel in panels:
         letters = [target["refId"] for target in panel["targets"]]
         assert sorted(set(letters)) == letters
+
+
+def test_grafana_s_panels_do_not_overlap() -> None:
+    cells = Counter(
+        (x, y)
+        for panel in json.loads(GRAFANA.read_text())["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    )
+    assert set(cells.values()) == {1}
+    assert {x for x, _ in cells} == set(range(24))
 
 
 def test_the_paper_has_the_numbers_that_cost_money() -> None:

@@ -304,6 +304,11 @@ def test_an_abandoned_group_is_named_with_its_age(server: RedisServer) -> None:
         assert status.trim.held_back_by == "gone for longer"
         gauge = 'modelready_trim_held_back_seconds{group="gone for longer"}'
         assert 7190 < until(lambda: sidecar.metrics().get(gauge), 5, "the gauge is there") < 7300
+        ages = [
+            sidecar.metrics()[f'modelready_queue_oldest_age_seconds{{group="{group}"}}']
+            for group in ("quick", "gone", "gone for longer")
+        ]
+        assert [round(age, -2) for age in ages] == [0, 5400, 7200]
         warning = "keeps entries older than QUEUE_RETENTION_SECONDS"
         assert sidecar.logs().count(warning) == 1
         assert server.execute("XLEN", KEYS.events) == 3
