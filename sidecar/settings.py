@@ -109,6 +109,20 @@ def addresses(value: str) -> tuple[str, ...]:
     return tuple(address(part.strip()) for part in value.split(","))
 
 
+def file_mode(value: str) -> int:
+    """Parse the mode of a unix socket; its owner may always connect, or the health command could not."""
+    if not re.fullmatch(r"0?[67][0-7]{2}", value):
+        raise ValueError("must be an octal mode from 0600 to 0777 that begins with 06 or 07")
+    return int(value, 8)
+
+
+def bearer_token(value: str) -> str:
+    """Parse a token that callers can send: metadata of gRPC carries nothing else."""
+    if value.strip() != value or not (value.isascii() and value.isprintable()):
+        raise ValueError("must be printable ASCII without blanks at either end")
+    return value
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address is this machine's own."""
     host = host.strip("[]")
@@ -260,11 +274,18 @@ class ServerSettings:
     listen: tuple[str, ...] = variable(
         "SIDECAR_LISTEN", addresses, ("127.0.0.1:50051",), "gRPC: host:port or unix:/path; a comma between several."
     )
+    socket_mode: int = variable(
+        "SIDECAR_SOCKET_MODE", file_mode, 0o660, "Mode of the unix sockets: who may write may call."
+    )
     api_token: str = variable(
-        "SIDECAR_API_TOKEN", text, "", "Every call but health must carry it as a bearer token.", secret=True
+        "SIDECAR_API_TOKEN", bearer_token, "", "Every call but health must carry it as a bearer token.", secret=True
     )
     admin_token: str = variable(
-        "SIDECAR_ADMIN_TOKEN", text, "", "Replay and discard must carry it; it is good for all calls.", secret=True
+        "SIDECAR_ADMIN_TOKEN",
+        bearer_token,
+        "",
+        "Replay and discard must carry it; it is good for all calls.",
+        secret=True,
     )
     tls_cert_file: Path | None = variable(
         "SIDECAR_TLS_CERT_FILE", readable_file, None, "Server certificate, PEM; for host:port, not for unix sockets."
