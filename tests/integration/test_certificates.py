@@ -123,9 +123,10 @@ def shows(address: str, issued: TLSFiles) -> bool:
 def test_a_renewal_under_load_fails_no_call(way: str, server: RedisServer, tmp_path: Path) -> None:
     files = Files(tmp_path / "tls", Authority(tmp_path))
     with ExitStack() as stack:
-        addresses = [
-            f"{LOOPBACK}:{lease.port}" for lease in (PortLease(), PortLease()) if stack.callback(lease.release)
-        ]
+        leases = PortLease(), PortLease()
+        addresses = [f"{LOOPBACK}:{lease.port}" for lease in leases]
+        for lease in leases:
+            stack.callback(lease.release)
         env = to_redis(server, SIDECAR_LISTEN=",".join(addresses), **files.env)
         sidecar = stack.enter_context(SidecarProcess(env, tls=files.shown))
         load = stack.enter_context(Newcomers(addresses * 2, files.authority.ca))
