@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import ssl
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -67,8 +68,9 @@ class Signer:
 class IamGate:
     """In a thread of its own, on a free loopback port. A context manager.
 
-    `tokens` are those that were let in, one a connection; `objections` say why others were not; `outlived` counts the
-    connections that were ended for their age, as ElastiCache does after 12 hours.
+    `tokens` are those that were let in, one a connection; `objections` say why others were not. A connection is ended
+    `most_seconds` after its login, as ElastiCache does after 12 hours; `cut_short` counts those that were still in use:
+    that had asked for something in the second half of that time.
     """
 
     def __init__(self, server: RedisServer, tls: TLSFiles, signer: Signer, most_seconds: float | None = None) -> None:
@@ -77,7 +79,7 @@ class IamGate:
         self.port = self._lease.port
         self.tokens: list[str] = []
         self.objections: list[str] = []
-        self.outlived = 0
+        self.cut_short = 0
         self._server, self._signer, self._most_seconds = server, signer, most_seconds
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(tls.cert, tls.key)
@@ -136,13 +138,15 @@ class IamGate:
         upstream, downstream = await asyncio.open_connection(self._server.host, self._server.port)
         try:
             downstream.write(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in command))
-            both = {asyncio.ensure_future(_pass(reader, downstream)), asyncio.ensure_future(_pass(upstream, writer))}
+            asking, answering = _Pass(reader, downstream), _Pass(upstream, writer)
+            both = {asyncio.ensure_future(each.run()) for each in (asking, answering)}
             try:
                 ended, _ = await asyncio.wait(both, timeout=self._most_seconds, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for each in both:
                     each.cancel()
-            self.outlived += not ended
+            if not ended and self._most_seconds:
+                self.cut_short += time.monotonic() - asking.last < self._most_seconds / 2
         finally:
             downstream.transport.abort()
 
@@ -155,7 +159,15 @@ async def _command(reader: asyncio.StreamReader) -> list[bytes]:
     return parts
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while some := await reader.read(1 << 16):
-        writer.write(some)
-        await writer.drain()
+class _Pass:
+    """One direction of a connection. `last`: when something came, time.monotonic()."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.last = 0.0
+        self._reader, self._writer = reader, writer
+
+    async def run(self) -> None:
+        while some := await self._reader.read(1 << 16):
+            self.last = time.monotonic()
+            self._writer.write(some)
+            await self._writer.drain()
