@@ -6,12 +6,13 @@ before stays until it does.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from sidecar.errors import SettingsError
 
@@ -67,6 +68,15 @@ class CertificateFiles(Generic[Loaded]):
         if _read(self._paths) == found:
             self._used, self._loaded, self._refused, self._problem = found, loaded, None, ""
             log.info("new certificate files are in use", extra={"files": [str(path) for path in self._paths.values()]})
+
+
+async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -> None:
+    """Look at them every so often, until cancelled: what cannot be used is said before a connection needs it."""
+    while True:
+        await asyncio.sleep(seconds)
+        for files in several:
+            if files is not None:
+                files.current()
 
 
 def load_pair(context: ssl.SSLContext, cert: tuple[str, Path], key: tuple[str, Path]) -> None:

@@ -36,8 +36,8 @@ def build(
     health: HealthService,
     publisher: PublisherService,
     queue: QueueService,
-) -> tuple[grpc.aio.Server, list[str]]:
-    """Return a server that is bound but not started, and its addresses with their real ports.
+) -> tuple[grpc.aio.Server, list[str], CertificateFiles[Any] | None]:
+    """Return a server that is bound but not started, its addresses with their real ports, and its certificate files.
 
     Raises SettingsError where an address cannot be had.
     """
@@ -79,7 +79,7 @@ def build(
     names = (*handlers, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     files = _tls_files(settings)
-    return server, [_bind(server, address, files, settings) for address in settings.listen]
+    return server, [_bind(server, address, files, settings) for address in settings.listen], files
 
 
 def _tls_files(settings: ServerSettings) -> CertificateFiles[Any] | None:

@@ -53,7 +53,8 @@ class RedisConnection:
         self._seed = Endpoint(settings.host, settings.port)
         self._nodes: list[Endpoint] = []  # other nodes of the cluster, for the time when the seed is away
         self._owner: Endpoint | None = None if settings.cluster else self._seed
-        self._tls = tls_files(settings) if settings.tls else None
+        self.tls = tls_files(settings) if settings.tls else None
+        """None: plain TCP."""
         self._pool = self._make_pool(self._owner or self._seed)
         self._turn = asyncio.Semaphore(settings.pool_size)
 
@@ -178,7 +179,7 @@ class RedisConnection:
                 await connection.disconnect(nowait=True)
             if self._owner is not None:  # another task was quicker
                 return
-            owner, self._nodes = read_slots(slots, self._slot, node, by_name=self._tls is not None)
+            owner, self._nodes = read_slots(slots, self._slot, node, by_name=self.tls is not None)
             if owner is not None:
                 await self._move_to(owner)
                 return
@@ -206,9 +207,9 @@ class RedisConnection:
             "protocol": 3,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
-        if self._tls is None:
+        if self.tls is None:
             return NodeConnection(**arguments)
-        return TLSNodeConnection(tls=self._tls, **arguments)
+        return TLSNodeConnection(tls=self.tls, **arguments)
 
 
 async def _read(connection: NodeConnection, count: int) -> list[Any]:

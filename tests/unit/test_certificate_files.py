@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from sidecar.certificates import CertificateFiles
+from sidecar.certificates import CertificateFiles, watch
 from sidecar.errors import SettingsError
+from tests.harness.waiting import auntil
 
 
 class Pair:
@@ -82,3 +84,10 @@ def test_what_cannot_be_used_at_the_start_ends_it(pair: Pair) -> None:
     pair.one.unlink()
     with pytest.raises(SettingsError, match=r"ONE is .* it cannot be read"):
         CertificateFiles({"ONE": pair.one}, pair.load)
+
+
+async def test_what_cannot_be_used_is_said_though_nobody_connects(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    watching = asyncio.create_task(watch(None, pair.files, seconds=0.01))
+    pair.write("second", "first")
+    await auntil(lambda: "ONE says second and TWO first" in caplog.text, 5, "it is said")
+    watching.cancel()
