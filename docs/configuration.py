@@ -35,7 +35,12 @@ SECTIONS = (
         "Redis: who the sidecar is",
         "At most one of `REDIS_AUTH_TOKEN`, `REDIS_AUTH_SECRET_ID` and `REDIS_IAM_CLUSTER`.",
     ),
-    Section("REDIS_TLS", "Redis: TLS", "Certificate and host name are always verified."),
+    Section(
+        "REDIS_TLS",
+        "Redis: TLS",
+        "Certificate and host name are always verified. The files are read again when they change, for the next"
+        " connection; while they cannot be used, those before stay in use, and the log says why.",
+    ),
     Section("REDIS_POOL_SIZE", "Redis: connections"),
     Section("QUEUE_NAME", "The queue"),
     Section("PUBLISH_DURABILITY", "Publishing"),

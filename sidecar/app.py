@@ -26,6 +26,7 @@ from sidecar.api.page.history import History
 from sidecar.api.page.site import PageSite
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import QueueService
+from sidecar.certificates import CertificateFiles, watch
 from sidecar.errors import SettingsError
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
@@ -106,7 +107,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             promise=lambda: _promise(readiness, room, spool, publisher, settings),
             draining=draining,
         )
-        server, addresses = grpc_server.build(
+        server, addresses, tls = grpc_server.build(
             settings.server,
             settings.publish.max_pending,
             health,
@@ -137,7 +138,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         stack.push_async_callback(tasks.cancel)
         committing = tasks.start("publisher", publisher.run())
         tasks.start("forwarder", forwarder.run())
-        tasks.start("credentials", credentials.watch(connection.reauthenticate))
+        _watch_secrets(tasks, credentials, connection, tls)
         await _first_look(connection, readiness, tasks)
         tasks.start("readiness", readiness.run())
         _watch_queue(
@@ -224,6 +225,14 @@ def _bounded(queue: Queue, inspector: QueueInspector, max_depth: int) -> tuple[Q
         return queue, None
     room = Room(inspector, max_depth)
     return BoundedQueue(queue, room), room
+
+
+def _watch_secrets(
+    tasks: _Tasks, credentials: CredentialSource, connection: RedisConnection, tls: CertificateFiles[Any] | None
+) -> None:
+    """What others may change at any time."""
+    tasks.start("credentials", credentials.watch(connection.reauthenticate))
+    tasks.start("certificate files", watch(tls, connection.tls))
 
 
 def _watch_queue(

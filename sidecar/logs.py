@@ -23,6 +23,12 @@ def set_up(settings: LogSettings) -> None:
     root.setLevel(settings.level.upper())
     for library in ("asyncio", "boto3", "botocore", "urllib3"):  # botocore's debug log holds the secret that it read
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_metadata)
+
+
+def _holds_no_metadata(record: logging.LogRecord) -> bool:
+    """Of what grpc logs: it shows metadata that is no UTF-8, and that may be a token."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

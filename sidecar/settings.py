@@ -16,7 +16,23 @@ from pathlib import Path
 from modelready.entry import ENCODINGS, LIST_FORMATS, Encoding, ListFormat
 from modelready.keys import Keys
 from sidecar.errors import SettingsError
-from sidecar.variables import ADDRESS, ADDRESSES, FILE, FLAG, QUEUE, Kind, choice, number, read, seconds, text, variable
+from sidecar.variables import (
+    ADDRESS,
+    ADDRESSES,
+    BEARER,
+    FILE,
+    FLAG,
+    MODE,
+    QUEUE,
+    FileMode,
+    Kind,
+    choice,
+    number,
+    read,
+    seconds,
+    text,
+    variable,
+)
 
 GIBIBYTE = 1024**3
 DAY = 86400
@@ -243,17 +259,26 @@ class ServerSettings:
     """The local API."""
 
     listen: tuple[str, ...] = variable("SIDECAR_LISTEN", ADDRESSES, ("127.0.0.1:50051",), "Where gRPC is served.")
+    socket_mode: FileMode = variable(
+        "SIDECAR_SOCKET_MODE",
+        MODE,
+        FileMode(0o660),
+        "Mode of the unix sockets: who may write may call, as the sidecar's user, its group or anyone. Where the"
+        " registry runs as another user, give it the sidecar's group (10001 in the image); or set 0666, and mount the"
+        " socket's directory into no other container: without `SIDECAR_ADMIN_TOKEN` a caller there may replay and"
+        " discard, too.",
+    )
     api_token: str = variable(
         "SIDECAR_API_TOKEN",
-        text(),
+        BEARER,
         "",
-        "Every call but health and reflection must carry it as a bearer token.",
+        "Every call but health must carry it as a bearer token.",
         note="no token is asked for",
         secret=True,
     )
     admin_token: str = variable(
         "SIDECAR_ADMIN_TOKEN",
-        text(),
+        BEARER,
         "",
         "`ReplayDeadLetters` and `DiscardDeadLetters` must carry it as a bearer token, and it is good for every other"
         " call; who signs in with it on the page may replay and discard there.",
@@ -264,7 +289,10 @@ class ServerSettings:
         "SIDECAR_TLS_CERT_FILE",
         FILE,
         None,
-        "Server certificate, PEM, for host:port and not for unix sockets; together with the next.",
+        "Server certificate, PEM, for host:port and not for unix sockets; together with the next. This file and the"
+        " next two are read again when they change, and the next handshake has the new ones; while they cannot be used"
+        " together, those before stay in use, and the log says why. Mount their directory: a single file that is"
+        " mounted, or a subPath, stays what it was.",
         note="no TLS",
     )
     tls_key_file: Path | None = variable("SIDECAR_TLS_KEY_FILE", FILE, None, "Its private key, PEM.")

@@ -95,9 +95,30 @@ def _addresses(value: str) -> tuple[str, ...]:
     return tuple(part if part.startswith("unix:/") else _host_and_port(part) for part in parts)
 
 
+class FileMode(int):
+    """A mode, in octal digits as text."""
+
+    def __str__(self) -> str:
+        return f"{self:04o}"
+
+
+def _file_mode(value: str) -> FileMode:
+    if not re.fullmatch(r"0?[67][0-7]{2}", value):  # its owner may always connect, or the health command could not
+        raise ValueError
+    return FileMode(value, 8)
+
+
+def _bearer_token(value: str) -> str:
+    if value.strip() != value or not (value.isascii() and value.isprintable()):  # metadata of gRPC carries nothing else
+        raise ValueError
+    return value
+
+
 FLAG = Kind("true or false", _flag)
 FILE = Kind("a file that can be read", _readable_file)
 QUEUE = Kind("1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter or a digit", _queue_name)
+MODE = Kind("an octal mode from 0600 to 0777 that begins with 06 or 07", _file_mode)
+BEARER = Kind("printable ASCII without blanks at either end", _bearer_token)
 ADDRESS = Kind("host:port", _host_and_port)
 ADDRESSES = Kind("host:port or unix:/absolute/path, with a comma between several", _addresses)
 

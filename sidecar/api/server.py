@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import stat
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from sidecar.api import accepting
-from sidecar.api.guard import Guard
+from sidecar.api.guard import Answers, Context, Guard, parse
 from sidecar.api.health import HealthService
 from sidecar.api.publisher_service import NAME as PUBLISHER
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import NAME as QUEUE
 from sidecar.api.queue_service import QueueService
+from sidecar.certificates import CertificateFiles, Contents, load_pair
 from sidecar.errors import SettingsError
 from sidecar.settings import ServerSettings
 
 _SPARE_CALLS = 2000  # streams, Watches and status calls beside the events that may wait
 _MESSAGE_BYTES = 4 * 1024 * 1024
+_CERT, _KEY, _CLIENT_CA = "SIDECAR_TLS_CERT_FILE", "SIDECAR_TLS_KEY_FILE", "SIDECAR_TLS_CLIENT_CA_FILE"
 
 
 def build(
@@ -33,8 +37,8 @@ def build(
     health: HealthService,
     publisher: PublisherService,
     queue: QueueService,
-) -> tuple[grpc.aio.Server, list[str]]:
-    """Return a server that is bound but not started, and its addresses with their real ports.
+) -> tuple[grpc.aio.Server, list[str], CertificateFiles[Any] | None]:
+    """Return a server that is bound but not started, its addresses with their real ports, and its certificate files.
 
     Raises SettingsError where an address cannot be had.
     """
@@ -69,55 +73,86 @@ def build(
             "TailEvents": guard.server_stream(queue.tail_events),
         },
     }
+    names = (*handlers, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+    handlers[reflection.SERVICE_NAME] = {"ServerReflectionInfo": guard.stream(_reflection(names))}
     server.add_generic_rpc_handlers([
         grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()
     ])  # fmt: skip
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    names = (*handlers, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
-    credentials = _credentials(settings)
-    return server, [_bind(server, address, credentials) for address in settings.listen]
+    files = _tls_files(settings)
+    return server, [_bind(server, address, files, settings) for address in settings.listen], files
 
 
-def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+def _reflection(names: Sequence[str]) -> Answers[AsyncIterator[bytes]]:
+    """The library's answers of these services, as the guard takes them: it asks for the token here, too."""
+    servicer = reflection.aio.ReflectionServicer(names)
+
+    async def answer(sent: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        requests = (parse(reflection_pb2.ServerReflectionRequest, raw) async for raw in sent)
+        async for response in servicer.ServerReflectionInfo(requests, context):
+            yield response.SerializeToString()
+
+    return answer
+
+
+def _tls_files(settings: ServerSettings) -> CertificateFiles[Any] | None:
+    """Those that the settings name, as grpc takes them. Raises SettingsError."""
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
+    cert, key = (_CERT, settings.tls_cert_file), (_KEY, settings.tls_key_file)
     authority = settings.tls_client_ca_file
-    _check_pem(settings.tls_cert_file, settings.tls_key_file, authority)
-    return grpc.ssl_server_credentials(
-        [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
-        root_certificates=authority.read_bytes() if authority else None,
-        require_client_auth=authority is not None,
-    )
 
-
-def _check_pem(cert: Path, key: Path, authority: Path | None) -> None:
-    """Name what is wrong; grpc would say that the address cannot be had. Raises SettingsError."""
-    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    wrong = f"SIDECAR_TLS_CERT_FILE is {str(cert)!r}: it must hold a certificate, PEM, and SIDECAR_TLS_KEY_FILE its key"
-    try:
-        trial.load_cert_chain(cert, key)
+    def load(contents: Contents) -> Any:
+        """Try them first: grpc would not say what is wrong."""
+        trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        load_pair(trial, cert, key)
         if authority:
-            wrong = f"SIDECAR_TLS_CLIENT_CA_FILE is {str(authority)!r}: it must hold certificates, PEM"
-            trial.load_verify_locations(authority)
-    except ssl.SSLError:
-        raise SettingsError(wrong) from None
+            try:
+                trial.load_verify_locations(authority)
+            except OSError:
+                raise SettingsError(f"{_CLIENT_CA} is {str(authority)!r}: it must hold certificates, PEM") from None
+        return grpc.ssl_server_certificate_configuration([(contents[_KEY], contents[_CERT])], contents.get(_CLIENT_CA))
+
+    return CertificateFiles(dict([cert, key, (_CLIENT_CA, authority)]), load)
 
 
-def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
-    path = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
-    if path is not None:
-        _clear_socket(path)
+def _credentials(files: CertificateFiles[Any], *, ask_clients: bool) -> grpc.ServerCredentials:
+    """For one address: each handshake has what the files hold then."""
+    first = served = files.current()
+
+    def renewed() -> Any:
+        """What grpc asks for before a handshake, in a thread of its own, one at a time; None: as before."""
+        nonlocal served
+        before, served = served, files.current()
+        return None if served is before else served
+
+    return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=ask_clients)
+
+
+def _bind(server: grpc.aio.Server, address: str, files: CertificateFiles[Any] | None, settings: ServerSettings) -> str:
+    """Listen there, and return the address with its real port. Raises SettingsError."""
     try:
-        # A unix socket is guarded by its mode; TLS there would only keep the health command out.
-        secure = credentials if path is None else None
-        port = server.add_secure_port(address, secure) if secure else server.add_insecure_port(address)
+        if address.startswith("unix:"):
+            _bind_socket(server, Path(address.removeprefix("unix:")), settings.socket_mode)
+            return address
+        if files is None:
+            port = server.add_insecure_port(address)
+        else:
+            ask_clients = settings.tls_client_ca_file is not None
+            port = server.add_secure_port(address, _credentials(files, ask_clients=ask_clients))
     except RuntimeError:
         raise SettingsError(f"SIDECAR_LISTEN has {address!r}: that address cannot be had (in use?)") from None
-    if path is not None:
-        path.chmod(0o660)
-        return address
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _bind_socket(server: grpc.aio.Server, path: Path, mode: int) -> None:
+    """A unix socket is guarded by its mode; TLS there would only keep the health command out."""
+    _clear_socket(path)
+    umask = os.umask(0o777 & ~mode)  # a chmod would come too late for who connects at once
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    finally:
+        os.umask(umask)
 
 
 def _clear_socket(path: Path) -> None:

@@ -13,7 +13,7 @@ from sidecar.app import _credentials
 from sidecar.doctor.report import DEFAULT, Report, Variable
 from sidecar.errors import SettingsError
 from sidecar.settings import Settings
-from sidecar.storage.redis_connection import _ssl_context
+from sidecar.storage.redis_connection import tls_files
 
 ENVIRONMENT = "environment"
 _PASSWORD = re.compile(r"//[^/@]*@")  # of a URL where a plain host name belongs
@@ -33,7 +33,9 @@ def check_settings(report: Report, environ: Mapping[str, str]) -> Given | None:
     try:
         settings = Settings.from_env(environ)
         given = Given(
-            settings, _credentials(settings.redis), _ssl_context(settings.redis) if settings.redis.tls else None
+            settings,
+            _credentials(settings.redis),
+            tls_files(settings.redis).current() if settings.redis.tls else None,
         )
     except SettingsError as error:
         report.add("settings-wrong", _PASSWORD.sub("//***@", str(error)))

@@ -13,6 +13,8 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import Connection, SSLConnection
 
+from sidecar.certificates import CertificateFiles
+
 
 class NodeConnection(Connection):
     """Sends without waiting until all is written, and says that it is closed in redis-py's words.
@@ -44,14 +46,14 @@ class NodeConnection(Connection):
 
 
 class TLSNodeConnection(SSLConnection, NodeConnection):
-    """Shares one SSL context: redis-py builds one a connection, 19 ms of CPU each."""
+    """Shares one SSL context while the files are the same: redis-py builds one a connection, 19 ms of CPU each."""
 
-    def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
+    def __init__(self, *, tls: CertificateFiles[ssl.SSLContext], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._shared = context
+        self._tls = tls
 
     def _connection_arguments(self) -> dict[str, Any]:
-        return {**super(SSLConnection, self)._connection_arguments(), "ssl": self._shared}
+        return {**super(SSLConnection, self)._connection_arguments(), "ssl": self._tls.current()}
 
 
 class Pool:

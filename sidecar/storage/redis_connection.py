@@ -28,6 +28,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from modelready._login import Provider, log_in
 from modelready._slots import Endpoint, read_slots
 from modelready.credentials import CredentialSource
+from sidecar.certificates import CertificateFiles, Contents, load_pair
 from sidecar.errors import AuthFailed, QueueError, SettingsError, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
@@ -36,6 +37,7 @@ from sidecar.storage.redis_errors import translate
 
 log = logging.getLogger(__name__)
 
+_CA, _CERT, _KEY = "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE"
 _DEMOTED = ("REDIS_READONLY", "REDIS_MASTERDOWN", "REDIS_UNBLOCKED")
 
 
@@ -51,7 +53,8 @@ class RedisConnection:
         self._seed = Endpoint(settings.host, settings.port)
         self._nodes: list[Endpoint] = []  # other nodes of the cluster, for the time when the seed is away
         self._owner: Endpoint | None = None if settings.cluster else self._seed
-        self._context = _ssl_context(settings) if settings.tls else None
+        self.tls = tls_files(settings) if settings.tls else None
+        """None: plain TCP."""
         self._pool = self._make_pool(self._owner or self._seed)
         self._turn = asyncio.Semaphore(settings.pool_size)
 
@@ -176,7 +179,7 @@ class RedisConnection:
                 await connection.disconnect(nowait=True)
             if self._owner is not None:  # another task was quicker
                 return
-            owner, self._nodes = read_slots(slots, self._slot, node, by_name=self._context is not None)
+            owner, self._nodes = read_slots(slots, self._slot, node, by_name=self.tls is not None)
             if owner is not None:
                 await self._move_to(owner)
                 return
@@ -204,9 +207,9 @@ class RedisConnection:
             "protocol": 3,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
-        if self._context is None:
+        if self.tls is None:
             return NodeConnection(**arguments)
-        return TLSNodeConnection(context=self._context, **arguments)
+        return TLSNodeConnection(tls=self.tls, **arguments)
 
 
 async def _read(connection: NodeConnection, count: int) -> list[Any]:
@@ -226,21 +229,18 @@ async def _read(connection: NodeConnection, count: int) -> list[Any]:
     return replies
 
 
-def _ssl_context(settings: RedisSettings) -> ssl.SSLContext:
-    """Verifies certificate and name, TLS 1.2 or later. Raises SettingsError."""
-    try:
-        context = ssl.create_default_context(cafile=str(settings.tls_ca_file) if settings.tls_ca_file else None)
-    except ssl.SSLError:
-        raise SettingsError(
-            f"REDIS_TLS_CA_FILE is {str(settings.tls_ca_file)!r}: it must hold certificates, PEM"
-        ) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.tls_cert_file:
+def tls_files(settings: RedisSettings) -> CertificateFiles[ssl.SSLContext]:
+    """What verifies the server's certificate and name, from TLS 1.2 on, and shows ours. Raises SettingsError."""
+    cert, key, authority = settings.tls_cert_file, settings.tls_key_file, settings.tls_ca_file
+
+    def load(_: Contents) -> ssl.SSLContext:
         try:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-        except ssl.SSLError:
-            raise SettingsError(
-                f"REDIS_TLS_CERT_FILE is {str(settings.tls_cert_file)!r}: it must hold a certificate, PEM, and "
-                "REDIS_TLS_KEY_FILE its private key"
-            ) from None
-    return context
+            context = ssl.create_default_context(cafile=authority)
+        except OSError:
+            raise SettingsError(f"{_CA} is {str(authority)!r}: it must hold certificates, PEM") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if cert and key:
+            load_pair(context, (_CERT, cert), (_KEY, key))
+        return context
+
+    return CertificateFiles({_CA: authority, _CERT: cert, _KEY: key}, load)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from modelready.entry import decode, encode_data
@@ -91,6 +92,13 @@ class Caller:
         return self._queue.GetQueueStatus(
             queue_service_pb2.GetQueueStatusRequest(), timeout=10, metadata=self._metadata
         )
+
+    def services(self) -> list[str]:
+        """What server reflection lists."""
+        stub = reflection_pb2_grpc.ServerReflectionStub(self.channel)
+        requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        (answer,) = stub.ServerReflectionInfo(requests, timeout=10, metadata=self._metadata)
+        return [service.name for service in answer.list_services_response.service]
 
     def refused(
         self, event: ModelReadyToDeploy | None = None, durability: pb.Durability = DEFAULT, timeout: float = 10

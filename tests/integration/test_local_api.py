@@ -18,6 +18,7 @@ import pytest
 
 from modelready.v1 import queue_service_pb2
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
+from sidecar import probe
 from tests.harness.certificates import Authority, TLSFiles
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
@@ -47,7 +48,8 @@ def test_a_token_guards_every_call_but_health(server: RedisServer) -> None:
         with calling(sidecar) as nobody, calling(sidecar, "wrong") as stranger, calling(sidecar, TOKEN) as friend:
             for caller, reason in ((nobody, "TOKEN_MISSING"), (stranger, "TOKEN_WRONG")):
                 calls: list[Callable[[], object]] = [
-                    caller.publish, caller.status, partial(caller.batch, []), partial(list, caller.stream(iter([]))),
+                    caller.publish, caller.status, caller.services, partial(caller.batch, []),
+                    partial(list, caller.stream(iter([]))),
                 ]  # fmt: skip
                 for call in calls:
                     refusal = refusal_of(call)
@@ -56,11 +58,45 @@ def test_a_token_guards_every_call_but_health(server: RedisServer) -> None:
             assert len(queued_ids(server)) == before
             assert friend.publish().outcome == STORED
             assert friend.status().redis_up
+            assert PUBLISHER in friend.services()
         assert sidecar.health() == sidecar.health(PUBLISHER) == SERVING
         assert command("health", SIDECAR_LISTEN=sidecar.address).returncode == 0
         assert command("status", SIDECAR_LISTEN=sidecar.address).returncode == 1
         assert command("status", SIDECAR_LISTEN=sidecar.address, SIDECAR_API_TOKEN=TOKEN).returncode == 0
         assert TOKEN not in sidecar.logs() + str(sidecar.metrics())
+
+
+def test_what_is_nearly_the_token_is_not_the_token(server: RedisServer) -> None:
+    """Among them what no client of grpc would send; and where several are sent, the last one counts."""
+    right, wrong = f"Bearer {TOKEN}".encode(), b"Bearer wrong"
+    near = [b"Bearer ", b"Bearer", b" ", TOKEN.encode(), right[:-1], right + b"x", right.lower(), right + b"\xff"]
+    with SidecarProcess(to_redis(server, SIDECAR_API_TOKEN=TOKEN)) as sidecar:
+        for values in ([], [b""], *([value] for value in near), [right, wrong], [right, b""]):
+            assert not may_call(sidecar, values), values
+        assert may_call(sidecar, [right])
+        assert may_call(sidecar, [wrong, right])
+        assert "Traceback" not in sidecar.logs()
+        assert TOKEN not in sidecar.logs()
+
+
+def may_call(sidecar: SidecarProcess, authorization: list[bytes]) -> bool:
+    """Asks for the queue's status over a bare socket, with that metadata as it is."""
+    host, _, port = sidecar.address.rpartition(":")
+    headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b"te", b"trailers")]
+    headers += [(b":path", b"/modelready.v1.QueueService/GetQueueStatus"), (b"content-type", b"application/grpc")]
+    headers.sort(key=lambda header: not header[0].startswith(b":"))
+    headers += [(b"authorization", value) for value in authorization]
+    block = b"".join(probe._header(*header) for header in headers)
+    with socket.create_connection((host, int(port)), 5) as connection:
+        connection.sendall(probe._PREFACE + probe._frame(4, 0, 0, b"") + probe._frame(1, 4, 1, block))
+        connection.sendall(probe._frame(0, 1, 1, bytes(5)))
+        with connection.makefile("rb") as stream:
+            while True:
+                kind, flags, payload = probe._read(stream.read)
+                if kind == 0 and payload:  # DATA
+                    return True
+                if kind in (3, 7) or (kind == 1 and flags & 1):  # RST_STREAM, GOAWAY, or HEADERS that end the stream
+                    return False
 
 
 def test_tls_and_client_certificates(server: RedisServer, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -14,10 +16,14 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.harness.ports import LOOPBACK
+from modelready.credentials import Credentials, StaticCredentials
+from sidecar.metrics import Metrics
+from sidecar.settings import RedisSettings
+from sidecar.storage.redis_connection import RedisConnection
+from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
-from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.sidecar_process import SERVING, SidecarProcess
+from tests.harness.waiting import auntil, until
 from tests.integration.calls import (
     DEFAULT,
     DUPLICATE,
@@ -148,19 +154,83 @@ def test_a_wrong_token_at_start_is_said_plainly_and_loses_nothing() -> None:
     assert NEW not in shown
 
 
-def test_a_secret_that_cannot_be_read_at_start_is_read_when_it_can(aws: Any) -> None:
-    with RedisServer(password=OLD) as server:
-        _, env = from_secret(server, aws, NEW)
-        name = env["REDIS_AUTH_SECRET_ID"] = f"redis/{uuid4()}"
-        sidecar = SidecarProcess(env)
+def test_while_secrets_manager_is_away_events_are_spooled_and_a_staged_token_ends_it() -> None:
+    """Away at the start, and again while the token rotates; back when AWSCURRENT is the old one still."""
+    with RedisServer(password=OLD) as server, ExitStack() as stack:
+        lease = PortLease()
+        stack.callback(lease.release)
+        url, name = f"http://{LOOPBACK}:{lease.port}", f"redis/{uuid4()}"
+        aws = boto3.client("secretsmanager", REGION, endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b")
+
+        def back() -> ThreadedMotoServer:
+            moto = ThreadedMotoServer(LOOPBACK, lease.port, verbose=False)
+            moto.start()
+            stack.callback(moto.stop)
+            return moto
+
+        address = {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)}
+        sidecar = SidecarProcess(address | AWS | {"REDIS_AUTH_SECRET_ID": name, "AWS_ENDPOINT_URL": url})
         sidecar.start("listening")
         with sidecar, calling(sidecar) as caller:
-            until(lambda: f"the secret {name} (REDIS_AUTH_SECRET_ID) cannot" in sidecar.get("/readyz")[1], 8, "it says")
-            event = model_event()
-            assert caller.publish(event).outcome == TO_DISK
+            said = f"the secret {name} (REDIS_AUTH_SECRET_ID) cannot be read: EndpointConnectionError"
+            until(lambda: said in sidecar.get("/readyz")[1], 8, "/readyz says so")
+            events = [model_event() for _ in range(2)]
+            assert caller.publish(events[0]).outcome == TO_DISK
+            moto = back()
             aws.create_secret(Name=name, SecretString=OLD)
-            until(lambda: queued_ids(server) == [event.event_id], 12, "the spool drains")
-            until(lambda: health(sidecar) == (True, True, True), 3, "it serves")
+            until(lambda: queued_ids(server) == [events[0].event_id], 12, "the spool drains")
+
+            moto.stop()
+            server.execute("ACL", "SETUSER", "default", "resetpass", f">{NEW}")
+            server.execute("CLIENT", "KILL", "TYPE", "normal")
+            until(lambda: caller.publish(events[1]).outcome == TO_DISK, 5, "events are spooled")
+            until(lambda: "the last known credentials stay in use" in sidecar.logs(), 5, "the log says so")
+            assert sidecar.health() == SERVING, "a restart would not help"
+            back()
+            aws.put_secret_value(SecretId=name, SecretString=NEW, VersionStages=["AWSPENDING"])
+            until(lambda: events[1].event_id in queued_ids(server), 12, "the spool drains")
+            until(lambda: health(sidecar) == (True, True, True), 5, "it serves")
+            assert len(queued_ids(server)) == len(events)
+            assert not [token for token in (OLD, NEW) if token in published_by(sidecar)]
+
+
+async def test_credentials_that_change_are_used_by_live_connections_without_an_error() -> None:
+    """What `watch` finds every few minutes, with nobody refused: then the old token may go, and nobody notices."""
+    with RedisServer(password=OLD) as server:
+
+        class Found(StaticCredentials):
+            async def watch(self, changed: Callable[[], Awaitable[None]]) -> None:
+                self._credentials = Credentials(None, NEW)
+                await changed()
+
+        source = Found(None, OLD)
+        settings = RedisSettings(host=server.host, port=server.port, tls=False, pool_size=4)
+        connection = RedisConnection(settings, source, Metrics(), "{model-ready}")
+        await connection.warm()
+        used, stop = [0] * 8, asyncio.Event()
+
+        async def use(number: int) -> None:
+            while not stop.is_set():
+                await connection.execute("PING")
+                used[number] += 1
+
+        def connected() -> set[str]:
+            clients = server.execute("CLIENT", "LIST").decode().splitlines()
+            return {line.split()[0] for line in clients if "name=modelready-sidecar" in line}
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(len(used)):
+                group.create_task(use(number))
+            before = await asyncio.to_thread(connected)
+            await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
+            await source.watch(connection.reauthenticate)
+            await auntil(lambda: asyncio.to_thread(lambda: not before & connected()), 5, "all have logged in anew")
+            await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f"<{OLD}")
+            already = list(used)
+            await auntil(lambda: all(now > then + 20 for now, then in zip(used, already, strict=True)), 5, "it goes on")
+            stop.set()
+        assert len(before) == 4
+        await connection.close()
 
 
 @pytest.mark.parametrize("protected", [True, False], ids=["named user", "wrong user"])

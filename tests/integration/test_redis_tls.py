@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.certificates import Authority
+from tests.harness.certificates import Authority, TLSFiles
 from tests.harness.redis_server import RedisServer, available_binaries, supports_tls
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
-from tests.integration.calls import DEFAULT, PRIMARY, STORED, Code, calling, health, model_event, queued_ids
+from tests.integration.calls import DEFAULT, PRIMARY, STORED, Code, Load, calling, health, model_event, queued_ids
 
 TLS_SERVERS = [
     pytest.param(binary, id=name) for name, binary in available_binaries().items() if supports_tls(binary)
@@ -104,6 +105,81 @@ def refused(env: dict[str, str]) -> None:
         assert "certificate" in json.loads(body)["problem"]
         assert sidecar.metrics()["modelready_spool_events"] == 0
         assert "a-token" not in sidecar.logs() + body
+
+
+def place(issued: TLSFiles, at: TLSFiles) -> None:
+    shutil.copyfile(issued.cert, at.cert)
+    shutil.copyfile(issued.key, at.key)
+
+
+@pytest.mark.parametrize("binary", TLS_SERVERS)
+def test_another_authority_and_client_certificate_are_taken_without_a_restart(
+    binary: str, authority: Authority, tmp_path: Path
+) -> None:
+    """The server restarts with them, the sidecar does not. No caller sees an error: both are trusted meanwhile."""
+    other = Authority(tmp_path, "other")
+    old_ca, new_ca = authority.ca.read_bytes(), other.ca.read_bytes()
+    mine = TLSFiles(tmp_path / "mine.crt", tmp_path / "mine.key", tmp_path / "trusted.pem")
+    server_s = TLSFiles(tmp_path / "server.crt", tmp_path / "server.key", tmp_path / "server-ca.pem")
+    place(authority.client(), mine)
+    place(authority.server(), server_s)
+    mine.ca.write_bytes(old_ca)
+    server_s.ca.write_bytes(old_ca)
+    env = {"REDIS_TLS_CERT_FILE": str(mine.cert), "REDIS_TLS_KEY_FILE": str(mine.key)}
+    with RedisServer(binary=binary, password="a-token", tls=server_s, appendonly=True) as server:
+
+        def insist() -> None:
+            """Everybody needs a certificate from now on, and must show it."""
+            with server.client(ssl_certfile=str(mine.cert), ssl_keyfile=str(mine.key)) as client:
+                client.config_set("tls-auth-clients", "yes")
+                client.client_kill_filter(_type="normal", skipme=True)
+
+        insist()
+        with SidecarProcess(by_tls(server.port, mine.ca, **env)) as sidecar, Load(sidecar, [DEFAULT] * 2) as load:
+            until(lambda: len(load.acked) > 20, 5, "it publishes")
+            mine.ca.write_bytes(old_ca + new_ca)
+            server.stop()
+            place(other.client(), mine)
+            place(other.server(), server_s)
+            server_s.ca.write_bytes(new_ca)
+            server.start()
+            insist()
+            until(lambda: health(sidecar) == (True, True, True), 5, "it is connected again")
+            mine.ca.write_bytes(new_ca)
+            insist()
+            with calling(sidecar) as caller:
+                until(lambda: caller.publish(durability=PRIMARY).outcome == STORED, 5, "it is connected again")
+            load.__exit__()
+            assert load.errors == [], sidecar.logs()
+            until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the spool is empty")
+            assert "new certificate files are in use" in sidecar.logs()
+            with server.client(ssl_certfile=str(mine.cert), ssl_keyfile=str(mine.key)) as client:
+                stored = [fields[b"ce_id"].decode() for _, fields in client.xrange("{model-ready}:events")]
+        assert len(stored) == len(set(stored))
+        assert set(load.acked) <= set(stored)
+
+
+@pytest.mark.parametrize("binary", TLS_SERVERS)
+def test_client_files_that_cannot_be_used_leave_those_before_in_use(
+    binary: str, authority: Authority, tmp_path: Path
+) -> None:
+    mine = TLSFiles(tmp_path / "mine.crt", tmp_path / "mine.key", authority.ca)
+    place(authority.client(), mine)
+    env = {"REDIS_TLS_CERT_FILE": str(mine.cert), "REDIS_TLS_KEY_FILE": str(mine.key)}
+    with (
+        RedisServer(binary=binary, password="a-token", tls=authority.server()) as server,
+        SidecarProcess(by_tls(server.port, authority.ca, **env)) as sidecar,
+        calling(sidecar) as caller,
+    ):
+        shutil.copyfile(authority.client().cert, mine.cert)  # and its key is not there yet
+        with server.client() as client:
+            client.config_set("tls-auth-clients", "yes")
+            client.client_kill_filter(_type="normal", skipme=True)
+        for _ in range(10):
+            assert caller.publish(durability=PRIMARY).outcome == STORED
+        warnings = [line for line in sidecar.logs().splitlines() if "cannot be used" in line]
+        assert len(warnings) == 1
+        assert "REDIS_TLS_CERT_FILE" in warnings[0]
 
 
 def test_a_renewed_certificate_is_taken_without_a_restart(authority: Authority, plain: RedisServer) -> None:

@@ -58,6 +58,9 @@ WRONG = [
     ("SIDECAR_LISTEN", "127.0.0.1:99999", "host:port or unix:/absolute/path"),
     ("SIDECAR_LISTEN", "unix:relative.sock", "host:port or unix:/absolute/path"),
     ("SIDECAR_LISTEN", "127.0.0.1:0,", "host:port or unix:/absolute/path"),
+    ("SIDECAR_SOCKET_MODE", "rw-rw----", "octal mode from 0600 to 0777"),
+    ("SIDECAR_SOCKET_MODE", "0060", "begins with 06 or 07"),
+    ("SIDECAR_SOCKET_MODE", "4660", "octal mode from 0600 to 0777"),
     ("SIDECAR_LISTEN", "no.such.host.invalid:50051", "cannot be had"),
     ("SIDECAR_TLS_KEY_FILE", __file__, "set together"),
     ("SIDECAR_TLS_CLIENT_CA_FILE", __file__, "needs SIDECAR_TLS_CERT_FILE"),
@@ -134,6 +137,8 @@ def test_a_wrong_port_ends_the_start_of_an_embedded_server_too(
             "REDIS_TLS_KEY_FILE its private key",
         ),
         ({"SIDECAR_TLS_CERT_FILE": __file__, "SIDECAR_TLS_KEY_FILE": __file__}, "SIDECAR_TLS_CERT_FILE"),
+        ({"SIDECAR_API_TOKEN": f"{SECRET}\n"}, "SIDECAR_API_TOKEN is ***: it must be printable ASCII"),
+        ({"SIDECAR_ADMIN_TOKEN": f"naïve-{SECRET}"}, "SIDECAR_ADMIN_TOKEN is ***: it must be printable ASCII"),
     ],
 )
 def test_values_that_do_not_fit_together(

@@ -1,16 +1,15 @@
 """IAM tokens for ElastiCache: each signature is computed again here, by hand."""
 
 import asyncio
-import hashlib
-import hmac
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from modelready._aws.iam import IamCredentials
 from modelready.credentials import NoCredentials
+from tests.harness.iam_gate import sigv4
 
 REGION = "eu-west-1"
 
@@ -49,7 +48,7 @@ async def test_an_iam_token_is_the_signed_request_that_elasticache_checks(server
         "X-Amz-SignedHeaders": "host",
     } | ({"ResourceType": "ServerlessCache"} if serverless else {})
     assert query == expected
-    assert signature == sigv4(query, host="model-ready", when=when, secret="not-a-real-key")
+    assert signature == sigv4(query, host="model-ready", when=when, secret="not-a-real-key", region=REGION)
     assert source.max_connection_seconds == 11 * 3600
     assert not await source.refused()
 
@@ -71,16 +70,3 @@ async def test_iam_without_a_region_or_credentials_says_so(monkeypatch: pytest.M
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/credentials")
     with pytest.raises(NoCredentials, match="no AWS credentials"):
         await IamCredentials("registry-user", "model-ready", region=REGION).current()
-
-
-def sigv4(query: dict[str, str], *, host: str, when: str, secret: str) -> str:
-    """The signature of a GET, as AWS's reference describes it."""
-    pairs = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in query.items())
-    canonical = "&".join(f"{name}={value}" for name, value in pairs)
-    request = "\n".join(["GET", "/", canonical, f"host:{host}", "", "host", hashlib.sha256(b"").hexdigest()])
-    scope = f"{when[:8]}/{REGION}/elasticache/aws4_request"
-    text = "\n".join(["AWS4-HMAC-SHA256", when, scope, hashlib.sha256(request.encode()).hexdigest()])
-    key = f"AWS4{secret}".encode()
-    for part in [*scope.split("/"), text]:
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key.hex()

@@ -1,0 +1,106 @@
+"""Certificate files, read again when they change: whoever renews them needs no restart.
+
+A renewal writes two files or three, and not at one moment. What does not fit together is never used: what was read
+before stays until it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
+
+from sidecar.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded")
+Contents = Mapping[str, bytes]
+
+
+class CertificateFiles(Generic[Loaded]):
+    """What a few files hold, loaded. From any thread."""
+
+    def __init__(self, paths: Mapping[str, Path | None], load: Callable[[Contents], Loaded]) -> None:
+        """`paths` by variable, None where it is not set; `load` gets what they hold, and may read them itself.
+
+        Raises SettingsError where they cannot be used now, as `load` must.
+        """
+        self._paths = {variable: path for variable, path in paths.items() if path}
+        self._load = load
+        self._lock = threading.Lock()
+        self._used = _read(self._paths)
+        self._loaded = load(self._used)
+        self._refused: Contents | None = None
+        self._problem = ""
+
+    def current(self) -> Loaded:
+        """What they hold; while that cannot be used, what they held before. Either change is logged, once.
+
+        Contents are compared: times and sizes may stay what they were, and links lead elsewhere. It takes some 25 µs.
+        """
+        with self._lock:
+            try:
+                found = _read(self._paths)
+                if found == self._used:
+                    self._refused, self._problem = None, ""
+                elif found != self._refused:
+                    self._take(found)
+            except SettingsError as error:
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    log.warning("new certificate files cannot be used, those before stay in use: %s", error)
+            return self._loaded
+
+    def _take(self, found: Contents) -> None:
+        """Use them, or raise SettingsError; do neither where they are being written: the next look will tell."""
+        try:
+            loaded = self._load(found)
+        except SettingsError:
+            if _read(self._paths) == found:
+                self._refused = found
+                raise
+            return
+        if _read(self._paths) == found:
+            self._used, self._loaded, self._refused, self._problem = found, loaded, None, ""
+            log.info("new certificate files are in use", extra={"files": [str(path) for path in self._paths.values()]})
+
+
+async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -> None:
+    """Look at them every so often, until cancelled: what cannot be used is said before a connection needs it."""
+    while True:
+        await asyncio.sleep(seconds)
+        for files in several:
+            if files is not None:
+                files.current()
+
+
+def load_pair(context: ssl.SSLContext, cert: tuple[str, Path], key: tuple[str, Path]) -> None:
+    """Load a certificate with its key, each given as its variable and path. Raises SettingsError."""
+    try:
+        context.load_cert_chain(cert[1], key[1], password=_no_password)
+    except (OSError, ValueError) as error:
+        detail = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"{cert[0]} is {str(cert[1])!r}: it must hold a certificate, PEM, and {key[0]} its private key"
+            + (f" ({detail})" if detail else "")
+        ) from None
+
+
+def _no_password() -> NoReturn:
+    raise ValueError("the key is encrypted")  # else OpenSSL asks for the password on the terminal
+
+
+def _read(paths: Mapping[str, Path]) -> Contents:
+    """Raises SettingsError."""
+    found = {}
+    for variable, path in paths.items():
+        try:
+            found[variable] = path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{variable} is {str(path)!r}: it cannot be read ({error.strerror})") from None
+    return found

@@ -1,0 +1,86 @@
+"""Who may call on a unix socket: its mode, from the first moment on. Real sockets, and real users where we are root."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from sidecar.api.server import _bind_socket
+from tests.harness.redis_server import RedisServer
+from tests.harness.sidecar_process import SERVING, SidecarProcess
+from tests.integration.calls import to_redis
+
+OWNERS_GROUP, STRANGER = 10001, 10002
+# As that user and group it asks for the sidecar's health; all imports are done before, as it may read no file of ours.
+ASK = """
+import os, sys
+from sidecar.probe import ask
+path, user, group = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.setgroups([]); os.setgid(group); os.setuid(user)
+try:
+    print(ask(f"unix:{path}", "", 5))
+except PermissionError:
+    print("refused")
+"""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that everybody may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def ask(path: Path, user: int, group: int) -> str:
+    command = [sys.executable, "-c", ASK, str(path), str(user), str(group)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize(("mode", "group_may", "others_may"), [("", True, False), ("0666", True, True)])
+def test_the_mode_of_the_socket_says_who_may_call(
+    mode: str, *, group_may: bool, others_may: bool, directory: Path
+) -> None:
+    """As two containers of a task that share a volume and run as different users."""
+    path = directory / "sidecar.sock"
+    directory.chmod(0o2755)  # what is made there belongs to the directory's group, as on a volume of Kubernetes
+    os.chown(directory, 0, OWNERS_GROUP)
+    with RedisServer() as server:
+        env = to_redis(server, SIDECAR_LISTEN=f"unix:{path}", SIDECAR_SOCKET_MODE=mode)
+        with SidecarProcess(env) as sidecar:
+            assert sidecar.health() == SERVING
+            assert stat.S_IMODE(path.stat().st_mode) == int(mode or "0660", 8)
+            assert ask(path, STRANGER, OWNERS_GROUP) == (str(SERVING) if group_may else "refused")
+            assert ask(path, STRANGER, STRANGER) == (str(SERVING) if others_may else "refused")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+async def test_the_mode_is_there_before_anybody_can_connect(mode: int, directory: Path) -> None:
+    path = directory / "sidecar.sock"
+    server = grpc.aio.server()
+    seen = []
+
+    class Watched:
+        def add_insecure_port(self, address: str) -> int:
+            port = server.add_insecure_port(address)  # it listens now
+            seen.append(stat.S_IMODE(path.stat().st_mode))
+            return port
+
+    before = os.umask(0)
+    try:
+        _bind_socket(cast("Any", Watched()), path, mode)
+        assert os.umask(0) == 0, "the process's own mask is back"
+    finally:
+        os.umask(before)
+        await server.stop(None)
+    assert seen == [mode] == [stat.S_IMODE(path.stat().st_mode)]
