@@ -155,8 +155,10 @@ class Demo:
     def _start_deployer(self) -> Consumer:
         """A consumer group's one consumer, in a thread. It checks each model file against the event's digest."""
         log = logging.getLogger("modelready")
+        said = Said(self._screen, "deployer")
         log.propagate = False
-        log.addHandler(Said(self._screen, "deployer"))
+        log.addHandler(said)
+        self._stack.callback(log.removeHandler, said)
         redis = self._redis()
         environ = {
             "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "REDIS_AUTH_TOKEN": redis.token,
