@@ -13,7 +13,7 @@ import pytest
 from moto.moto_api import state_manager
 
 from deploy import check
-from tests.deploy.conftest import Client
+from tests.deploy.account import Client
 from tests.deploy.template import ROOT
 
 STACK = "checked"
