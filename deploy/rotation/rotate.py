@@ -2,6 +2,7 @@
 
 Redis takes two tokens, and ROTATE drops the older for the new one: AWSCURRENT must be the newer before. A token that
 Redis was given in a rotation that never ended is newer still; the stage IN_REDIS names it, and it is used again.
+docs/adr/0016 has the rest.
 """
 
 import json

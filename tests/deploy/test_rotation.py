@@ -3,7 +3,6 @@
 Secrets Manager and ElastiCache are played in what moto has not: who calls the function, and a group that takes tokens.
 """
 
-import importlib.util
 import json
 import os
 import time
@@ -23,7 +22,7 @@ from tests.chaos.check import verify
 from tests.chaos.load import Load
 from tests.deploy.account import REGION, Client
 from tests.deploy.played_cache import GROUP, PlayedCache
-from tests.deploy.template import ROOT
+from tests.deploy.template import RESOURCES
 from tests.harness.certificates import Authority
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
@@ -117,11 +116,8 @@ def cache(aws: Client, server: RedisServer, endpoint: Relay) -> PlayedCache:
 def rotation(
     aws: Client, cache: PlayedCache, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Rotation]:
-    spec = importlib.util.spec_from_file_location("rotate", ROOT / "deploy/rotation/rotate.py")
-    assert spec
-    assert spec.loader
-    function = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(function)
+    function = ModuleType("index")  # as CloudFormation calls it; what is embedded is what is tried
+    exec(RESOURCES["RotationFunction"]["Properties"]["Code"]["ZipFile"], function.__dict__)
 
     class Boto3:
         @staticmethod

@@ -203,6 +203,17 @@ def test_a_new_redis_lets_only_the_task_in(aws: Client, with_new_redis: NewRedis
     ]
 
 
+def test_a_new_redis_token_is_rotated_by_a_function_beside_the_task(aws: Client, with_new_redis: NewRedis) -> None:
+    """moto takes the function and its role, and makes neither the schedule nor the permission: test_template.py."""
+    (function,) = aws("lambda").list_functions()["Functions"]
+    assert (function["Runtime"], function["Handler"], function["Timeout"]) == ("python3.13", "index.handler", 900)
+    groups = aws("ec2").describe_security_groups(GroupIds=function["VpcConfig"]["SecurityGroupIds"])["SecurityGroups"]
+    assert [group["Description"] for group in groups] == ["The task of with-new-redis"]
+    assert function["Environment"]["Variables"] == {"SECRET_ARN": with_new_redis.secret}  # moto knows no cache's id
+    assert function["Role"].partition(":role/")[2].startswith("with-new-redis-RotationRole-")
+    assert list(policies(aws, with_new_redis.stack, "RotationRole")) == ["rotate"]
+
+
 def test_the_token_is_nowhere_but_in_the_secret(aws: Client, with_new_redis: NewRedis) -> None:
     name = with_new_redis.stack.name
     cloudformation = aws("cloudformation")
@@ -239,7 +250,7 @@ def test_cloudwatch_takes_every_alarm_as_it_stands(aws: Client) -> None:
     made = {
         alarm["AlarmName"]: alarm for alarm in cloudwatch.describe_alarms(AlarmNamePrefix="models-")["MetricAlarms"]
     }
-    names = [alarm.name for alarm in [*monitoring.ALARMS, monitoring.MEMORY_ALARM]]
+    names = [alarm.name for alarm in [*monitoring.ALARMS, monitoring.ROTATION_ALARM]]
     assert made.keys() == {f"models-{name}" for name in names}
     assert {tuple(alarm["AlarmActions"]) for alarm in made.values()} == {(topic,)}
     assert made["models-sidecar-absent"]["TreatMissingData"] == "breaching"
