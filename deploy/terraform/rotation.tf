@@ -36,7 +36,6 @@ resource "aws_cloudformation_stack" "rotation" {
           FunctionName  = local.rotation_function
           Description   = "Rotates the token of Redis of ${var.name}"
           Runtime       = "python3.13"
-          Architectures = ["arm64"]
           Handler       = "index.handler"
           MemorySize    = 256
           Timeout       = 900
