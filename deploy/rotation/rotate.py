@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 
 KEY = "password"  # the token's, in the secret's JSON
-GIVEN = "IN_REDIS"  # the stage of the version whose token Redis was given last
+GIVEN = "IN_REDIS"  # the stage of a version whose token Redis was given, until it is AWSCURRENT
 SPARE = 20  # seconds of Lambda's time
 PAUSE = 5.0
 
@@ -27,8 +27,10 @@ def handler(event: dict[str, str], context: Any) -> None:
     """Do one step. Raises what went wrong, never with a token in it."""
     rotation = _Rotation(event, time.monotonic() + context.get_remaining_time_in_millis() / 1000 - SPARE)
     stages = rotation.stages.get(rotation.version, [])
-    if "AWSCURRENT" in stages:
-        return  # it is done
+    if "AWSCURRENT" in stages:  # it is done
+        if GIVEN in stages:
+            rotation.move(GIVEN, "")
+        return
     if "AWSPENDING" not in stages:
         raise ValueError("this version is not staged as AWSPENDING")
     steps = {f"{name}Secret": getattr(rotation, name) for name in ("create", "set", "test", "finish")}
@@ -66,7 +68,7 @@ class _Rotation:
         token = self.secret(self.version)[KEY]
         if self.accepts(token):
             return
-        self.move(GIVEN)
+        self.move(GIVEN, self.version)
         self.cache.modify_replication_group(
             ReplicationGroupId=os.environ["GROUP_ID"],
             AuthToken=token,
@@ -83,7 +85,8 @@ class _Rotation:
             raise ValueError("Redis refuses the token of AWSPENDING")
 
     def finish(self) -> None:
-        self.move("AWSCURRENT")
+        self.move("AWSCURRENT", self.version)
+        self.move(GIVEN, "")  # a token that was current once is never used again
 
     def secret(self, version: str) -> dict[str, str]:
         value = json.loads(self.store.get_secret_value(SecretId=self.arn, VersionId=version)["SecretString"])
@@ -94,11 +97,13 @@ class _Rotation:
     def having(self, stage: str) -> str:
         return next((version for version, stages in self.stages.items() if stage in stages), "")
 
-    def move(self, stage: str) -> None:
+    def move(self, stage: str, to: str) -> None:
         before = self.having(stage)
-        if before != self.version:
-            where = {"MoveToVersionId": self.version} | ({"RemoveFromVersionId": before} if before else {})
+        if before != to:
+            where = {"MoveToVersionId": to, "RemoveFromVersionId": before}
+            where = {name: version for name, version in where.items() if version}
             self.store.update_secret_version_stage(SecretId=self.arn, VersionStage=stage, **where)
+            self.stages = self.store.describe_secret(SecretId=self.arn)["VersionIdsToStages"]
 
     def accepts(self, token: str) -> bool:
         """Whether the primary takes the token, when no change of the group is under way."""

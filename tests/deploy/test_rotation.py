@@ -84,6 +84,15 @@ class Rotation:
     def token(self, stage: str) -> str:
         return self.value(stage)["password"]
 
+    def versions(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = self.store.describe_secret(SecretId=self.arn)["VersionIdsToStages"]
+        return found
+
+    def stages(self, of: str) -> set[str]:
+        """All of the version that has this one."""
+        (found,) = [stages for stages in self.versions().values() if of in stages]
+        return set(found)
+
     def without_stage(self, stage: str, version: str) -> None:
         """What a person does to get rid of a rotation that does not go on."""
         self.store.update_secret_version_stage(SecretId=self.arn, VersionStage=stage, RemoveFromVersionId=version)
@@ -190,6 +199,27 @@ def test_a_rotation_that_was_given_up_never_costs_the_current_token(rotation: Ro
     assert rotation.whole() not in (FIRST, left)
 
 
+def test_a_token_that_was_current_once_is_never_used_again(rotation: Rotation) -> None:
+    """Also where somebody went on by hand: it may have leaked."""
+    leaked = rotation.whole()
+    rotation.store.put_secret_value(
+        SecretId=rotation.arn, SecretString=json.dumps({"password": "one-by-hand-and-known"})
+    )
+    rotation.cache.set_tokens("one-by-hand-and-known")
+    assert rotation.whole() not in (FIRST, leaked)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_rotation_that_ended_leaves_no_stage_of_its_own(rotation: Rotation, step: str) -> None:
+    """Also where the function died between the last two calls: any step that comes again tidies up."""
+    rotation.whole()
+    assert rotation.stages("AWSCURRENT") == {"AWSCURRENT", "AWSPENDING"}
+    (version,) = [one for one, stages in rotation.versions().items() if "AWSCURRENT" in stages]
+    rotation.store.update_secret_version_stage(SecretId=rotation.arn, VersionStage="IN_REDIS", MoveToVersionId=version)
+    rotation.step(step, version)
+    assert rotation.stages("AWSCURRENT") == {"AWSCURRENT", "AWSPENDING"}
+
+
 def test_tokens_that_were_changed_by_hand_are_mended_at_once(rotation: Rotation) -> None:
     """Nobody with AWSCURRENT waits for the last step."""
     rotation.cache.set_tokens("one-by-hand-and-unknown", "another-one-and-unknown")
@@ -197,6 +227,7 @@ def test_tokens_that_were_changed_by_hand_are_mended_at_once(rotation: Rotation)
     rotation.step("createSecret", version)
     rotation.step("setSecret", version)
     assert rotation.cache.tokens == ["another-one-and-unknown", rotation.token("AWSCURRENT")]
+    assert "IN_REDIS" not in rotation.stages("AWSCURRENT")
     for step in STEPS[2:]:
         rotation.step(step, version)
 
