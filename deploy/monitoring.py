@@ -435,7 +435,6 @@ def _widget(x: int, y: int, title: str, series: list[list[Any]], lines: list[dic
     properties: dict[str, Any] = {
         "title": title,
         "region": "${AWS::Region}",
-        "view": "timeSeries",
         "period": INTERVAL_SECONDS,
         "yAxis": {"left": {"min": 0}},
         "metrics": series,
