@@ -162,6 +162,23 @@ def test_without_a_rotation_there_is_no_function() -> None:
     assert not holds("Rotates", ExistingRedisHost="r")
 
 
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({}, False),
+        ({"AssignPublicIp": "ENABLED"}, True),
+        ({"AssignPublicIp": "ENABLED", "RotateTokenEveryDays": "0"}, False),
+        ({"AssignPublicIp": "ENABLED", "ExistingRedisHost": "r"}, False),
+    ],
+)
+def test_a_rotation_in_public_subnets_is_refused(given: dict[str, str], refused: bool) -> None:
+    """Its function would get no public address, and hang."""
+    rule = TEMPLATE["Rules"]["RotationReachesAws"]
+    (assertion,) = rule["Assertions"]
+    applies = resolve(rule["RuleCondition"], **given)
+    assert (applies and not resolve(assertion["Assert"], **given)) is refused
+
+
 def test_the_template_has_the_function_that_is_tested() -> None:
     """Run `python deploy/rotation/embed.py` after a change."""
     assert embed.with_function(PATH.read_text()) == PATH.read_text()

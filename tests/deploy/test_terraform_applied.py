@@ -1,18 +1,19 @@
 """The module of Terraform, applied to moto beside a stack of the template: both make the same.
 
-With an existing Redis, since moto has neither parameter groups of ElastiCache nor its nodes. What is made for a new one
-is in the module's own tests, whose provider is played.
+With an existing Redis, since moto has neither parameter groups of ElastiCache nor its nodes. With a new one it is
+applied by Terraform's own test, new_redis.tftest.hcl, in which ElastiCache is played.
 """
 
 import ast
 import json
+import shutil
 from typing import Any
 
 import pytest
 
 from deploy import monitoring
 from tests.deploy.account import Client, Made, containers, make
-from tests.deploy.template import RESOURCES, resolve
+from tests.deploy.template import RESOURCES, ROOT, resolve
 from tests.deploy.terraform import ready, terraform
 
 pytestmark = pytest.mark.soak  # half a minute: the provider starts slowly, and asks moto for everything several times
@@ -63,6 +64,24 @@ def stack(aws: Client, network: dict[str, str], redis_group: str) -> Made:
         "AlarmTopicArn": TOPIC,
     }
     return make(aws, f"{NAME}-by-template", network | given)
+
+
+def test_a_new_redis_its_secret_and_its_rotation_are_made(
+    aws: Client, network: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    module = ready(tmp_path_factory.mktemp("new"))
+    for own in (module / "tests").iterdir():
+        own.unlink()
+    shutil.copy(ROOT / "tests/deploy/new_redis.tftest.hcl", module / "tests")
+    values = {
+        "name": "models",
+        "vpc_id": network["VpcId"],
+        "subnet_ids": network["SubnetIds"].split(","),
+        "registry": {"image": "registry:1"},
+        "sidecar_image": "sidecar:1",
+    }
+    (module / "terraform.tfvars.json").write_text(json.dumps(values))
+    assert "1 passed, 0 failed" in terraform(module, "test")
 
 
 def alike(document: Any) -> Any:
