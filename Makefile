@@ -71,8 +71,8 @@ proto: .venv-proto/ready ## Generate the Python code of the contract
 proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
 	@.venv-proto/bin/python proto/contract.py check
 
-papers: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards
-	@$(BIN)/python docs/configuration.py && $(BIN)/python deploy/monitoring.py
+papers: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards, the function in the template
+	@$(BIN)/python docs/configuration.py && $(BIN)/python deploy/monitoring.py && $(BIN)/python deploy/rotation/embed.py
 
 pins: .venv/tools ## Pin the newest versions, with hashes
 	@for name in build runtime aws dev proto; do \

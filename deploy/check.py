@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Look at a deployed stack from where it runs, and say what is wrong.
 
-    python deploy/check.py STACK [--region REGION] [--timeout SECONDS]
-    python deploy/check.py --cluster NAME --service NAME --log-group NAME      # what Terraform made
+    deploy/check STACK [--region REGION] [--timeout SECONDS]
+    deploy/check --cluster NAME --service NAME --log-group NAME      # what Terraform made
 
 It needs boto3 and your AWS credentials. First it looks at the service: are its tasks running and healthy. Then it
 starts one task of the same task definition, subnets and security groups, in which the sidecar runs `doctor --json`
@@ -21,8 +21,12 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+try:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+except ModuleNotFoundError:
+    print("deploy/check needs boto3: pip install boto3", file=sys.stderr)
+    sys.exit(3)
 
 SIDECAR = "sidecar"
 STREAM_PREFIX = "sidecar"
@@ -52,7 +56,7 @@ class Clients(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from a command line."""
-    parser = argparse.ArgumentParser(description="Look at a deployed stack from where it runs.")
+    parser = argparse.ArgumentParser(prog="deploy/check", description="Look at a deployed stack from where it runs.")
     parser.add_argument(
         "stack", nargs="?", help="the name of the CloudFormation stack, whose outputs have the next three"
     )
@@ -126,7 +130,7 @@ def examine(clients: Clients, stack: Stack, timeout: float) -> dict[str, Any]:
     try:
         stopped = _wait(clients, stack, task, time.monotonic() + timeout)
     except BaseException:
-        clients.ecs.stop_task(cluster=stack.cluster, task=task, reason="deploy/check.py gave up")
+        clients.ecs.stop_task(cluster=stack.cluster, task=task, reason="deploy/check gave up")
         raise
     return _document(clients, stack, task, stopped)
 

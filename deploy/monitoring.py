@@ -59,6 +59,9 @@ METRICS = (
     Metric("AuthFailures", "Count", "Sum", "Logins that Redis refused."),
     Metric("RedisUp", "None", "Minimum", "1 while an authenticated round trip succeeded lately, else 0."),
     Metric("EvictionPolicyWrong", "None", "Maximum", "1 where maxmemory-policy is not noeviction, else 0."),
+    Metric(
+        "RedisMemoryUsedPercent", "Percent", "Maximum", "Memory in use, of maxmemory; where there is none, nothing."
+    ),
 )
 
 
@@ -92,7 +95,7 @@ ALARMS = (
     Alarm(
         "connection-failures", "ConnectionFailures", "Sum", 0, 3, 5,
         "Commands to Redis fail, for longer than a failover takes. Events are spooled on the task's disk.",
-        "Do not stop the task while its spool holds events. Run deploy/check.py, and mend the first failure it names.",
+        "Do not stop the task while its spool holds events. Run deploy/check, and mend the first failure it names.",
         "tcp",
     ),
     Alarm(
@@ -142,13 +145,20 @@ ALARMS = (
         "Give the cache a parameter group with maxmemory-policy noeviction; that needs no restart.",
         "eviction",
     ),
+    Alarm(
+        "redis-memory", "RedisMemoryUsedPercent", "Maximum", 80, 5, 5,
+        "Redis' memory is nearly full. When it is full, writes are refused and events are spooled.",
+        "See which consumer group holds the queue back with modelready-sidecar status, or take a larger node type.",
+        "memory",
+    ),
 )  # fmt: skip
-# Of ElastiCache's own metric, and only where the template makes the cache.
-MEMORY_ALARM = Alarm(
-    "redis-memory", "DatabaseMemoryUsagePercentage", "Maximum", 80, 5, 5,
-    "Redis' memory is nearly full. When it is full, writes are refused and events are spooled.",
-    "See which consumer group holds the queue back with modelready-sidecar status, or take a larger node type.",
-    "memory", missing="missing",
+# Of Lambda's own metric, and only where the stack rotates the token.
+ROTATION_ALARM = Alarm(
+    "rotation-failed", "Errors", "Sum", 0, 1, 1,
+    "The rotation of Redis' token failed; the tokens that were good stay good, and Secrets Manager tries again.",
+    "If it goes on, the function's log names the step and the reason: no way to an API of AWS or to Redis, a right, or"
+    " a change of the cache that is under way.",
+    "auth",
 )  # fmt: skip
 
 
@@ -254,7 +264,7 @@ def generated() -> str:
     """Return the resources of the template that stand between BEGIN and END."""
     alarms = "\n".join(_alarm(alarm) for alarm in ALARMS)
     return f"""{alarms}
-{_alarm(MEMORY_ALARM, "AWS/ElastiCache")}
+{_alarm(ROTATION_ALARM, "AWS/Lambda")}
   Dashboard:
     Type: AWS::CloudWatch::Dashboard
     Properties:
@@ -275,7 +285,7 @@ def terraform_alarms() -> str:
         "namespace": NAMESPACE,
         "period": INTERVAL_SECONDS,
         "alarms": [row(alarm) for alarm in ALARMS],
-        "memory": row(MEMORY_ALARM),
+        "rotation": row(ROTATION_ALARM),
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -309,12 +319,12 @@ def description(alarm: Alarm) -> str:
 
 def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
     threshold = f"!Ref {alarm.threshold}" if isinstance(alarm.threshold, str) else f"{alarm.threshold:g}"
-    dimensions = ["{Name: Service, Value: !Ref Source}", "{Name: Queue, Value: !Ref QueueName}"]
+    dimensions = "{Name: Service, Value: !Ref Source}, {Name: Queue, Value: !Ref QueueName}"
     condition = ""
-    if alarm is MEMORY_ALARM:
-        dimensions = ['{Name: CacheClusterId, Value: !Sub "${Redis}-001"}']
-        condition = "\n    Condition: MakesRedis"
-    listed = "\n".join(f"        - {dimension}" for dimension in dimensions)
+    if alarm is ROTATION_ALARM:
+        dimensions = "{Name: FunctionName, Value: !Ref RotationFunction}"
+        condition = "\n    Condition: Rotates"
+    actions = "!If [HasAlarmTopic, [!Ref AlarmTopicArn], []]"
     return f"""  {resource(alarm.name)}:
     Type: AWS::CloudWatch::Alarm{condition}
     Properties:
@@ -322,8 +332,7 @@ def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
       AlarmDescription: "{description(alarm)}"
       Namespace: {namespace}
       MetricName: {alarm.metric}
-      Dimensions:
-{listed}
+      Dimensions: [{dimensions}]
       Statistic: {alarm.statistic}
       ComparisonOperator: {alarm.comparison}
       Threshold: {threshold}
@@ -331,13 +340,14 @@ def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
       EvaluationPeriods: {alarm.of}
       DatapointsToAlarm: {alarm.minutes}
       TreatMissingData: {alarm.missing}
-      AlarmActions: !If [HasAlarmTopic, [!Ref AlarmTopicArn], !Ref AWS::NoValue]
-      OKActions: !If [HasAlarmTopic, [!Ref AlarmTopicArn], !Ref AWS::NoValue]"""
+      AlarmActions: {actions}
+      OKActions: {actions}"""
 
 
 def _dashboard() -> str:
     """A line a widget: a template above 51,200 bytes could not be sent without a bucket."""
-    return '{"widgets": [\n' + ",\n".join(f"  {json.dumps(widget)}" for widget in _widgets()) + "\n]}\n"
+    lines = (json.dumps(widget, separators=(",", ":")) for widget in _widgets())
+    return '{"widgets": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def _widgets() -> list[dict[str, Any]]:
@@ -370,7 +380,12 @@ def _widgets() -> list[dict[str, Any]]:
         _graph(16, 11, "Dead letters", line=1, DeadLetters="in the stream"),
         _graph(0, 17, "Spool: events on disk", SpoolDepth="events"),
         _graph(8, 17, "Spool: age of the oldest event", line=_limit("spool-growing"), SpoolOldestAge="age"),
-        _graph(16, 17, "Spool: how full", line=_limit("spool-filling"), SpoolBytesUsedPercent="used"),
+        _graph(
+            *(16, 17, "Spool, and Redis' memory: how full"),
+            line=_limit("spool-filling"),
+            SpoolBytesUsedPercent="spool",
+            RedisMemoryUsedPercent="Redis' memory",
+        ),
         _graph(
             *(0, 23, "Redis: failures a minute"), ConnectionFailures="connections and commands", AuthFailures="logins"
         ),
@@ -420,7 +435,6 @@ def _widget(x: int, y: int, title: str, series: list[list[Any]], lines: list[dic
     properties: dict[str, Any] = {
         "title": title,
         "region": "${AWS::Region}",
-        "view": "timeSeries",
         "period": INTERVAL_SECONDS,
         "yAxis": {"left": {"min": 0}},
         "metrics": series,

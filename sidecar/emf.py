@@ -51,6 +51,7 @@ UNITS = {
     "AuthFailures": "Count",
     "RedisUp": "None",
     "EvictionPolicyWrong": "None",
+    "RedisMemoryUsedPercent": "Percent",
 }
 _INTERVAL_SECONDS = 60.0
 _LAST_SECONDS = 0.5
@@ -120,9 +121,11 @@ class EmbeddedMetrics:
                 "OldestUnacknowledgedAge": round(max(0.0, *ages, 0.0), 3),
                 "DeadLetters": state.dead_letters,
             }
-            policy = (await self._inspector.redis()).eviction_policy
-            if policy:
-                values["EvictionPolicyWrong"] = int(policy != "noeviction")
+            redis = await self._inspector.redis()
+            if redis.eviction_policy:
+                values["EvictionPolicyWrong"] = int(redis.eviction_policy != "noeviction")
+            if redis.max_memory:  # without a limit there is no share of it
+                values["RedisMemoryUsedPercent"] = round(100 * redis.used_memory / redis.max_memory, 3)
         return values
 
 

@@ -1,5 +1,5 @@
 # A model registry and its model-ready sidecar on ECS Fargate, with ElastiCache: the same as
-# deploy/cloudformation/model-ready.yaml, which has the reasons. docs/deploy.md has the steps.
+# deploy/cloudformation/model-ready.yaml, which has the reasons. docs/deploy-ecs.md has the steps.
 
 terraform {
   required_version = ">= 1.9"
@@ -17,6 +17,7 @@ data "aws_partition" "here" {}
 
 locals {
   makes_redis = var.existing_redis == null
+  rotates     = local.makes_redis && var.redis.rotate_token_every_days > 0
   account     = data.aws_caller_identity.here.account_id
   region      = data.aws_region.here.name
   partition   = data.aws_partition.here.partition
@@ -91,17 +92,6 @@ resource "aws_secretsmanager_secret_version" "redis" {
   lifecycle {
     ignore_changes = [secret_string, version_stages] # each read makes another; a rotation is not Terraform's
   }
-}
-
-resource "aws_secretsmanager_secret_rotation" "redis" {
-  count               = local.makes_redis && var.redis.rotation_lambda_arn != null ? 1 : 0
-  secret_id           = aws_secretsmanager_secret.redis[0].id
-  rotation_lambda_arn = var.redis.rotation_lambda_arn
-  rotate_immediately  = false
-  rotation_rules {
-    automatically_after_days = 30
-  }
-  depends_on = [aws_elasticache_replication_group.redis]
 }
 
 # --- A new Redis ---
@@ -222,6 +212,11 @@ data "aws_iam_policy_document" "tasks" {
       test     = "StringEquals"
       variable = "aws:SourceAccount"
       values   = [local.account]
+    }
+    condition {
+      test     = "ArnLike"
+      variable = "aws:SourceArn"
+      values   = ["arn:${local.partition}:ecs:${local.region}:${local.account}:*"]
     }
   }
 }
@@ -438,20 +433,20 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   ok_actions          = local.actions
 }
 
-resource "aws_cloudwatch_metric_alarm" "memory" {
-  count               = local.makes_redis ? 1 : 0
-  alarm_name          = "${var.name}-${local.monitoring.memory.name}"
-  alarm_description   = local.monitoring.memory.description
-  namespace           = "AWS/ElastiCache"
-  metric_name         = local.monitoring.memory.metric
-  dimensions          = { CacheClusterId = "${aws_elasticache_replication_group.redis[0].id}-001" }
-  statistic           = local.monitoring.memory.statistic
-  comparison_operator = local.monitoring.memory.comparison
-  threshold           = local.monitoring.memory.threshold
+resource "aws_cloudwatch_metric_alarm" "rotation" {
+  count               = local.rotates ? 1 : 0
+  alarm_name          = "${var.name}-${local.monitoring.rotation.name}"
+  alarm_description   = local.monitoring.rotation.description
+  namespace           = "AWS/Lambda"
+  metric_name         = local.monitoring.rotation.metric
+  dimensions          = { FunctionName = local.rotation_function }
+  statistic           = local.monitoring.rotation.statistic
+  comparison_operator = local.monitoring.rotation.comparison
+  threshold           = local.monitoring.rotation.threshold
   period              = local.monitoring.period
-  evaluation_periods  = local.monitoring.memory.of
-  datapoints_to_alarm = local.monitoring.memory.minutes
-  treat_missing_data  = local.monitoring.memory.missing
+  evaluation_periods  = local.monitoring.rotation.of
+  datapoints_to_alarm = local.monitoring.rotation.minutes
+  treat_missing_data  = local.monitoring.rotation.missing
   alarm_actions       = local.actions
   ok_actions          = local.actions
 }

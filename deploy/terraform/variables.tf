@@ -120,9 +120,13 @@ variable "redis" {
     nodes                      = optional(number, 2)
     version                    = optional(string, "8.1")
     consumer_security_group_id = optional(string)
-    rotation_lambda_arn        = optional(string)
+    rotate_token_every_days    = optional(number, 30) # 0: never
   })
   default = {}
+  validation {
+    condition     = var.existing_redis != null || !var.assign_public_ip || var.redis.rotate_token_every_days == 0
+    error_message = "A Lambda function gets no public address. In public subnets set rotate_token_every_days = 0 and rotate by hand."
+  }
 }
 
 variable "existing_redis" {

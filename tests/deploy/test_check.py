@@ -1,4 +1,4 @@
-"""deploy/check.py against moto. ECS is played: the lines of the one-off task are those of a real doctor."""
+"""deploy/check against moto. ECS is played: the lines of the one-off task are those of a real doctor."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from moto.moto_api import state_manager
 
 from deploy import check
-from tests.deploy.conftest import Client
+from tests.deploy.account import Client
 from tests.deploy.template import ROOT
 
 STACK = "checked"
@@ -159,7 +159,7 @@ def test_a_task_that_does_not_end_is_stopped(aws: Client, capsys: pytest.Capture
     assert check.main([STACK, "--timeout", "0.2"]) == 3
     assert "has not ended in time" in capsys.readouterr().err
     (task,) = [task for task in described(aws) if task["taskArn"] not in before]
-    assert task["stoppedReason"] == "deploy/check.py gave up"
+    assert task["stoppedReason"] == "deploy/check gave up"
 
 
 @pytest.mark.parametrize("arguments", [[], [STACK, *BY_NAME], BY_NAME[:2]], ids=["none", "both", "a part"])
@@ -173,6 +173,18 @@ def test_a_stack_or_all_three_names_are_needed(arguments: list[str], capsys: pyt
 def test_what_is_no_such_stack_is_said(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main([name]) == 3
     assert name in capsys.readouterr().err
+
+
+def test_it_is_a_command(aws: Client) -> None:
+    said = subprocess.run([ROOT / "deploy/check", "none-such"], capture_output=True, text=True, timeout=60, check=False)
+    assert (said.returncode, said.stdout) == (3, "")
+    assert "none-such" in said.stderr
+
+
+def test_without_boto3_it_says_so() -> None:
+    command = [sys.executable, "-S", str(ROOT / "deploy/check.py"), STACK]  # -S: without what is installed
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (said.returncode, said.stderr) == (3, "deploy/check needs boto3: pip install boto3\n")
 
 
 def described(aws: Client) -> list[dict[str, Any]]:

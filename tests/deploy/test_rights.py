@@ -19,6 +19,8 @@ GIVEN = {
     "SecretKmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/0d1b5664-3af9-4804-8985-627c6b519d7b",
     "ExistingRedisIamCluster": "queue",
     "RedisUsername": "registry",
+    "RedisSecret": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:redis-AbCdEf",  # what the stack's are called
+    "Redis": "queue",
 }
 OTHER_NAMES = {"StopTimeout", "TaskId", "EMFParsingErrors", "ModelReady", "PublishStream", "SameSite"}
 """Of ECS, of metrics, of CloudWatch, of the contract, of a cookie."""

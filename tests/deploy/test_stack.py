@@ -7,30 +7,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from deploy import monitoring
-from tests.deploy.conftest import Client
+from tests.deploy.account import Client, Made, containers, make
 from tests.deploy.template import PATH, RESOURCES, resolve
 
 ACCOUNT = "123456789012"
 SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:registry/redis-AbCdEf"
 KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/0d1b5664-3af9-4804-8985-627c6b519d7b"
-
-
-class Made(NamedTuple):
-    name: str
-    outputs: dict[str, str]
-
-
-def make(aws: Client, name: str, template: str, parameters: dict[str, str]) -> Made:
-    cloudformation = aws("cloudformation")
-    cloudformation.create_stack(
-        StackName=name,
-        TemplateBody=template,
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        Capabilities=["CAPABILITY_IAM"],
-    )
-    (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
-    assert stack["StackStatus"] == "CREATE_COMPLETE"
-    return Made(name, {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]})
 
 
 def images(network: dict[str, str], **more: str) -> dict[str, str]:
@@ -53,7 +35,7 @@ def with_secret(aws: Client, network: dict[str, str], redis_group: str) -> Made:
         "SecretKmsKeyArn": KEY,
         "LogRetentionDays": "14",
     }
-    return make(aws, "with-secret", PATH.read_text(), images(network, **given))
+    return make(aws, "with-secret", images(network, **given))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +46,7 @@ def with_iam(aws: Client, network: dict[str, str]) -> Made:
         "RedisUsername": "registry",
         "RegistryPolicyArn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",
     }
-    return make(aws, "with-iam", PATH.read_text(), images(network, **given))
+    return make(aws, "with-iam", images(network, **given))
 
 
 class NewRedis(NamedTuple):
@@ -96,13 +78,7 @@ def with_new_redis(aws: Client, network: dict[str, str]) -> NewRedis:
     template = PATH.read_text().replace("!GetAtt Redis.PrimaryEndPoint.Address", host)
     template = template.replace("!Ref RedisSecret]", f"{secret}]").replace("!Ref RedisSecret,", f"{secret},")
     template = template.replace("Value: !Ref RedisSecret\n", f"Value: {secret}\n")
-    return NewRedis(make(aws, "with-new-redis", template, images(network)), host, secret, token)
-
-
-def containers(aws: Client, made: Made) -> dict[str, dict[str, Any]]:
-    task = aws("ecs").describe_task_definition(taskDefinition=made.name)["taskDefinition"]
-    assert task["volumes"] == [{"name": "spool"}]
-    return {one["name"]: one for one in task["containerDefinitions"]}
+    return NewRedis(make(aws, "with-new-redis", images(network), template), host, secret, token)
 
 
 def policies(aws: Client, made: Made, role: str) -> dict[str, Any]:
@@ -119,7 +95,7 @@ def policies(aws: Client, made: Made, role: str) -> dict[str, Any]:
 
 
 def test_the_task_is_a_registry_and_a_sidecar_that_is_healthy_before_it(aws: Client, with_secret: Made) -> None:
-    found = containers(aws, with_secret)
+    found = containers(aws, with_secret.name)
     registry, sidecar = found["registry"], found["sidecar"]
     assert found.keys() == {"registry", "sidecar"}
     assert (registry["essential"], sidecar["essential"]) == (True, True)
@@ -156,7 +132,7 @@ def test_with_iam_it_may_log_in_and_read_no_secret(aws: Client, with_iam: Made) 
     assert login["Action"] == "elasticache:Connect"
     prefix = f"arn:aws:elasticache:eu-west-1:{ACCOUNT}"
     assert login["Resource"] == [f"{prefix}:replicationgroup:queue", f"{prefix}:user:registry"]
-    environment = {one["name"]: one["value"] for one in containers(aws, with_iam)["sidecar"]["environment"]}
+    environment = {one["name"]: one["value"] for one in containers(aws, with_iam.name)["sidecar"]["environment"]}
     assert (environment["REDIS_AUTH_SECRET_ID"], environment["REDIS_IAM_CLUSTER"]) == ("", "queue")
 
 
@@ -208,7 +184,9 @@ def test_a_new_redis_takes_the_token_and_the_task_is_told_where_both_are(aws: Cl
     (group,) = aws("elasticache").describe_replication_groups(ReplicationGroupId="new-redis")["ReplicationGroups"]
     assert (group["AuthTokenEnabled"], group["TransitEncryptionEnabled"]) == (True, True)
     assert group["AutomaticFailover"] in ("enabled", "enabling")
-    environment = {one["name"]: one["value"] for one in containers(aws, with_new_redis.stack)["sidecar"]["environment"]}
+    environment = {
+        one["name"]: one["value"] for one in containers(aws, with_new_redis.stack.name)["sidecar"]["environment"]
+    }
     assert environment["REDIS_HOST"] == with_new_redis.host
     assert environment["REDIS_AUTH_SECRET_ID"] == with_new_redis.secret
     (policy,) = policies(aws, with_new_redis.stack, "TaskRole").values()
@@ -223,6 +201,17 @@ def test_a_new_redis_lets_only_the_task_in(aws: Client, with_new_redis: NewRedis
     assert [source["GroupId"] for source in rule["UserIdGroupPairs"]] == [
         by_text["The task of with-new-redis"]["GroupId"]
     ]
+
+
+def test_a_new_redis_token_is_rotated_by_a_function_beside_the_task(aws: Client, with_new_redis: NewRedis) -> None:
+    """moto takes the function and its role, and makes neither the schedule nor the permission: test_template.py."""
+    (function,) = aws("lambda").list_functions()["Functions"]
+    assert (function["Runtime"], function["Handler"], function["Timeout"]) == ("python3.13", "index.handler", 900)
+    groups = aws("ec2").describe_security_groups(GroupIds=function["VpcConfig"]["SecurityGroupIds"])["SecurityGroups"]
+    assert [group["Description"] for group in groups] == ["The task of with-new-redis"]
+    assert function["Environment"]["Variables"] == {"SECRET_ARN": with_new_redis.secret}  # moto knows no cache's id
+    assert function["Role"].partition(":role/")[2].startswith("with-new-redis-RotationRole-")
+    assert list(policies(aws, with_new_redis.stack, "RotationRole")) == ["rotate"]
 
 
 def test_the_token_is_nowhere_but_in_the_secret(aws: Client, with_new_redis: NewRedis) -> None:
@@ -261,7 +250,7 @@ def test_cloudwatch_takes_every_alarm_as_it_stands(aws: Client) -> None:
     made = {
         alarm["AlarmName"]: alarm for alarm in cloudwatch.describe_alarms(AlarmNamePrefix="models-")["MetricAlarms"]
     }
-    names = [alarm.name for alarm in [*monitoring.ALARMS, monitoring.MEMORY_ALARM]]
+    names = [alarm.name for alarm in [*monitoring.ALARMS, monitoring.ROTATION_ALARM]]
     assert made.keys() == {f"models-{name}" for name in names}
     assert {tuple(alarm["AlarmActions"]) for alarm in made.values()} == {(topic,)}
     assert made["models-sidecar-absent"]["TreatMissingData"] == "breaching"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deploy.rotation import embed
 from sidecar.settings import Settings
 from tests.deploy.template import PATH, RESOURCES, ROOT, SETTINGS, TEMPLATE, holds, resolve
 
@@ -73,7 +74,7 @@ def test_logs_never_hold_up_a_container() -> None:
 def test_redis_is_made_only_where_there_is_none() -> None:
     made = {name for name, one in RESOURCES.items() if one["Type"].startswith("AWS::ElastiCache::")}
     assert made == {"Redis", "RedisParameters", "RedisSubnets"}
-    for name in made | {"RedisSecret", "RedisSecurityGroup", "RedisFromTask", "TaskToRedis"}:
+    for name in made | {"RedisSecret", "RedisSecurityGroup"}:
         assert RESOURCES[name]["Condition"] == "MakesRedis"
     assert holds("MakesRedis")
     assert not holds("MakesRedis", ExistingRedisHost="redis.internal")
@@ -94,7 +95,7 @@ def test_only_the_task_and_the_consumers_that_are_named_reach_redis() -> None:
     rules = {
         name: resolve(one["Properties"])
         for name, one in RESOURCES.items()
-        if one["Type"] == "AWS::EC2::SecurityGroupIngress" and one["Condition"] != "KnowsExistingRedisSecurityGroup"
+        if one["Type"] == "AWS::EC2::SecurityGroupIngress"
     }
     assert "SecurityGroupIngress" not in RESOURCES["RedisSecurityGroup"]["Properties"]
     assert {name: (one["GroupId"], one.get("SourceSecurityGroupId")) for name, one in rules.items()} == {
@@ -108,14 +109,80 @@ def test_only_the_task_and_the_consumers_that_are_named_reach_redis() -> None:
 def test_the_task_sends_to_https_and_redis_alone() -> None:
     (https,) = RESOURCES["TaskSecurityGroup"]["Properties"]["SecurityGroupEgress"]
     assert (https["FromPort"], https["ToPort"]) == (443, 443)
-    egress = {name for name, one in RESOURCES.items() if one["Type"] == "AWS::EC2::SecurityGroupEgress"}
+    assert [name for name, one in RESOURCES.items() if one["Type"] == "AWS::EC2::SecurityGroupEgress"] == [
+        "TaskToRedis"
+    ]
 
-    def chosen(**given: str) -> set[str]:
-        return {name for name in egress if holds(RESOURCES[name]["Condition"], **given)}
+    def chosen(**given: str) -> tuple[str | None, str | None]:
+        rule = resolve(RESOURCES["TaskToRedis"]["Properties"], **given)
+        assert (rule["FromPort"], rule["ToPort"]) == ("6379", "6379")
+        return rule.get("DestinationSecurityGroupId"), rule.get("CidrIp")
 
-    assert chosen() == {"TaskToRedis"}
-    assert chosen(ExistingRedisHost="r", ExistingRedisSecurityGroupId="sg-1") == {"TaskToExistingRedis"}
-    assert chosen(ExistingRedisHost="r") == {"TaskToRedisAnywhere"}
+    assert chosen() == ("RedisSecurityGroup.GroupId", None)
+    assert chosen(ExistingRedisHost="r", ExistingRedisSecurityGroupId="sg-1") == ("sg-1", None)
+    assert chosen(ExistingRedisHost="r") == (None, "0.0.0.0/0")
+    ingress = RESOURCES["RedisFromTask"]
+    assert not holds(ingress["Condition"], ExistingRedisHost="r")
+    known = resolve(ingress["Properties"], ExistingRedisHost="r", ExistingRedisSecurityGroupId="sg-1")
+    assert (known["GroupId"], known["SourceSecurityGroupId"]) == ("sg-1", "TaskSecurityGroup.GroupId")
+
+
+def test_the_token_is_rotated_by_a_function_that_only_secrets_manager_calls_for_this_secret() -> None:
+    permission = resolve(RESOURCES["RotationPermission"]["Properties"])
+    assert (permission["Principal"], permission["SourceAccount"]) == ("secretsmanager.amazonaws.com", "123456789012")
+    assert permission["SourceArn"] == "RedisSecret"
+    schedule = resolve(RESOURCES["RedisSecretRotation"]["Properties"])
+    assert (schedule["SecretId"], schedule["RotationRules"]) == ("RedisSecret", {"AutomaticallyAfterDays": "30"})
+    function = resolve(RESOURCES["RotationFunction"]["Properties"])
+    assert function["Environment"]["Variables"] == {"SECRET_ARN": "RedisSecret", "GROUP_ID": "Redis"}
+    assert function["VpcConfig"]["SecurityGroupIds"] == ["TaskSecurityGroup.GroupId"]  # HTTPS and Redis, nothing else
+
+
+def test_the_rotation_may_change_this_secret_and_this_cache_and_nothing_else() -> None:
+    (policy,) = resolve(RESOURCES["RotationRole"]["Properties"], SecretKmsKeyArn="key")["Policies"]
+    secret, cache, logs, network, key = policy["PolicyDocument"]["Statement"]
+    assert secret["Resource"] == "RedisSecret"
+    assert cache["Resource"] == "arn:aws:elasticache:eu-west-1:123456789012:replicationgroup:Redis"
+    assert cache["Action"] == ["elasticache:DescribeReplicationGroups", "elasticache:ModifyReplicationGroup"]
+    assert logs["Resource"] == "RotationLogs.Arn"
+    assert {action.partition(":")[0] for action in network["Action"]} == {"ec2"}
+    assert network["Condition"] == {"Null": {"lambda:SourceFunctionArn": "true"}}
+    assert (key["Resource"], "kms:EncryptionContext:SecretARN" in key["Condition"]["StringEquals"]) == ("key", True)
+
+
+def test_without_a_rotation_there_is_no_function() -> None:
+    rotation = {name for name in RESOURCES if "Rotation" in name}
+    assert rotation == {
+        "RedisSecretRotation", "RotationPermission", "RotationFunction", "RotationRole", "RotationLogs",
+        "RotationFailedAlarm",
+    }  # fmt: skip
+    assert {RESOURCES[name]["Condition"] for name in rotation} == {"Rotates"}
+    assert holds("Rotates")
+    assert not holds("Rotates", RotateTokenEveryDays="0")
+    assert not holds("Rotates", ExistingRedisHost="r")
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({}, False),
+        ({"AssignPublicIp": "ENABLED"}, True),
+        ({"AssignPublicIp": "ENABLED", "RotateTokenEveryDays": "0"}, False),
+        ({"AssignPublicIp": "ENABLED", "ExistingRedisHost": "r"}, False),
+    ],
+)
+def test_a_rotation_in_public_subnets_is_refused(given: dict[str, str], refused: bool) -> None:
+    """Its function would get no public address, and hang."""
+    rule = TEMPLATE["Rules"]["RotationReachesAws"]
+    (assertion,) = rule["Assertions"]
+    applies = resolve(rule["RuleCondition"], **given)
+    assert (applies and not resolve(assertion["Assert"], **given)) is refused
+
+
+def test_the_template_has_the_function_that_is_tested() -> None:
+    """Run `python deploy/rotation/embed.py` after a change."""
+    assert embed.with_function(PATH.read_text()) == PATH.read_text()
+    assert RESOURCES["RotationFunction"]["Properties"]["Code"]["ZipFile"] == embed.bare()
 
 
 def test_what_is_lost_with_the_stack_was_said() -> None:

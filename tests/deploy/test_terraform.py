@@ -1,17 +1,16 @@
 """The module of Terraform says what the template says. With a terraform binary and its provider it is tried, too.
 
-TERRAFORM_PLUGIN_DIR names a directory that has the provider, as `terraform init -plugin-dir` wants it.
+TERRAFORM_PLUGIN_DIR names a directory that has the provider, as `terraform init -plugin-dir` wants it; without it, some
+usual places are looked at.
 """
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.template import RESOURCES, ROOT, resolve
+from tests.deploy.terraform import ready, terraform
 
 MODULE = ROOT / "deploy/terraform"
 MAIN = (MODULE / "main.tf").read_text()
@@ -21,20 +20,7 @@ SIDECAR = resolve(RESOURCES["TaskDefinition"]["Properties"])["ContainerDefinitio
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the module that is ready for commands."""
-    plugins = os.environ.get("TERRAFORM_PLUGIN_DIR")
-    if shutil.which("terraform") is None or not plugins:
-        pytest.skip("no terraform on the path, or TERRAFORM_PLUGIN_DIR does not say where its provider is")
-    copy = tmp_path_factory.mktemp("terraform") / "module"
-    shutil.copytree(MODULE, copy)
-    terraform(copy, "init", "-plugin-dir", plugins, "-backend=false", "-input=false")
-    return copy
-
-
-def terraform(where: Path, *arguments: str) -> None:
-    environ = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
-    command = ["terraform", *arguments, "-no-color"]
-    done = subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    return ready(tmp_path_factory.mktemp("terraform"))
 
 
 def test_the_sidecar_gets_the_same_variables() -> None:

@@ -29,6 +29,7 @@ class Inspector:
     def __init__(self) -> None:
         self.away = False
         self.policy = "noeviction"
+        self.max_memory = 400
 
     async def inspect(self) -> QueueState:
         if self.away:
@@ -38,7 +39,7 @@ class Inspector:
         return QueueState(20, 4, old, groups, None)
 
     async def redis(self) -> RedisState:
-        return RedisState(0.001, eviction_policy=self.policy)
+        return RedisState(0.001, eviction_policy=self.policy, used_memory=100, max_memory=self.max_memory)
 
 
 class Reader:
@@ -105,6 +106,7 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     assert root["RpcLatency"] == {"Values": [2.0, 10000.0], "Counts": [2, 1]}
     assert root["RedisLatency"] == {"Values": [0.5], "Counts": [1]}
     assert (root["SpoolBytesUsedPercent"], root["RedisUp"], root["EvictionPolicyWrong"]) == (12.5, 1, 0)
+    assert root["RedisMemoryUsedPercent"] == 25
 
 
 async def test_counts_are_those_since_the_last_line(reader: Reader) -> None:
@@ -121,8 +123,8 @@ async def test_counts_are_those_since_the_last_line(reader: Reader) -> None:
 
 
 async def test_what_is_not_known_is_left_out(reader: Reader) -> None:
-    reader.inspector.policy = ""
-    assert "EvictionPolicyWrong" not in await reader.tell()
+    reader.inspector.policy, reader.inspector.max_memory = "", 0
+    assert not {"EvictionPolicyWrong", "RedisMemoryUsedPercent"} & (await reader.tell()).keys()
     reader.inspector.policy = "allkeys-lru"
     assert (await reader.tell())["EvictionPolicyWrong"] == 1
     reader.inspector.away = True

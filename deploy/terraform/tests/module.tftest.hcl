@@ -22,6 +22,9 @@ mock_provider "aws" {
   mock_resource "aws_ecs_task_definition" {
     defaults = { arn = "arn:aws:ecs:eu-west-1:123456789012:task-definition/played:1" }
   }
+  mock_resource "aws_cloudformation_stack" {
+    defaults = { outputs = { Arn = "arn:aws:lambda:eu-west-1:123456789012:function:models-rotation" } }
+  }
   mock_resource "aws_secretsmanager_secret" {
     defaults = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:played-AbCdEf" }
   }
@@ -69,6 +72,40 @@ run "a_new_redis" {
     condition     = aws_cloudwatch_metric_alarm.this["queue-not-draining"].threshold == 900
     error_message = "A threshold that is a variable is filled in."
   }
+  assert {
+    condition     = strcontains(aws_cloudformation_stack.rotation[0].template_body, "def handler(event")
+    error_message = "The rotation has its function."
+  }
+  assert {
+    condition = alltrue([
+      aws_lambda_permission.rotation[0].principal == "secretsmanager.amazonaws.com",
+      aws_lambda_permission.rotation[0].source_arn == aws_secretsmanager_secret.redis[0].arn,
+      aws_secretsmanager_secret_rotation.redis[0].rotation_rules[0].automatically_after_days == 30,
+    ])
+    error_message = "Secrets Manager calls it for this secret, every 30 days."
+  }
+  assert {
+    condition     = data.aws_iam_policy_document.rotation[0].statement[0].resources == toset([aws_secretsmanager_secret.redis[0].arn])
+    error_message = "The rotation may change this secret alone."
+  }
+}
+
+run "no_rotation" {
+  variables {
+    redis = { rotate_token_every_days = 0 }
+  }
+  assert {
+    condition     = length(aws_cloudformation_stack.rotation) + length(aws_iam_role.rotation) + length(aws_secretsmanager_secret_rotation.redis) == 0
+    error_message = "No function is made."
+  }
+}
+
+run "no_rotation_in_public_subnets" {
+  command = plan
+  variables {
+    assign_public_ip = true
+  }
+  expect_failures = [var.redis]
 }
 
 run "an_existing_redis_by_iam" {

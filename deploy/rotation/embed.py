@@ -1,0 +1,61 @@
+"""Puts rotate.py into the template, as CloudFormation zips a function's text by itself.
+
+    python deploy/rotation/embed.py
+
+Without comments, docstrings and types: a template above 51,200 bytes could not be sent without a bucket.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from pathlib import Path
+
+FUNCTION = Path(__file__).with_name("rotate.py")
+TEMPLATE = Path(__file__).parents[1] / "cloudformation/model-ready.yaml"
+BEGIN = "        ZipFile: |\n"
+END = "      # --- End of what is embedded ---\n"
+
+
+class _Bare(ast.NodeTransformer):
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.module == "typing" else node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        assert node.value
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+
+    def _without_docstring(self, node: ast.Module | ast.ClassDef | ast.FunctionDef) -> ast.AST:
+        if ast.get_docstring(node) is not None:
+            del node.body[0]
+        return self.generic_visit(node)
+
+
+def bare() -> str:
+    """Return the function as the template has it."""
+    return ast.unparse(_Bare().visit(ast.parse(FUNCTION.read_text()))) + "\n"
+
+
+def with_function(template: str) -> str:
+    """Return the template with the function as it should be."""
+    before, _, rest = template.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{textwrap.indent(bare(), ' ' * 10)}{END}{after}"
+
+
+if __name__ == "__main__":
+    TEMPLATE.write_text(with_function(TEMPLATE.read_text()))

@@ -1,0 +1,73 @@
+"""A moto server in the place of an AWS account: clients for it, a network in it, and stacks of the template."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.deploy.template import PATH
+
+REGION = "eu-west-1"
+Client = Callable[[str], Any]
+
+
+@contextmanager
+def account(none: Path, host: str = "127.0.0.1") -> Iterator[Client]:
+    """Makes clients of moto; programs under test find it by their environment. `none`: a file that does not exist."""
+    server = ThreadedMotoServer(host, 0, verbose=False)
+    server.start()
+    port = server.get_host_and_port()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_REGION", REGION)
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-key")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", str(none))
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(none))
+        yield functools.cache(boto3.Session().client)
+    server.stop()
+
+
+def make_network(aws: Client) -> dict[str, str]:
+    """A VPC with two subnets, and the parameters that name them."""
+    ec2 = aws("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
+    subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24")["Subnet"]["SubnetId"] for n in range(2)]
+    return {"VpcId": vpc, "SubnetIds": ",".join(subnets)}
+
+
+class Made(NamedTuple):
+    """A stack by its name, and its outputs."""
+
+    name: str
+    outputs: dict[str, str]
+
+
+def make(aws: Client, name: str, parameters: dict[str, str], template: str | None = None) -> Made:
+    """A stack of the template, complete."""
+    cloudformation = aws("cloudformation")
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateBody=template or PATH.read_text(),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    return Made(name, {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]})
+
+
+def containers(aws: Client, family: str) -> dict[str, dict[str, Any]]:
+    """The containers of a task definition, by name, as ECS gives them back."""
+    task = aws("ecs").describe_task_definition(taskDefinition=family)["taskDefinition"]
+    assert [volume["name"] for volume in task["volumes"]] == ["spool"]
+    return {one["name"]: one for one in task["containerDefinitions"]}
