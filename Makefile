@@ -72,7 +72,7 @@ proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of t
 	@.venv-proto/bin/python proto/contract.py check
 
 pins: .venv/tools ## Pin the newest versions, with hashes
-	@for name in build runtime aws dev proto; do \
+	@for name in build runtime aws otel dev proto; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --output-file requirements/$$name.txt requirements/$$name.in; done
 

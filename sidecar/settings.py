@@ -305,7 +305,36 @@ class MetricsSettings:
     emf: bool = variable("METRICS_EMF", flag, False, "Metrics for CloudWatch on standard output, once a minute.")
 
 
-GROUPS = (RedisSettings, QueueSettings, PublishSettings, SpoolSettings, ServerSettings, LogSettings, MetricsSettings)
+@dataclass(frozen=True, kw_only=True)
+class TracingSettings:
+    """OpenTelemetry's own variables: those that decide whether there is tracing. Its SDK reads them and all others."""
+
+    disabled: str = variable("OTEL_SDK_DISABLED", text, "", "true: no tracing, whatever the others say.")
+    exporter: str = variable("OTEL_TRACES_EXPORTER", text, "", "otlp: tracing is on; none: it is off.")
+    endpoint: str = variable("OTEL_EXPORTER_OTLP_ENDPOINT", text, "", "The collector's URL; tracing is on.")
+    traces_endpoint: str = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", text, "", "Another URL for traces alone.")
+    protocol: str = variable("OTEL_EXPORTER_OTLP_PROTOCOL", text, "grpc", "grpc or http/protobuf.")
+
+    @property
+    def on(self) -> bool:
+        """Whether spans are wanted."""
+        if self.disabled.lower() == "true":
+            return False
+        if self.exporter:
+            return "otlp" in self.exporter.lower().replace(" ", "").split(",")
+        return bool(self.endpoint or self.traces_endpoint)
+
+
+GROUPS = (
+    RedisSettings,
+    QueueSettings,
+    PublishSettings,
+    SpoolSettings,
+    ServerSettings,
+    LogSettings,
+    MetricsSettings,
+    TracingSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +348,7 @@ class Settings:
     server: ServerSettings
     log: LogSettings
     metrics: MetricsSettings
+    tracing: TracingSettings
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -331,6 +361,7 @@ class Settings:
             server=read(ServerSettings, environ),
             log=read(LogSettings, environ),
             metrics=read(MetricsSettings, environ),
+            tracing=read(TracingSettings, environ),
         )
         keys = Keys(settings.queue.name)
         if settings.redis.cluster and settings.queue.list_name and _hash_tag(settings.queue.list_name) != keys.queue:
