@@ -26,7 +26,7 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar import __version__
 from sidecar.errors import PublishError
 from sidecar.publishing.interfaces import Appended
-from sidecar.publishing.submission import Published
+from sidecar.publishing.submission import Published, published
 from sidecar.settings import TracingSettings
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ class EventTracing:
         """See publishing.spans.Tracing.forwarded."""
         if message.traceparent:
             span = self._start("forward", SpanKind.INTERNAL, message, start_ns=spooled_ms * 1_000_000)
-            span.set_attribute("modelready.outcome", "duplicate" if place.duplicate else "stored")
-            span.set_attribute("modelready.entry_id", place.entry_id)
-            span.end()
+            PublishSpan(span).end(published(place, 0))
 
     def _start(self, name: str, kind: SpanKind, message: ModelReadyToDeploy, start_ns: int | None = None) -> Span:
         return self._tracer.start_span(
@@ -120,9 +118,8 @@ class PublishSpan:
             span.set_attribute("error.type", result.reason)
             span.set_status(StatusCode.ERROR)
         else:
-            span.set_attribute("modelready.outcome", _OUTCOMES[result.outcome])
-            if result.entry_id:
-                span.set_attribute("modelready.entry_id", result.entry_id)
+            place = {"modelready.entry_id": result.entry_id} if result.entry_id else {}
+            span.set_attributes({"modelready.outcome": _OUTCOMES[result.outcome], **place})
         span.end()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,16 +14,19 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode
 
 import modelready
 import modelready.aio
-from modelready import ModelReadyToDeploy
+from modelready import Durability, ModelReadyToDeploy, Outcome, PublishError, Unavailable, model_ready
+from modelready._tracing import current_traceparent
 from modelready.consumer import Consumer
 from sidecar.app import Running, running
 from sidecar.settings import Settings
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import auntil
 from tests.integration.calls import entries, to_redis
 
 STREAM = "{model-ready}:events"
@@ -149,3 +153,85 @@ async def test_a_trace_is_whole_from_the_caller_to_the_consumer(
         "messaging.consumer.group.name": "deployer",
         "modelready.attempts": 1,
     }
+
+
+async def test_a_spooled_event_keeps_its_trace(recorded: Recorded, tmp_path: Path) -> None:
+    server = RedisServer()
+    try:
+        async with (
+            sidecar_with(recorded.provider, server, tmp_path) as sidecar,
+            modelready.aio.Publisher(sidecar.addresses[0]) as publisher,
+        ):
+            with recorded.tracer.start_as_current_span("register"):
+                receipt = await publisher.publish(**FIELDS)
+            assert receipt.outcome is Outcome.SPOOLED
+            server.start()
+            await auntil(lambda: bool(recorded.named(f"forward {STREAM}")), 5, "the event is forwarded")
+        publish, forward = recorded.one(f"publish {STREAM}"), recorded.one(f"forward {STREAM}")
+        (entry,) = entries(server)
+        assert entry[b"traceparent"].decode() == traceparent(publish)
+        assert is_child(publish, recorded.one("register"))
+        assert is_child(forward, publish)
+        outcomes = [(span.attributes or {})["modelready.outcome"] for span in (publish, forward)]
+        assert outcomes == ["spooled", "stored"]
+        assert publish.end_time is not None
+        assert forward.start_time is not None
+        assert abs(publish.end_time - forward.start_time) < 1e9  # its time is that in the spool
+    finally:
+        server.close()
+
+
+async def test_each_event_of_a_frame_goes_on_with_its_own_trace(
+    recorded: Recorded, server: RedisServer, tmp_path: Path
+) -> None:
+    def supply() -> Iterator[ModelReadyToDeploy]:
+        for version in range(3):
+            with recorded.tracer.start_as_current_span(f"register {version}"):
+                here = current_traceparent()
+                yield model_ready(name="fraud", version=version, uri="s3://models/fraud/", traceparent=here)
+        yield model_ready(name="fraud", version="not sampled", uri="s3://models/fraud/", traceparent=NOT_SAMPLED)
+        yield model_ready(name="fraud", version="no trace", uri="s3://models/fraud/")
+
+    async with (
+        sidecar_with(recorded.provider, server, tmp_path) as sidecar,
+        modelready.aio.Publisher(sidecar.addresses[0]) as publisher,
+    ):
+        receipts = [result async for result in publisher.publish_many(list(supply()))]
+    assert not any(isinstance(result, PublishError) for result in receipts)
+    spans = recorded.named(f"publish {STREAM}")
+    sent = {str((span.attributes or {})["modelready.model.version"]): span for span in spans}
+    assert sent.keys() == {"0", "1", "2", "no trace"}
+    assert all(is_child(sent[str(version)], recorded.one(f"register {version}")) for version in range(3))
+    assert sent["no trace"].parent is None
+    theirs = [traceparent(sent[version]) for version in ("0", "1", "2", "no trace")]
+    stored = [entry[b"traceparent"].decode() for entry in entries(server)]
+    assert stored == [*theirs[:3], NOT_SAMPLED, theirs[3]]
+
+
+async def test_a_failure_is_in_the_trace_by_its_reason_alone(recorded: Recorded, tmp_path: Path) -> None:
+    server = RedisServer()
+    async with (
+        sidecar_with(recorded.provider, server, tmp_path) as sidecar,
+        modelready.aio.Publisher(sidecar.addresses[0], timeout=0.5, durability=Durability.PRIMARY) as publisher,
+    ):
+        with pytest.raises(Unavailable):
+            await publisher.publish(**FIELDS)
+    failed = recorded.named(f"publish {STREAM}")[0]
+    assert failed.status.status_code is StatusCode.ERROR
+    assert failed.status.description is None
+    assert failed.attributes is not None
+    assert failed.attributes["error.type"] == "REDIS_UNAVAILABLE"
+    assert "modelready.outcome" not in failed.attributes
+    server.close()
+
+
+async def test_with_a_sampler_that_takes_none_the_entry_says_so(server: RedisServer, tmp_path: Path) -> None:
+    """Else consumers would record traces that begin nowhere."""
+    provider = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)
+    async with (
+        sidecar_with(provider, server, tmp_path) as sidecar,
+        modelready.aio.Publisher(sidecar.addresses[0]) as publisher,
+    ):
+        await publisher.publish(**FIELDS)
+    (entry,) = entries(server)
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[02]", entry[b"traceparent"].decode())

@@ -42,12 +42,12 @@ class ProcessSpans:
             "messaging.destination.name": stream,
             "messaging.consumer.group.name": group,
         }
-        self._known: tuple[TracerProvider, Tracer] | None = None
+        self._known: tuple[TracerProvider, Tracer | None] | None = None
 
     def of(self, entry: Entry) -> AbstractContextManager[object]:
         """Current within the block, as a child of the event's traceparent. What the block raises is recorded."""
-        get_tracer_provider = _opentelemetry("get_tracer_provider")
-        if get_tracer_provider is None:
+        tracer = self._tracer()
+        if tracer is None:
             return _NO_SPAN
         event = entry.event
         about: dict[str, str | int] = {
@@ -59,28 +59,34 @@ class ProcessSpans:
             "modelready.model.version": event.model.version,
         }
         parent = _context(event.traceparent) if event.traceparent else None
-        return self._start(get_tracer_provider(), about, context=parent)
+        return self._start(tracer, about, context=parent)
 
     def of_batch(self, entries: Sequence[Entry]) -> AbstractContextManager[object]:
         """The same for events that are handled together: a child of none of them, with a link to each."""
-        get_tracer_provider = _opentelemetry("get_tracer_provider")
-        if get_tracer_provider is None:
+        tracer = self._tracer()
+        if tracer is None:
             return _NO_SPAN
         from opentelemetry.trace import Link, get_current_span  # noqa: PLC0415 - it is imported already
 
         traceparents = [entry.event.traceparent for entry in entries if entry.event.traceparent]
         links = [Link(get_current_span(_context(each)).get_span_context()) for each in traceparents]
-        return self._start(get_tracer_provider(), {"messaging.batch.message_count": len(entries)}, links=links)
+        return self._start(tracer, {"messaging.batch.message_count": len(entries)}, links=links)
 
-    def _start(
-        self, provider: TracerProvider, about: dict[str, str | int], **options: Any
-    ) -> AbstractContextManager[object]:
+    def _tracer(self) -> Tracer | None:
+        """Of the provider that the process has named; None where it has not, and nothing could record a span."""
+        get_tracer_provider, unnamed = _opentelemetry("get_tracer_provider"), _opentelemetry("ProxyTracerProvider")
+        if get_tracer_provider is None or unnamed is None:
+            return None
+        provider, known = get_tracer_provider(), self._known
+        if known is None or known[0] is not provider:
+            tracer = None if isinstance(provider, unnamed) else provider.get_tracer("modelready")
+            known = self._known = provider, tracer
+        return known[1]
+
+    def _start(self, tracer: Tracer, about: dict[str, str | int], **options: Any) -> AbstractContextManager[object]:
         from opentelemetry.trace import SpanKind  # noqa: PLC0415 - it is imported already
 
-        known = self._known
-        if known is None or known[0] is not provider:
-            known = self._known = provider, provider.get_tracer("modelready")
-        return known[1].start_as_current_span(
+        return tracer.start_as_current_span(
             self._name, kind=SpanKind.CONSUMER, attributes={**self._attributes, **about}, **options
         )
 
