@@ -69,7 +69,7 @@ class EventTracing:
     def _start(self, name: str, kind: SpanKind, message: ModelReadyToDeploy, start_ns: int | None = None) -> Span:
         return self._tracer.start_span(
             f"{name} {self._stream}",
-            _W3C.extract({"traceparent": message.traceparent}, Context()),
+            _W3C.extract({"traceparent": message.traceparent}, Context()) if message.traceparent else Context(),
             kind,
             {
                 "messaging.system": "redis",
