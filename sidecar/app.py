@@ -1,9 +1,9 @@
 """The composition root: builds the parts, starts them in order and stops them in reverse.
 
 `running` is used by `serve` and by tests alike. The order of a stop: health NOT_SERVING and every Watch and stream
-ended; no new calls, those in flight answered; the last group committed; its spans sent; the forwarder; Redis; the spool.
-So whatever a part still needs is there until it is done. A background task that dies ends the process: a new one starts
-from the spool, which is better than half a sidecar.
+ended; no new calls, those in flight answered; the last group committed, and its spans sent; the forwarder; Redis; the
+spool. So whatever a part still needs is there until it is done. A background task that dies ends the process: a new one
+starts from the spool, which is better than half a sidecar.
 """
 
 from __future__ import annotations

@@ -44,6 +44,11 @@ class ProcessSpans:
         }
         self._known: tuple[TracerProvider, Tracer | None] | None = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anything records them."""
+        return self._tracer() is not None
+
     def of(self, entry: Entry) -> AbstractContextManager[object]:
         """Current within the block, as a child of the event's traceparent. What the block raises is recorded."""
         tracer = self._tracer()

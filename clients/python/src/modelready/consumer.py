@@ -74,10 +74,14 @@ class Consumer(ConsumerBase):
         """
 
         def handle(hand: Hand, entries: list[Entry]) -> None:
+            traced = self._spans.wanted
             with closing(hand.each(entries)) as each:
                 for entry in each:
                     try:
-                        with self._spans.of(entry):
+                        if traced:
+                            with self._spans.of(entry):
+                                handler(entry.event)
+                        else:
                             handler(entry.event)
                     except Exception as error:  # noqa: PERF203 - one of them must not end the others
                         logger.warning("the handler of entry %s raised", entry.id, exc_info=True)

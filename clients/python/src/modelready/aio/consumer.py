@@ -50,10 +50,14 @@ class Consumer(ConsumerBase):
         """Same as `modelready.consumer.Consumer.run`."""
 
         async def handle(hand: Hand, entries: list[Entry]) -> None:
+            traced = self._spans.wanted
             with closing(hand.each(entries)) as each:
                 for entry in each:
                     try:
-                        with self._spans.of(entry):
+                        if traced:
+                            with self._spans.of(entry):
+                                await handler(entry.event)
+                        else:
                             await handler(entry.event)
                     except Exception as error:  # noqa: PERF203 - one of them must not end the others
                         logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
