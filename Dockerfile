@@ -1,10 +1,10 @@
 # The sidecar's image. Build: docker build -t modelready-sidecar --build-arg REVISION=$(git rev-parse HEAD) .
 FROM python:3.13-slim-trixie AS build
-COPY requirements/build.txt requirements/runtime.txt requirements/aws.txt /src/requirements/
+COPY requirements/build.txt requirements/runtime.txt requirements/aws.txt requirements/otel.txt /src/requirements/
 RUN python3 -m venv /build \
  && /build/bin/pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /src/requirements/build.txt \
  && python3 -m venv --without-pip /opt/modelready \
- && VIRTUAL_ENV=/opt/modelready /build/bin/uv pip install --quiet --no-cache --require-hashes -r /src/requirements/runtime.txt -r /src/requirements/aws.txt
+ && VIRTUAL_ENV=/opt/modelready /build/bin/uv pip install --quiet --no-cache --require-hashes -r /src/requirements/runtime.txt -r /src/requirements/aws.txt -r /src/requirements/otel.txt
 # botocore describes every service of AWS, 25 MB; the sidecar talks to Secrets Manager, and the rest are ways to a role's credentials.
 RUN find /opt/modelready/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
       ! -name secretsmanager ! -name sts ! -name 'sso*' ! -name signin -exec rm -rf {} +

@@ -75,7 +75,7 @@ papers: .venv/dev ## Write what is generated: the paper of the variables, .env.e
 	@$(BIN)/python docs/configuration.py && $(BIN)/python deploy/monitoring.py && $(BIN)/python deploy/rotation/embed.py
 
 pins: .venv/tools ## Pin the newest versions, with hashes
-	@for name in build runtime aws dev proto; do \
+	@for name in build runtime aws otel dev proto; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --output-file requirements/$$name.txt requirements/$$name.in; done
 

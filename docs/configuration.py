@@ -47,6 +47,12 @@ SECTIONS = (
     Section("SPOOL_DIR", "The spool"),
     Section("SIDECAR_LISTEN", "The local API"),
     Section("METRICS_EMF", "Metrics", "`/metrics` of `SIDECAR_HTTP_LISTEN` has them in any case."),
+    Section(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Tracing",
+        "OpenTelemetry's own variables; these decide whether it is on. The SDK knows many more (`OTEL_SERVICE_NAME`,"
+        " `OTEL_TRACES_SAMPLER`, ...): see docs/operations.md. What is wrong with them is a warning, and no end.",
+    ),
     Section("LOG_LEVEL", "Logs", "They go to standard error."),
 )
 

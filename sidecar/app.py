@@ -1,9 +1,9 @@
 """The composition root: builds the parts, starts them in order and stops them in reverse.
 
 `running` is used by `serve` and by tests alike. The order of a stop: health NOT_SERVING and every Watch and stream
-ended; no new calls, those in flight answered; the last group committed; the forwarder; Redis; the spool. So whatever a
-part still needs is there until it is done. A background task that dies ends the process: a new one starts from the
-spool, which is better than half a sidecar.
+ended; no new calls, those in flight answered; the last group committed, and its spans sent; the forwarder; Redis; the
+spool. So whatever a part still needs is there until it is done. A background task that dies ends the process: a new one
+starts from the spool, which is better than half a sidecar.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelready.credentials import CredentialSource, credential_source
 from sidecar.api import server as grpc_server
@@ -49,6 +49,11 @@ from sidecar.storage.sqlite_spool import SqliteSpool
 from sidecar.storage.stream_reader import RedisStreamReader
 from sidecar.storage.stream_trimmer import RedisTrimmer
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from sidecar.tracing import EventTracing
+
 log = logging.getLogger(__name__)
 
 _FIRST_LOOK_SECONDS = 0.4
@@ -67,8 +72,11 @@ class Running(NamedTuple):
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Start a sidecar, yield once it serves, and stop it within SIDECAR_SHUTDOWN_SECONDS. Raises SettingsError."""
+async def running(settings: Settings, spans_to: TracerProvider | None = None) -> AsyncIterator[Running]:
+    """Start a sidecar, yield once it serves, and stop it within SIDECAR_SHUTDOWN_SECONDS. Raises SettingsError.
+
+    `spans_to`: instead of what the environment says, and the caller's to close.
+    """
     metrics = Metrics()
     failed: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
@@ -81,6 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         queue = RedisQueue(connection, settings.queue)
         inspector = RedisInspector(connection, settings.queue)
         bounded, room = _bounded(queue, inspector, settings.queue.max_depth)
+        tracing = _tracing(settings, queue.stream, spans_to)
         publisher = Publisher(bounded, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
         _watch(metrics, spool, publisher)
         health = HealthService()
@@ -94,6 +103,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             dedup_seconds=settings.queue.dedup_seconds,
             max_age=settings.spool.max_age,
             timeout=settings.redis.timeout,
+            tracing=tracing,
         )
 
         draining = asyncio.Event()
@@ -111,7 +121,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             settings.server,
             settings.publish.max_pending,
             health,
-            PublisherService(publisher, Acceptance(settings.publish.source), metrics, queue.stream, draining),
+            PublisherService(publisher, Acceptance(settings.publish.source, tracing), metrics, queue.stream, draining),
             operators,
         )
         history = History(inspector, spool, metrics)
@@ -168,9 +178,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         # grpc answers calls that it has not handed over yet with CANCELLED: first let all who call hear UNAVAILABLE.
         await asyncio.sleep(_TELL_SECONDS)
         await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(deadline - time.monotonic() - 0.2, 0.1)):
-                await asyncio.wait({committing})
+        await _finish(committing, tracing, deadline)
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
 
 
@@ -210,6 +218,15 @@ async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: 
 
     task = tasks.start("first look", look())
     await asyncio.wait({task}, timeout=_FIRST_LOOK_SECONDS)
+
+
+async def _finish(committing: asyncio.Task[None], tracing: EventTracing | None, deadline: float) -> None:
+    """Wait for the last group, and then send its spans."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(deadline - time.monotonic() - 0.2, 0.1)):
+            await asyncio.wait({committing})
+    if tracing is not None:
+        await tracing.close(max(deadline - time.monotonic() - 0.2, 0.1))
 
 
 def _give_back_memory() -> None:
@@ -263,6 +280,21 @@ def _tell_cloudwatch(
     emf = EmbeddedMetrics(metrics, inspector, service=settings.publish.source)
     stack.callback(emf.close)
     tasks.start("embedded metrics", emf.run())
+
+
+def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -> EventTracing | None:
+    """None where it is off. What is wrong with it is told, and keeps no event from being published."""
+    if spans_to is None and not settings.tracing.on:
+        return None
+    try:
+        from sidecar.tracing import EventTracing, from_env
+
+        return from_env(settings.tracing, stream) if spans_to is None else EventTracing(spans_to, stream)
+    except ImportError as error:
+        log.warning("tracing is off: %s; it needs the extra modelready-sidecar[otel]", error)
+    except Exception as error:  # noqa: BLE001 - the SDK raises several kinds for what it cannot read
+        log.warning("tracing is off: %s", error)
+    return None
 
 
 def _promise(

@@ -87,7 +87,6 @@ async def _run(*, embedded: bool) -> int:
     from contextlib import AsyncExitStack
 
     from sidecar import logs
-    from sidecar.app import running
     from sidecar.settings import Settings
 
     stop = asyncio.Event()
@@ -103,6 +102,11 @@ async def _run(*, embedded: bool) -> int:
             environ = dict(os.environ)
         settings = Settings.from_env(environ)
         logs.set_up(settings.log)
+        if not settings.tracing.on:
+            # redis-py would import its SDK wherever it is installed: 50 ms of a start, and 2 MB.
+            sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]
+        from sidecar.app import running
+
         sidecar = await stack.enter_async_context(running(settings))
         sidecar.failed.add_done_callback(lambda _: stop.set())
         await stop.wait()

@@ -338,6 +338,46 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TracingSettings:
+    """OpenTelemetry's own variables: those that decide whether there is tracing. Its SDK reads them and all others."""
+
+    endpoint: str = variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        text("a URL"),
+        "",
+        "The collector's, such as `http://localhost:4317`: tracing is on.",
+    )
+    traces_endpoint: str = variable(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", text("a URL"), "", "Another one for traces alone: tracing is on."
+    )
+    protocol: str = variable(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        text("grpc, or http/protobuf, which needs `opentelemetry-exporter-otlp-proto-http`"),
+        "grpc",
+        "How spans are sent.",
+    )
+    exporter: str = variable(
+        "OTEL_TRACES_EXPORTER",
+        text("otlp or none"),
+        "",
+        "`otlp` turns tracing on without a URL (then it is `http://localhost:4317`), `none` off.",
+        note="the URLs decide",
+    )
+    disabled: str = variable(
+        "OTEL_SDK_DISABLED", text("true, or any other text"), "", "`true` turns tracing off, whatever the others say."
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether spans are wanted."""
+        if self.disabled.lower() == "true":
+            return False
+        if self.exporter:
+            return "otlp" in self.exporter.lower().replace(" ", "").split(",")
+        return bool(self.endpoint or self.traces_endpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is logged."""
 
@@ -352,7 +392,16 @@ class LogSettings:
     )
 
 
-GROUPS = (RedisSettings, QueueSettings, PublishSettings, SpoolSettings, ServerSettings, MetricsSettings, LogSettings)
+GROUPS = (
+    RedisSettings,
+    QueueSettings,
+    PublishSettings,
+    SpoolSettings,
+    ServerSettings,
+    MetricsSettings,
+    TracingSettings,
+    LogSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,6 +415,7 @@ class Settings:
     server: ServerSettings
     log: LogSettings
     metrics: MetricsSettings
+    tracing: TracingSettings
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -378,6 +428,7 @@ class Settings:
             server=read(ServerSettings, environ),
             log=read(LogSettings, environ),
             metrics=read(MetricsSettings, environ),
+            tracing=read(TracingSettings, environ),
         )
         keys = Keys(settings.queue.name)
         if settings.redis.cluster and settings.queue.list_name and _hash_tag(settings.queue.list_name) != keys.queue:

@@ -24,7 +24,7 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.metrics import Metrics
-from sidecar.publishing import fates
+from sidecar.publishing import fates, spans
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.interfaces import Attempts, Queue, Spool
 from sidecar.publishing.submission import SPOOLED, Results, Submission, published
@@ -328,6 +328,7 @@ class Committer:
         """End a submission without an acknowledgement."""
         self._release(submission)
         submission.fail(error)
+        spans.end(submission.events, [submission.error or error] * len(submission.events))
         milliseconds = (time.monotonic() - submission.arrived) * 1000
         fates.refused([event.message for event in submission.events], submission.error or error, milliseconds)
 
@@ -335,6 +336,7 @@ class Committer:
         """Acknowledge a submission."""
         self._release(submission)
         submission.resolve(results)
+        spans.end(submission.events, results)
         fates.acknowledged(submission.events, results, submission.arrived)
 
     def _release(self, submission: Submission) -> None:

@@ -17,6 +17,7 @@ from sidecar.publishing import fates
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue, Spool, Spooled
 from sidecar.publishing.publisher import Publisher
+from sidecar.publishing.spans import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Forwarder:
         dedup_seconds: float,
         max_age: float,
         timeout: float,
+        tracing: Tracing | None = None,
     ) -> None:
         """`timeout`: seconds that one attempt may take. `max_age`: seconds after which a spooled event is dead."""
         self._queue = queue
@@ -49,6 +51,7 @@ class Forwarder:
         self._dedup_ms = int(dedup_seconds * 1000)
         self._max_age_ms = int(max_age * 1000)
         self._timeout = timeout
+        self._tracing = tracing
         self.last_error: QueueError | SpoolError | None = None
         """Why the spool is not getting emptier; None while it is."""
 
@@ -169,6 +172,9 @@ class Forwarder:
                 return [await self._mark(group[0][0], error.reason, str(error))]
             return [row for pair in group for row in await self._append_group([pair])]
         fates.forwarded(group, places)
+        if self._tracing is not None:
+            for (row, event), place in zip(group, places, strict=True):
+                self._tracing.forwarded(event.message, row.spooled_ms, place)
         return []
 
     async def _already_there(self, rows: Sequence[Spooled], now: int) -> set[int]:

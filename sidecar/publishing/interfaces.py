@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from modelready.v1.event_pb2 import ModelReadyToDeploy
+
+if TYPE_CHECKING:
+    from sidecar.publishing.spans import Span
 
 
 class Event(NamedTuple):
@@ -19,6 +22,8 @@ class Event(NamedTuple):
     message: ModelReadyToDeploy
     data: bytes
     """The serialized message."""
+    span: Span | None = None
+    """None: tracing is off, or it comes from the spool."""
 
 
 class Appended(NamedTuple):

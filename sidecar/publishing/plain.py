@@ -15,13 +15,14 @@ _MOST_TEXT = 128  # the least max_len in the contract
 _MOST_URI = 2048
 _MOST_PAIRS = 64
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64})?")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 
 
 def is_plain(event: ModelReadyToDeploy) -> bool:  # noqa: C901 - one look at each field
     """Whether the event breaks no rule, beyond doubt. False where there is doubt."""
     model, artifact, labels, metrics = event.model, event.artifact, event.labels, event.metrics
     name, version, uri, event_id = model.name, model.version, artifact.uri, event.event_id
-    if not (name and version and uri) or event.traceparent or " " in event_id:
+    if not (name and version and uri) or " " in event_id:
         return False
     words = [name, version, event_id, event.correlation_id, event.source]
     texts = [artifact.media_type]
@@ -67,4 +68,5 @@ def is_plain(event: ModelReadyToDeploy) -> bool:  # noqa: C901 - one look at eac
         and len(max(texts, key=len)) <= _MOST_TEXT
         and len(max(uris, key=len)) <= _MOST_URI
         and _DIGEST.fullmatch(artifact.digest) is not None
+        and _TRACEPARENT.fullmatch(event.traceparent) is not None
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.errors import Overloaded, QueueError, QueueFull, SetupFault, ShuttingDown, SpoolError
 from sidecar.metrics import Metrics
+from sidecar.publishing import spans
 from sidecar.publishing.committer import Committer
 from sidecar.publishing.interfaces import Event, Queue, Spool
 from sidecar.publishing.submission import DURABILITIES, Results, Submission
@@ -60,6 +61,15 @@ class Publisher:
 
         Cancelling the future withdraws nothing. Raises Overloaded and ShuttingDown.
         """
+        try:
+            return self._submit(events, durability, timeout)
+        except (Overloaded, ShuttingDown) as error:
+            spans.end(events, [error] * len(events))
+            raise
+
+    def _submit(
+        self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
+    ) -> asyncio.Future[Results]:
         if self._closing:
             raise ShuttingDown("the sidecar is stopping")
         span = min(timeout if timeout is not None else self._settings.timeout, self._settings.timeout)

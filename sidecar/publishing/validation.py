@@ -18,6 +18,7 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import InvalidEvent, Violation
 from sidecar.publishing.interfaces import Event
 from sidecar.publishing.plain import is_plain
+from sidecar.publishing.spans import Tracing
 
 MAX_EVENT_BYTES = 512 * 1024
 _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
@@ -30,9 +31,10 @@ Metadata = Callable[[], Mapping[str, str]]
 class Acceptance:
     """Turns a caller's message into an Event."""
 
-    def __init__(self, source: str) -> None:
-        """`source`: SIDECAR_SOURCE, for events that name none."""
+    def __init__(self, source: str, tracing: Tracing | None = None) -> None:
+        """`source`: SIDECAR_SOURCE, for events that name none. `tracing`: None where it is off."""
         self._source = source
+        self._tracing = tracing
         self._validator = protovalidate.Validator()
 
     def accept(self, message: ModelReadyToDeploy, metadata: Metadata, path: str) -> Event:
@@ -41,10 +43,12 @@ class Acceptance:
         if not valid or not _sensible(message.occurred_at):
             raise InvalidEvent(self._violations(message, path))
         self._complete(message, metadata)
+        # Before the event is serialized, since the spool keeps those bytes (docs/adr/0017).
+        span = self._tracing.begin(message) if self._tracing is not None else None
         data = encode_data(message, "protobuf")
         if len(data) > MAX_EVENT_BYTES:
             raise InvalidEvent([Violation(path, f"is {len(data)} bytes, at most {MAX_EVENT_BYTES} are allowed")])
-        return Event(message.event_id, message, data)
+        return Event(message.event_id, message, data, span)
 
     def _violations(self, message: ModelReadyToDeploy, path: str) -> list[Violation]:
         message.model.SetInParent()  # so that what is missing is model.name, and not model

@@ -122,6 +122,11 @@ def test_it_reads_its_token_from_secrets_manager(
         assert code == 0, said
 
 
+def test_it_can_trace(engine: Any, sidecar_image: str) -> None:
+    code = "import sidecar.tracing, opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+    engine.containers.run(sidecar_image, ["-c", code], entrypoint="python3", tmpfs={SPOOL: ""}, remove=True)
+
+
 def test_there_is_no_compiler_and_no_pip_in_it(engine: Any, sidecar_image: str) -> None:
     script = """
 import shutil, subprocess, sys

@@ -9,13 +9,15 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
+from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from modelready._core import Options
 from modelready._hand import Entry, Hand, order
 from modelready._redis import Server, server_from_env
+from modelready._tracing import ProcessSpans
 from modelready.keys import Keys
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
@@ -83,6 +85,7 @@ class ConsumerBase:
             block_seconds=block_seconds,
             start=start,
         )
+        self._spans = ProcessSpans(Keys(queue).events, group)
         self._stopping = False
 
     @classmethod
@@ -100,9 +103,11 @@ class ConsumerBase:
 class DeliveryBase:
     """One event in hand, and what tells a repetition apart."""
 
-    def __init__(self, hand: Hand, entry: Entry) -> None:
+    def __init__(self, hand: Hand, entry: Entry, spans: ProcessSpans) -> None:
         self._hand = hand
         self._entry = entry
+        self._spans = spans
+        self._span: AbstractContextManager[object] | None = None
         hand.begin((entry,))
 
     @property
@@ -130,7 +135,14 @@ class DeliveryBase:
             raise RuntimeError("the loop that gave this event has ended without it: it comes again")
         self._hand.done(self._entry)
 
-    def _left(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+    def _entered(self) -> ModelReadyToDeploy:
+        self._span = self._spans.of(self._entry)
+        self._span.__enter__()
+        return self.event
+
+    def _left(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._span is not None:
+            self._span.__exit__(kind, error, trace)
         if kind is None:
             self._done()
         elif isinstance(error, Exception):

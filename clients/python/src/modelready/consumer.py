@@ -37,12 +37,12 @@ class Delivery(DeliveryBase):
         self._done()
 
     def __enter__(self) -> ModelReadyToDeploy:
-        return self.event
+        return self._entered()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left(kind, error)
+        self._left(kind, error, trace)
 
 
 class Consumer(ConsumerBase):
@@ -74,10 +74,15 @@ class Consumer(ConsumerBase):
         """
 
         def handle(hand: Hand, entries: list[Entry]) -> None:
+            traced = self._spans.wanted
             with closing(hand.each(entries)) as each:
                 for entry in each:
                     try:
-                        handler(entry.event)
+                        if traced:
+                            with self._spans.of(entry):
+                                handler(entry.event)
+                        else:
+                            handler(entry.event)
                     except Exception as error:  # noqa: PERF203 - one of them must not end the others
                         logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
                         entry.trouble = describe(error)
@@ -97,7 +102,8 @@ class Consumer(ConsumerBase):
         def handle(hand: Hand, entries: list[Entry]) -> None:
             hand.begin(entries)
             try:
-                handler([entry.event for entry in entries])
+                with self._spans.of_batch(entries):
+                    handler([entry.event for entry in entries])
             except Exception as error:
                 logger.warning(
                     "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
@@ -135,7 +141,7 @@ class Consumer(ConsumerBase):
         with self._working(by_hand=True) as work:
             while taken := work.take(1):
                 try:
-                    yield Delivery(work.core.hand, taken[0])
+                    yield Delivery(work.core.hand, taken[0], self._spans)
                 finally:
                     work.core.hand.let_go(taken[0])
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TypedDict
 
+from modelready._tracing import current_traceparent
 from modelready.errors import Violation, invalid_event
 from modelready.ids import uuid7
 from modelready.v1.event_pb2 import (
@@ -129,7 +130,7 @@ def model_ready(
 
 
 def complete(event: ModelReadyToDeploy, source: str) -> ModelReadyToDeploy:
-    """A copy of the event with what its retries need: an id and a time that no attempt changes.
+    """A copy of the event with what its retries need: an id, a time and a traceparent that no attempt changes.
 
     A copy, since a caller that reuses its message for the next version must not reuse the id too. Raises InvalidEvent
     when it is too large for any sidecar.
@@ -142,6 +143,7 @@ def complete(event: ModelReadyToDeploy, source: str) -> ModelReadyToDeploy:
     whole.CopyFrom(event)
     whole.event_id = event_id
     whole.source = whole.source or source
+    whole.traceparent = whole.traceparent or current_traceparent()
     if not whole.HasField("occurred_at"):
         whole.occurred_at.GetCurrentTime()
     return whole

@@ -30,12 +30,12 @@ class Delivery(DeliveryBase):
         self._done()
 
     async def __aenter__(self) -> ModelReadyToDeploy:
-        return self.event
+        return self._entered()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left(kind, error)
+        self._left(kind, error, trace)
 
 
 class Consumer(ConsumerBase):
@@ -50,10 +50,15 @@ class Consumer(ConsumerBase):
         """Same as `modelready.consumer.Consumer.run`."""
 
         async def handle(hand: Hand, entries: list[Entry]) -> None:
+            traced = self._spans.wanted
             with closing(hand.each(entries)) as each:
                 for entry in each:
                     try:
-                        await handler(entry.event)
+                        if traced:
+                            with self._spans.of(entry):
+                                await handler(entry.event)
+                        else:
+                            await handler(entry.event)
                     except Exception as error:  # noqa: PERF203 - one of them must not end the others
                         logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
                         entry.trouble = describe(error)
@@ -71,7 +76,8 @@ class Consumer(ConsumerBase):
         async def handle(hand: Hand, entries: list[Entry]) -> None:
             hand.begin(entries)
             try:
-                await handler([entry.event for entry in entries])
+                with self._spans.of_batch(entries):
+                    await handler([entry.event for entry in entries])
             except Exception as error:
                 logger.warning(
                     "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
@@ -105,7 +111,7 @@ class Consumer(ConsumerBase):
         async with self._working(by_hand=True) as work:
             while taken := await work.take(1):
                 try:
-                    yield Delivery(work.core.hand, taken[0])
+                    yield Delivery(work.core.hand, taken[0], self._spans)
                 finally:
                     work.core.hand.let_go(taken[0])
 

@@ -1,0 +1,194 @@
+"""Tracing by OpenTelemetry. Imported only where it is on: its SDK takes time and memory, and need not be installed.
+
+What is not sent is lost, and nothing else is: publishing never waits for a collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from modelready.v1 import publisher_service_pb2 as pb
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar import __version__
+from sidecar.errors import PublishError
+from sidecar.publishing.interfaces import Appended
+from sidecar.publishing.submission import Published, published
+from sidecar.settings import TracingSettings
+
+log = logging.getLogger(__name__)
+
+_SERVICE = "modelready-sidecar"
+_FLUSH_SECONDS = 2.0
+_OUTCOMES = {outcome: name.removeprefix("OUTCOME_").lower() for name, outcome in pb.Outcome.items()}
+_EXPORTERS = {
+    "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
+    "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+}
+_W3C = TraceContextTextMapPropagator()
+
+
+class EventTracing:
+    """See publishing.spans.Tracing."""
+
+    def __init__(self, provider: TracerProvider, stream: str, exporter: Exporter | None = None) -> None:
+        """`stream`: the key of the queue. `exporter`: what the provider's spans go to, where it is ours to close."""
+        self._tracer = provider.get_tracer(_SERVICE, __version__)
+        self._provider = provider
+        self._exporter = exporter
+        self._stream = stream
+
+    def begin(self, message: ModelReadyToDeploy) -> PublishSpan:
+        """See publishing.spans.Tracing.begin."""
+        span = self._start("publish", SpanKind.PRODUCER, message)
+        if span.is_recording() or not message.traceparent:
+            carrier: dict[str, str] = {}
+            _W3C.inject(carrier, set_span_in_context(span, Context()))
+            message.traceparent = carrier["traceparent"]
+        return PublishSpan(span)
+
+    def forwarded(self, message: ModelReadyToDeploy, spooled_ms: int, place: Appended) -> None:
+        """See publishing.spans.Tracing.forwarded."""
+        if message.traceparent:
+            span = self._start("forward", SpanKind.INTERNAL, message, start_ns=spooled_ms * 1_000_000)
+            PublishSpan(span).end(published(place, 0))
+
+    def _start(self, name: str, kind: SpanKind, message: ModelReadyToDeploy, start_ns: int | None = None) -> Span:
+        return self._tracer.start_span(
+            f"{name} {self._stream}",
+            _W3C.extract({"traceparent": message.traceparent}, Context()) if message.traceparent else Context(),
+            kind,
+            {
+                "messaging.system": "redis",
+                "messaging.operation.name": name,
+                "messaging.operation.type": "send",
+                "messaging.destination.name": self._stream,
+                "messaging.message.id": message.event_id,
+                "messaging.message.conversation_id": message.correlation_id,
+                "modelready.model.name": message.model.name,
+                "modelready.model.version": message.model.version,
+            },
+            start_time=start_ns,
+        )
+
+    async def close(self, seconds: float) -> None:
+        """Send what is left, within that time; less where the collector is away."""
+        if self._exporter is None:
+            return
+        loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+        def send() -> None:
+            self._provider.shutdown()
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(sent.set)
+
+        # A thread of its own: the loop's would be waited for at the end of the process.
+        threading.Thread(target=send, name="spans", daemon=True).start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._exporter.away else min(seconds, _FLUSH_SECONDS)):
+                await sent.wait()
+        self._exporter.shutdown()
+
+
+class PublishSpan:
+    """See publishing.spans.Span."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def end(self, result: Published | PublishError) -> None:
+        """See publishing.spans.Span.end."""
+        span = self._span
+        if isinstance(result, PublishError):
+            span.set_attribute("error.type", result.reason)
+            span.set_status(StatusCode.ERROR)
+        else:
+            place = {"modelready.entry_id": result.entry_id} if result.entry_id else {}
+            span.set_attributes({"modelready.outcome": _OUTCOMES[result.outcome], **place})
+        span.end()
+
+
+class Exporter(SpanExporter):
+    """Hands spans to another exporter, and says once that the collector is away and once that it is back.
+
+    The libraries would say it every second.
+    """
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+        self._reason = _Reason()
+        self._away_since: float | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the last spans did not reach the collector."""
+        return self._away_since is not None
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See SpanExporter.export."""
+        result = self._inner.export(spans)
+        if result is SpanExportResult.SUCCESS and self._away_since is not None:
+            log.info("spans reach the collector", extra={"seconds_away": round(time.monotonic() - self._away_since, 1)})
+            self._away_since = None
+        elif result is not SpanExportResult.SUCCESS and self._away_since is None:
+            self._away_since = time.monotonic()
+            log.warning("spans do not reach the collector, and are lost: %s", self._reason.text)
+        return result
+
+    def shutdown(self) -> None:
+        """See SpanExporter.shutdown."""
+        self._inner.shutdown()
+
+
+class _Reason(logging.Handler):
+    """Keeps what the libraries would log last."""
+
+    text = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
+            library = logging.getLogger(name)
+            library.propagate = False
+            library.handlers[:] = [self]
+        # It would log a header that it cannot read, and a header may be a token.
+        logging.getLogger("opentelemetry.util.re").disabled = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler.emit."""
+        self.text = record.getMessage()
+
+
+def from_env(settings: TracingSettings, stream: str) -> EventTracing:
+    """What OpenTelemetry's own variables say. Raises ImportError, ValueError, and what else the SDK raises for them."""
+    if settings.protocol not in _EXPORTERS:
+        raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {settings.protocol!r}: it may be {' or '.join(_EXPORTERS)}")
+    for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
+        del os.environ[name]  # an empty one counts as unset, and the SDK takes some of them at their word
+    exporter = Exporter(import_module(_EXPORTERS[settings.protocol]).OTLPSpanExporter())
+    # The end of the process is no place to wait for a collector: `close` does it within limits.
+    provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return EventTracing(provider, stream, exporter)
+
+
+def _resource() -> Resource:
+    named = Resource.create()
+    if str(named.attributes.get("service.name", "")).startswith("unknown_service"):
+        return named.merge(Resource({"service.name": _SERVICE}))
+    return named
