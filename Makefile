@@ -55,8 +55,9 @@ types: .venv/dev ## mypy, strict
 imports: .venv/dev ## import-linter: imports point one way
 	@$(BIN)/lint-imports
 
+# More of them than a small machine has cores: many wait, for a server or a clock.
 unit: .venv/dev ## All tests but the long ones
-	@$(BIN)/pytest -n 2 -m "not soak" --cov --cov-report= $(ARGS)
+	@$(BIN)/pytest -n 3 --dist worksteal -m "not soak" --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --skip-covered --show-missing
 
 soak: .venv/dev ## The long tests

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.deploy.template import PATH
+from tests.harness.aws_api import aws_api
 
 REGION = "eu-west-1"
 Client = Callable[[str], Any]
@@ -19,10 +19,7 @@ Client = Callable[[str], Any]
 @contextmanager
 def account(none: Path, host: str = "127.0.0.1") -> Iterator[Client]:
     """Makes clients of moto; programs under test find it by their environment. `none`: a file that does not exist."""
-    server = ThreadedMotoServer(host, 0, verbose=False)
-    server.start()
-    port = server.get_host_and_port()[1]
-    with pytest.MonkeyPatch.context() as patch:
+    with aws_api(host) as port, pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_PROFILE", raising=False)
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv("AWS_REGION", REGION)
@@ -33,7 +30,6 @@ def account(none: Path, host: str = "127.0.0.1") -> Iterator[Client]:
         patch.setenv("AWS_CONFIG_FILE", str(none))
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(none))
         yield functools.cache(boto3.Session().client)
-    server.stop()
 
 
 def make_network(aws: Client) -> dict[str, str]:

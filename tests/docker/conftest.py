@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from testcontainers.core.docker_client import DockerClient
 
 from tests.docker.sidecar_container import HOST
+from tests.harness.aws_api import aws_api
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("redis:8", "valkey/valkey:8")
@@ -86,14 +86,11 @@ class SecretsManager(NamedTuple):
 @pytest.fixture
 def secrets_manager() -> Iterator[SecretsManager]:
     """A real server of its API, which containers reach."""
-    moto = ThreadedMotoServer("0.0.0.0", 0, verbose=False)
-    moto.start()
-    port = moto.get_host_and_port()[1]
     key = {"aws_access_key_id": "AKIATEST", "aws_secret_access_key": "not-a-real-aws-key"}
-    client = boto3.client("secretsmanager", "eu-west-1", endpoint_url=f"http://127.0.0.1:{port}", **key)
-    env = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": f"http://{HOST}:{port}"}
-    yield SecretsManager(client, env, {name.upper(): value for name, value in key.items()})
-    moto.stop()
+    with aws_api("0.0.0.0") as port:
+        client = boto3.client("secretsmanager", "eu-west-1", endpoint_url=f"http://127.0.0.1:{port}", **key)
+        env = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": f"http://{HOST}:{port}"}
+        yield SecretsManager(client, env, {name.upper(): value for name, value in key.items()})
 
 
 def _had(engine: Any, name: str) -> str:

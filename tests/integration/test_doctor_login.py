@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.harness.aws_api import aws_api
 from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
@@ -47,11 +47,8 @@ def role(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
     """The URL of a real Secrets Manager API."""
-    moto = ThreadedMotoServer(LOOPBACK, 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
+    with aws_api() as port:
+        yield f"http://{LOOPBACK}:{port}"
 
 
 @contextmanager

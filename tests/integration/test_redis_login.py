@@ -20,6 +20,7 @@ from modelready.credentials import Credentials, StaticCredentials
 from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
 from sidecar.storage.redis_connection import RedisConnection
+from tests.harness.aws_api import aws_api
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SERVING, SidecarProcess
@@ -52,17 +53,14 @@ AWS = {
 @pytest.fixture(scope="module")
 def aws() -> Iterator[Any]:
     """A client of a real Secrets Manager API."""
-    moto = ThreadedMotoServer(LOOPBACK, 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield boto3.client(
-        "secretsmanager",
-        region_name=REGION,
-        endpoint_url=f"http://{host}:{port}",
-        aws_access_key_id=AWS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=AWS["AWS_SECRET_ACCESS_KEY"],
-    )
-    moto.stop()
+    with aws_api() as port:
+        yield boto3.client(
+            "secretsmanager",
+            region_name=REGION,
+            endpoint_url=f"http://{LOOPBACK}:{port}",
+            aws_access_key_id=AWS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=AWS["AWS_SECRET_ACCESS_KEY"],
+        )
 
 
 def from_secret(server: RedisServer, aws: Any, value: str, **env: str) -> tuple[str, dict[str, str]]:
