@@ -13,7 +13,7 @@ import ctypes
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +48,7 @@ from sidecar.storage.redis_queue import RedisQueue
 from sidecar.storage.sqlite_spool import SqliteSpool
 from sidecar.storage.stream_reader import RedisStreamReader
 from sidecar.storage.stream_trimmer import RedisTrimmer
+from sidecar.tasks import Tasks
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -144,7 +145,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         )
         stack.callback(http.stop)
 
-        tasks = _Tasks(failed)
+        tasks = Tasks(failed)
         stack.push_async_callback(tasks.cancel)
         committing = tasks.start("publisher", publisher.run())
         tasks.start("forwarder", forwarder.run())
@@ -182,33 +183,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
 
 
-class _Tasks:
-    """The background tasks. One that ends by an error is told through `failed`."""
-
-    def __init__(self, failed: asyncio.Future[BaseException | None]) -> None:
-        self._failed = failed
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
-        self._tasks.append(task)
-        return task
-
-    async def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.critical("the background task %s died", task.get_name(), exc_info=error)
-            if not self._failed.done():
-                self._failed.set_result(error)
-
-
-async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: _Tasks) -> None:
+async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
     """Open the connections and see how things are, but do not wait for a Redis that is slow or away."""
 
     async def look() -> None:
@@ -245,7 +220,7 @@ def _bounded(queue: Queue, inspector: QueueInspector, max_depth: int) -> tuple[Q
 
 
 def _watch_secrets(
-    tasks: _Tasks, credentials: CredentialSource, connection: RedisConnection, tls: CertificateFiles[Any] | None
+    tasks: Tasks, credentials: CredentialSource, connection: RedisConnection, tls: CertificateFiles[Any] | None
 ) -> None:
     """What others may change at any time."""
     tasks.start("credentials", credentials.watch(connection.reauthenticate))
@@ -253,7 +228,7 @@ def _watch_secrets(
 
 
 def _watch_queue(
-    tasks: _Tasks,
+    tasks: Tasks,
     inspector: QueueInspector,
     stream: StreamTrimmer,
     *,
@@ -270,7 +245,7 @@ def _watch_queue(
 
 
 def _tell_cloudwatch(
-    stack: AsyncExitStack, tasks: _Tasks, metrics: Metrics, inspector: QueueInspector, settings: Settings
+    stack: AsyncExitStack, tasks: Tasks, metrics: Metrics, inspector: QueueInspector, settings: Settings
 ) -> None:
     """On standard output, from now until the stop, where METRICS_EMF is set."""
     if not settings.metrics.emf:
