@@ -114,11 +114,11 @@ class EmbeddedMetrics:
         values: Values = {}
         with suppress(QueueError):
             state = await self._inspector.inspect()
-            ages = [time.time() - group.oldest_ms / 1000 for group in state.groups if group.oldest_ms is not None]
+            ages = [group.age(time.time()) for group in state.groups]
             values |= {
                 "QueueDepth": max((group.depth for group in state.groups), default=state.length),
                 "QueuePending": sum(group.pending for group in state.groups),
-                "OldestUnacknowledgedAge": round(max(0.0, *ages, 0.0), 3),
+                "OldestUnacknowledgedAge": round(max(ages, default=0.0), 3),
                 "DeadLetters": state.dead_letters,
             }
             redis = await self._inspector.redis()

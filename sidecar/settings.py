@@ -356,6 +356,9 @@ class TracingSettings:
         "grpc",
         "How spans are sent.",
     )
+    traces_protocol: str = variable(
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", text("the same"), "", "Another way for traces alone."
+    )
     exporter: str = variable(
         "OTEL_TRACES_EXPORTER",
         text("otlp or none"),

@@ -176,11 +176,13 @@ class _Reason(logging.Handler):
 
 def from_env(settings: TracingSettings, stream: str) -> EventTracing:
     """What OpenTelemetry's own variables say. Raises ImportError, ValueError, and what else the SDK raises for them."""
-    if settings.protocol not in _EXPORTERS:
-        raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {settings.protocol!r}: it may be {' or '.join(_EXPORTERS)}")
+    protocol = settings.traces_protocol or settings.protocol
+    if protocol not in _EXPORTERS:
+        name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" if settings.traces_protocol else "OTEL_EXPORTER_OTLP_PROTOCOL"
+        raise ValueError(f"{name} is {protocol!r}: it may be {' or '.join(_EXPORTERS)}")
     for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
         del os.environ[name]  # an empty one counts as unset, and the SDK takes some of them at their word
-    exporter = Exporter(import_module(_EXPORTERS[settings.protocol]).OTLPSpanExporter())
+    exporter = Exporter(import_module(_EXPORTERS[protocol]).OTLPSpanExporter())
     # The end of the process is no place to wait for a collector: `close` does it within limits.
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -153,6 +153,10 @@ class GroupState(NamedTuple):
     undelivered: int
     idle: float | None
 
+    def age(self, now: float) -> float:
+        """Seconds that the oldest of them is old at `now`, in seconds since the epoch; 0 where there is none."""
+        return 0.0 if self.oldest_ms is None else max(now - self.oldest_ms / 1000, 0.0)
+
 
 class MirrorState(NamedTuple):
     """The lengths of the mirror list and of its two companions."""

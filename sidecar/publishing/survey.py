@@ -51,8 +51,7 @@ class Survey:
         for group in state.groups:
             self._metrics.queue_depth.labels(group.name).set(group.depth)
             self._metrics.queue_pending.labels(group.name).set(group.pending)
-            age = 0.0 if group.oldest_ms is None else max(time.time() - group.oldest_ms / 1000, 0)
-            self._metrics.queue_age.labels(group.name).set(age)
+            self._metrics.queue_age.labels(group.name).set(group.age(time.time()))
         self._tell_late(held_back(state.groups, self._retention))
         reasons = await self._inspector.dead_letter_counts()
         self._metrics.dead_letters_by_reason.clear()
@@ -62,8 +61,8 @@ class Survey:
     def _tell_late(self, group: GroupState | None) -> None:
         """Say once of a group that it keeps the stream from being trimmed; it may have been abandoned."""
         self._metrics.held_back.clear()
-        if group is not None and group.oldest_ms is not None:
-            age = time.time() - group.oldest_ms / 1000
+        if group is not None:
+            age = group.age(time.time())
             self._metrics.held_back.labels(group.name).set(age)
             if group.name != self._late:
                 text = "the group %s keeps entries older than QUEUE_RETENTION_SECONDS, the oldest of %.0f s"

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,8 +177,21 @@ def test_what_is_no_such_stack_is_said(name: str, capsys: pytest.CaptureFixture[
     assert name in capsys.readouterr().err
 
 
-def test_it_is_a_command(aws: Client) -> None:
-    said = subprocess.run([ROOT / "deploy/check", "none-such"], capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize("other", ["absent", "lacks boto3"])
+def test_it_is_a_command(aws: Client, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the environment that `make install` makes only where that has boto3, else the python3 on the path."""
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy", ignore=shutil.ignore_patterns("terraform"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path.endswith("site-packages")))
+    if other == "lacks boto3":
+        (tmp_path / ".venv/bin").mkdir(parents=True)
+        python = tmp_path / ".venv/bin/python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # without what is installed
+        python.chmod(0o755)
+    command = [str(tmp_path / "deploy/check"), "none-such"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (said.returncode, said.stdout) == (3, "")
     assert "none-such" in said.stderr
 

@@ -12,6 +12,17 @@ from tests.harness.waiting import until
 
 NANOSECONDS = 1_000_000_000
 AGENT_PORT = 51679
+KNOWN = {
+    "name",
+    "essential",
+    "image",
+    "environment",
+    "readonlyRootFilesystem",
+    "linuxParameters",
+    "mountPoints",
+    "user",
+}
+KNOWN |= {"healthCheck", "logConfiguration", "restartPolicy", "dependsOn", "stopTimeout", "portMappings"}
 
 
 def flags(container: Mapping[str, Any], volumes: Mapping[str, str]) -> dict[str, Any]:
@@ -20,6 +31,8 @@ def flags(container: Mapping[str, Any], volumes: Mapping[str, str]) -> dict[str,
     The log driver is not among it, as there is no CloudWatch: Docker keeps the output. Nor is `restartPolicy`, which
     ECS' agent follows and not Docker. `dependsOn` and `stopTimeout` are for who starts and stops the containers.
     """
+    unknown = {name for name, value in container.items() if value} - KNOWN
+    assert not unknown, f"nobody has said what Docker should make of {unknown}"
     run: dict[str, Any] = {
         "image": container["image"],
         "environment": {one["name"]: one["value"] for one in container["environment"]},

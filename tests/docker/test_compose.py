@@ -92,6 +92,7 @@ def deployed(project: Project, service: str = "consumer") -> list[str]:
 def test_one_command_and_what_is_registered_is_deployed_also_what_was_while_redis_was_away(
     engine: Any, valkey: str, project: Project
 ) -> None:
+    project("build", seconds=BUILD_SECONDS)
     project("up", "--wait", "--no-build")
     until(lambda: len(deployed(project)) >= 2, 20, "the consumer gets what the registry registers")
     project("stop", "redis")

@@ -7,9 +7,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
@@ -35,6 +36,15 @@ DEFAULT, SPOOLED, PRIMARY, REPLICATED = (
     pb.DURABILITY_UNSPECIFIED, pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED,
 )  # fmt: skip
 STORED, DUPLICATE, TO_DISK = pb.OUTCOME_STORED, pb.OUTCOME_DUPLICATE, pb.OUTCOME_SPOOLED
+
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+def seen(answer: Answer) -> Answer:
+    """It holds no secret."""
+    shown(str(answer), "an answer")
+    return answer
 
 
 class Refusal(NamedTuple):
@@ -82,16 +92,15 @@ class Caller:
         self, events: Sequence[ModelReadyToDeploy], durability: pb.Durability = DEFAULT, timeout: float = 10
     ) -> list[pb.PublishResult]:
         request = pb.PublishBatchRequest(events=events, durability=durability)
-        return list(self._publisher.PublishBatch(request, timeout=timeout, metadata=self._metadata).results)
+        return list(seen(self._publisher.PublishBatch(request, timeout=timeout, metadata=self._metadata)).results)
 
     def stream(self, frames: Iterator[pb.PublishStreamRequest]) -> Any:
         """The open call: answers to iterate over."""
         return self._publisher.PublishStream(frames, metadata=self._metadata)
 
     def status(self) -> queue_service_pb2.GetQueueStatusResponse:
-        return self._queue.GetQueueStatus(
-            queue_service_pb2.GetQueueStatusRequest(), timeout=10, metadata=self._metadata
-        )
+        request = queue_service_pb2.GetQueueStatusRequest()
+        return seen(self._queue.GetQueueStatus(request, timeout=10, metadata=self._metadata))
 
     def services(self) -> list[str]:
         """What server reflection lists."""

@@ -86,11 +86,11 @@ async def test_connections_are_replaced_before_the_server_ends_them(
         monkeypatch.setenv(name, value)
     source = IamCredentials(SIGNER.user, SIGNER.cluster, region=SIGNER.region)
     source.max_connection_seconds = 0.3 if renewed else None
-    with IamGate(server, authority.server(), SIGNER, most_seconds=1.0) as gate:
+    with IamGate(server, authority.server(), SIGNER, most_seconds=3.0) as gate:
         settings = RedisSettings(host=gate.host, port=gate.port, tls=True, tls_ca_file=authority.ca, pool_size=4)
         connection = RedisConnection(settings, source, Metrics(), KEYS.events)
         await connection.warm()
-        failures = await asyncio.gather(*(use(connection, 1.6, pause) for pause in (0, 0, 0.01, 0.4)))
+        failures = await asyncio.gather(*(use(connection, 4.2, pause) for pause in (0, 0, 0.01, 0.4)))
         await connection.close()
     assert gate.objections == []
     if renewed:

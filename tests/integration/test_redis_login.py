@@ -23,6 +23,7 @@ from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.aws_api import aws_api
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
+from tests.harness.secrecy import keep
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.harness.waiting import auntil, until
 from tests.integration.calls import (
@@ -66,6 +67,7 @@ def aws() -> Iterator[Any]:
 def from_secret(server: RedisServer, aws: Any, value: str, **env: str) -> tuple[str, dict[str, str]]:
     """A new secret's name, and the environment of a sidecar that reads it."""
     name = f"redis/{uuid4()}"
+    keep(OLD, NEW)
     aws.create_secret(Name=name, SecretString=value)
     secret = {"REDIS_AUTH_SECRET_ID": name, "AWS_ENDPOINT_URL": aws.meta.endpoint_url}
     return name, {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)} | AWS | secret | env

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -13,16 +14,50 @@ from tests.integration.calls import STORED, calling, to_redis
 TOKEN, API_TOKEN, ADMIN_TOKEN = (f"{name}-token-that-nobody-may-see" for name in ("redis", "api", "admin"))
 
 
+DYING = """
+from sidecar import app, cli
+
+watch_secrets = app._watch_secrets
+
+def dying(tasks, credentials, connection, tls):
+    async def die():
+        inside = await credentials.current(), connection._settings, vars(connection), vars(connection._pool)
+        raise RuntimeError(repr(inside))
+
+    tasks.start("dying", die())
+    watch_secrets(tasks, credentials, connection, tls)
+
+app._watch_secrets = dying
+raise SystemExit(cli.main(["serve"]))
+"""
+
+
+def env_of(server: RedisServer) -> dict[str, str]:
+    tokens = {"SIDECAR_API_TOKEN": API_TOKEN, "SIDECAR_ADMIN_TOKEN": ADMIN_TOKEN}
+    return to_redis(server, LOG_LEVEL="debug", PYTHONFAULTHANDLER="1", **tokens)
+
+
 def test_a_crash_shows_where_it_was_and_no_secret() -> None:
+    with RedisServer(password=TOKEN) as server, SidecarProcess(env_of(server)) as sidecar:
+        with calling(sidecar, API_TOKEN) as caller:
+            assert caller.publish().outcome == STORED
+        os.kill(sidecar.pid, signal.SIGABRT)
+        assert sidecar.wait() == -signal.SIGABRT
+        assert "Fatal Python error: Aborted" in shown(sidecar.logs(), "what it wrote")
+
+
+def test_an_error_that_shows_what_is_inside_shows_no_secret() -> None:
+    """The worst that somebody could put into an error's text: all that is near the token."""
     with RedisServer(password=TOKEN) as server:
-        tokens = {"SIDECAR_API_TOKEN": API_TOKEN, "SIDECAR_ADMIN_TOKEN": ADMIN_TOKEN}
-        env = to_redis(server, LOG_LEVEL="debug", PYTHONFAULTHANDLER="1", **tokens)
-        with SidecarProcess(env) as sidecar:
-            with calling(sidecar, API_TOKEN) as caller:
-                assert caller.publish().outcome == STORED
-            os.kill(sidecar.pid, signal.SIGABRT)
-            assert sidecar.wait() == -signal.SIGABRT
-            assert "Fatal Python error: Aborted" in shown(sidecar.logs(), "what it wrote")
+        sidecar = SidecarProcess(env_of(server), command=[sys.executable, "-c", DYING])
+        try:
+            sidecar.start(None)
+            assert sidecar.wait() == 1
+            said = shown(sidecar.logs(), "what it wrote")
+        finally:
+            sidecar.close()
+        assert "the background task dying died" in said
+        assert "Credentials(username=None, token=***)" in said
 
 
 def test_the_search_finds_a_secret_however_it_is_written() -> None:
