@@ -13,16 +13,9 @@ from tests.harness.waiting import until
 NANOSECONDS = 1_000_000_000
 AGENT_PORT = 51679
 KNOWN = {
-    "name",
-    "essential",
-    "image",
-    "environment",
-    "readonlyRootFilesystem",
-    "linuxParameters",
-    "mountPoints",
-    "user",
+    *("name", "essential", "image", "environment", "user", "readonlyRootFilesystem", "linuxParameters", "mountPoints"),
+    *("healthCheck", "logConfiguration", "restartPolicy", "dependsOn", "stopTimeout", "portMappings"),
 }
-KNOWN |= {"healthCheck", "logConfiguration", "restartPolicy", "dependsOn", "stopTimeout", "portMappings"}
 
 
 def flags(container: Mapping[str, Any], volumes: Mapping[str, str]) -> dict[str, Any]:
