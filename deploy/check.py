@@ -28,6 +28,9 @@ except ModuleNotFoundError:
     print("deploy/check needs boto3: pip install boto3", file=sys.stderr)
     sys.exit(3)
 
+EXIT_CODES = (
+    "Exit code: 0 all is well, perhaps with warnings; 1 a failure; 2 wrong settings or usage; 3 it saw nothing."
+)
 SIDECAR = "sidecar"
 STREAM_PREFIX = "sidecar"
 POLL_SECONDS = 2.0
@@ -56,7 +59,8 @@ class Clients(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from a command line."""
-    parser = argparse.ArgumentParser(prog="deploy/check", description="Look at a deployed stack from where it runs.")
+    about = "Look at a deployed stack from where it runs."
+    parser = argparse.ArgumentParser(prog="deploy/check", description=about, epilog=EXIT_CODES)
     parser.add_argument(
         "stack", nargs="?", help="the name of the CloudFormation stack, whose outputs have the next three"
     )

@@ -108,7 +108,7 @@ class Unavailable(QueueError):
 
 
 class AuthFailed(Unavailable):
-    """Redis refused the credentials."""
+    """Redis refused the credentials, or there are none."""
 
     reason = "REDIS_AUTH_FAILED"
 

@@ -21,7 +21,8 @@ def set_up(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    for library in ("asyncio", "boto3", "botocore", "urllib3"):  # botocore's debug log holds the secret that it read
+    # grpc's debug log says more than the sidecar's, and botocore's holds the secret that it read.
+    for library in ("asyncio", "boto3", "botocore", "grpc", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_metadata)
 

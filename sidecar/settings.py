@@ -22,8 +22,10 @@ from sidecar.variables import (
     BEARER,
     FILE,
     FLAG,
+    HOST,
     MODE,
     QUEUE,
+    URL,
     FileMode,
     Kind,
     choice,
@@ -58,7 +60,7 @@ class RedisSettings:
 
     host: str = variable(
         "REDIS_HOST",
-        text("a host name"),
+        HOST,
         "",
         "The primary endpoint, or the configuration endpoint of a cluster.",
         note="but it must be set, unless with `serve --embedded`",
@@ -97,7 +99,7 @@ class RedisSettings:
         note="as the AWS SDK finds it",
     )
     aws_endpoint_url: str = variable(
-        "AWS_ENDPOINT_URL", text("a URL"), "", "Another endpoint of Secrets Manager than AWS's own, for tests."
+        "AWS_ENDPOINT_URL", URL, "", "Another endpoint of Secrets Manager than AWS's own, for tests."
     )
     tls: bool | None = variable("REDIS_TLS", FLAG, None, "Speak TLS.", note="which is true unless the host is loopback")
     tls_ca_file: Path | None = variable(

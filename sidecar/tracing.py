@@ -182,7 +182,12 @@ def from_env(settings: TracingSettings, stream: str) -> EventTracing:
         raise ValueError(f"{name} is {protocol!r}: it may be {' or '.join(_EXPORTERS)}")
     for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
         del os.environ[name]  # an empty one counts as unset, and the SDK takes some of them at their word
-    exporter = Exporter(import_module(_EXPORTERS[protocol]).OTLPSpanExporter())
+    try:
+        library = import_module(_EXPORTERS[protocol])
+    except ImportError as error:
+        package = _EXPORTERS[protocol].rpartition(".")[0].replace(".", "-")
+        raise ImportError(f"{protocol} needs {package}: {error}") from error
+    exporter = Exporter(library.OTLPSpanExporter())
     # The end of the process is no place to wait for a collector: `close` does it within limits.
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -114,6 +114,21 @@ def _bearer_token(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    name, ipv6 = r"[A-Za-z0-9._-]+", r"[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}"
+    if not re.fullmatch(f"{name}|{ipv6}", value):
+        raise ValueError
+    return value
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]\S*", value):
+        raise ValueError
+    return value
+
+
+HOST = Kind("a host name or an address, without scheme and port", _host)
+URL = Kind("a URL, http:// or https://", _url)
 FLAG = Kind("true or false", _flag)
 FILE = Kind("a file that can be read", _readable_file)
 QUEUE = Kind("1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter or a digit", _queue_name)
@@ -121,6 +136,11 @@ MODE = Kind("an octal mode from 0600 to 0777 that begins with 06 or 07", _file_m
 BEARER = Kind("printable ASCII without blanks at either end", _bearer_token)
 ADDRESS = Kind("host:port", _host_and_port)
 ADDRESSES = Kind("host:port or unix:/absolute/path, with a comma between several", _addresses)
+
+
+def masked(text: str) -> str:
+    """The text without the user and the password of a URL, which may stand where a plain host name belongs."""
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
 
 
 def read(group: type[Group], environ: Mapping[str, str]) -> Group:
@@ -135,7 +155,7 @@ def read(group: type[Group], environ: Mapping[str, str]) -> Group:
             values[setting.name] = kind.parse(value)
         except (ValueError, OSError) as error:
             why = f" ({error.strerror})" if isinstance(error, OSError) else ""
-            shown = "***" if secret else repr(value)
+            shown = "***" if secret else masked(repr(value))
             raise SettingsError(f"{name} is {shown}: it must be {kind.accepts}{why}") from None
     result = group(**values)
     check = getattr(result, "check", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,9 +13,9 @@ from sidecar.doctor.report import DEFAULT, Report, Variable
 from sidecar.errors import SettingsError
 from sidecar.settings import Settings
 from sidecar.storage.redis_connection import tls_files
+from sidecar.variables import masked
 
 ENVIRONMENT = "environment"
-_PASSWORD = re.compile(r"//[^/@]*@")  # of a URL where a plain host name belongs
 
 
 class Given(NamedTuple):
@@ -38,7 +37,7 @@ def check_settings(report: Report, environ: Mapping[str, str]) -> Given | None:
             tls_files(settings.redis).current() if settings.redis.tls else None,
         )
     except SettingsError as error:
-        report.add("settings-wrong", _PASSWORD.sub("//***@", str(error)))
+        report.add("settings-wrong", str(error))
         return None
     source = _token_source(settings)
     report.variables = _variables(settings, environ, source)
@@ -81,4 +80,4 @@ def _shown(value: Any, *, secret: bool) -> str:
         return "***"
     if isinstance(value, bool):
         return str(value).lower()
-    return _PASSWORD.sub("//***@", ",".join(value) if isinstance(value, tuple) else str(value))
+    return masked(",".join(value) if isinstance(value, tuple) else str(value))

@@ -11,6 +11,7 @@ import ssl
 
 from redis import exceptions
 
+from modelready.credentials import NoCredentials
 from sidecar.errors import AuthFailed, QueueError, Refused, SetupFault, Unavailable
 
 # Replies that pass by themselves. An unknown reply is a fault of set-up: a person looks, and nothing is lost meanwhile.
@@ -33,6 +34,8 @@ def translate(error: BaseException, *, sent: bool) -> QueueError:
     """The error in our own words. `sent`: a write may have reached Redis before it."""
     words = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
     code = _code(error, words)
+    if isinstance(error.__cause__, NoCredentials):
+        return AuthFailed(f"there are no credentials for Redis: {words}")
     if isinstance(error, exceptions.AuthenticationError) or code in _AUTH or any(mark in words for mark in _OLD_AUTH):
         return AuthFailed(f"Redis refused the credentials: {words}")
     if code:

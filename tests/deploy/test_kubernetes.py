@@ -35,12 +35,11 @@ def test_the_sidecar_starts_before_the_registry_and_stops_after_it() -> None:
     assert POD["terminationGracePeriodSeconds"] > Settings.from_env(ENVIRONMENT).server.shutdown
 
 
-def test_it_lives_while_redis_is_away_and_is_ready_when_it_can_take_an_event() -> None:
+def test_it_lives_and_is_ready_whatever_redis_does() -> None:
     port = Settings.from_env(ENVIRONMENT).server.listen[0].rpartition(":")[2]
     probes = {kind: SIDECAR[kind]["grpc"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert {str(probe["port"]) for probe in probes.values()} == {port}
-    assert probes["livenessProbe"]["service"] == ""
-    assert probes["readinessProbe"]["service"] == "modelready.v1.PublisherService"
+    assert {probe["service"] for probe in probes.values()} == {""}
 
 
 def test_variables_exist_and_secrets_come_from_the_secret() -> None:

@@ -25,6 +25,9 @@ SECRET = "a-secret-that-nobody-may-see"
 # Each variable with a wrong value, and what the line must say of it.
 WRONG = [
     ("REDIS_HOST", "", "is not set"),
+    ("REDIS_HOST", "redis:6379", "without scheme and port"),
+    ("REDIS_HOST", " redis", "without scheme and port"),
+    ("AWS_ENDPOINT_URL", "moto:5000", "http:// or https://"),
     ("REDIS_PORT", "0", "from 1 to 65535"),
     ("REDIS_PORT", "6379a", "a whole number"),
     ("REDIS_PORT", "6379.5", "a whole number"),
