@@ -14,6 +14,7 @@ COPY pyproject.toml README.md LICENSE /src/
 # Without compiled files the start takes a second, and the root file system may be read-only.
 RUN cd /src && /build/bin/python -m hatchling build -t wheel -d /wheels && cd clients/python && /build/bin/python -m hatchling build -t wheel -d /wheels \
  && /build/bin/uv pip install --quiet --no-cache --no-deps --python /opt/modelready/bin/python /wheels/*.whl \
+ && rm -f /opt/modelready/.lock \
  && /opt/modelready/bin/python -m compileall -q /opt/modelready/lib
 
 FROM python:3.13-slim-trixie

@@ -375,7 +375,7 @@ class TracingSettings:
     @property
     def on(self) -> bool:
         """Whether spans are wanted."""
-        if self.disabled.lower() == "true":
+        if self.disabled.strip().lower() == "true":  # as the SDK reads it
             return False
         if self.exporter:
             return "otlp" in self.exporter.lower().replace(" ", "").split(",")

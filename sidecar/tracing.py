@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from urllib.parse import unquote
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from modelready.v1 import publisher_service_pb2 as pb
@@ -50,21 +51,35 @@ class EventTracing:
         self._provider = provider
         self._exporter = exporter
         self._stream = stream
+        self._told = False
 
     def begin(self, message: ModelReadyToDeploy) -> PublishSpan:
         """See publishing.spans.Tracing.begin."""
-        span = self._start("publish", SpanKind.PRODUCER, message)
-        if span.is_recording() or not message.traceparent:
-            carrier: dict[str, str] = {}
-            _W3C.inject(carrier, set_span_in_context(span, Context()))
-            message.traceparent = carrier["traceparent"]
+        try:
+            span = self._start("publish", SpanKind.PRODUCER, message)
+            if span.get_span_context().is_valid and (span.is_recording() or not message.traceparent):
+                carrier: dict[str, str] = {}
+                _W3C.inject(carrier, set_span_in_context(span, Context()))
+                message.traceparent = carrier["traceparent"]
+        except Exception as error:  # noqa: BLE001 - a sampler is anybody's, and no event shall fail by it
+            return PublishSpan(self._none(error))
         return PublishSpan(span)
 
     def forwarded(self, message: ModelReadyToDeploy, spooled_ms: int, place: Appended) -> None:
         """See publishing.spans.Tracing.forwarded."""
         if message.traceparent:
-            span = self._start("forward", SpanKind.INTERNAL, message, start_ns=spooled_ms * 1_000_000)
+            try:
+                span = self._start("forward", SpanKind.INTERNAL, message, start_ns=spooled_ms * 1_000_000)
+            except Exception as error:  # noqa: BLE001 - as above
+                span = self._none(error)
             PublishSpan(span).end(published(place, 0))
+
+    def _none(self, error: Exception) -> Span:
+        """In the place of a span that could not be begun, which is told once."""
+        if not self._told:
+            log.warning("spans cannot be begun, and are lost: %s", type(error).__name__)
+        self._told = True
+        return INVALID_SPAN
 
     def _start(self, name: str, kind: SpanKind, message: ModelReadyToDeploy, start_ns: int | None = None) -> Span:
         return self._tracer.start_span(
@@ -156,22 +171,26 @@ class Exporter(SpanExporter):
 
 
 class _Reason(logging.Handler):
-    """Keeps what the libraries would log last."""
+    """Keeps what the libraries would log last, without the values of headers: they are tokens, mostly."""
 
     text = ""
 
     def __init__(self) -> None:
         super().__init__()
+        headers = ",".join(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "") for name in ("HEADERS", "TRACES_HEADERS"))
+        values = [unquote(pair.partition("=")[2]).strip() for pair in headers.split(",")]
+        self._secrets = [form for value in values if value for form in (value, repr(value)[1:-1])]
         for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
             library = logging.getLogger(name)
             library.propagate = False
             library.handlers[:] = [self]
-        # It would log a header that it cannot read, and a header may be a token.
-        logging.getLogger("opentelemetry.util.re").disabled = True
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler.emit."""
-        self.text = record.getMessage()
+        text = record.getMessage()
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        self.text = text
 
 
 def from_env(settings: TracingSettings, stream: str) -> EventTracing:
@@ -180,6 +199,7 @@ def from_env(settings: TracingSettings, stream: str) -> EventTracing:
     if protocol not in _EXPORTERS:
         name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" if settings.traces_protocol else "OTEL_EXPORTER_OTLP_PROTOCOL"
         raise ValueError(f"{name} is {protocol!r}: it may be {' or '.join(_EXPORTERS)}")
+    logging.getLogger("opentelemetry.util.re").disabled = True  # it would log a header that it cannot read
     for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
         del os.environ[name]  # an empty one counts as unset, and the SDK takes some of them at their word
     try:

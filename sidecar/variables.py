@@ -122,13 +122,13 @@ def _host(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]\S*", value):
+    if not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", value):
         raise ValueError
     return value
 
 
 HOST = Kind("a host name or an address, without scheme and port", _host)
-URL = Kind("a URL, http:// or https://", _url)
+URL = Kind("a URL, http:// or https://, without a user", _url)
 FLAG = Kind("true or false", _flag)
 FILE = Kind("a file that can be read", _readable_file)
 QUEUE = Kind("1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter or a digit", _queue_name)
@@ -139,8 +139,8 @@ ADDRESSES = Kind("host:port or unix:/absolute/path, with a comma between several
 
 
 def masked(text: str) -> str:
-    """The text without the user and the password of a URL, which may stand where a plain host name belongs."""
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+    """The text without what stands before an @: the user and the password of a URL, where a plain name belongs."""
+    return re.sub(r"(?s)^(['\"]?).*@", r"\1***@", text)
 
 
 def read(group: type[Group], environ: Mapping[str, str]) -> Group:
@@ -152,7 +152,10 @@ def read(group: type[Group], environ: Mapping[str, str]) -> Group:
         if not value:
             continue
         try:
+            value.encode()
             values[setting.name] = kind.parse(value)
+        except UnicodeEncodeError:
+            raise SettingsError(f"{name} is {'***' if secret else repr(value)}: it must be UTF-8") from None
         except (ValueError, OSError) as error:
             why = f" ({error.strerror})" if isinstance(error, OSError) else ""
             shown = "***" if secret else masked(repr(value))

@@ -133,6 +133,11 @@ def test_a_wrong_port_ends_the_start_of_an_embedded_server_too(
         ({"REDIS_CLUSTER": "true", "QUEUE_LIST": "{other}:{model-ready}"}, "hash tag {model-ready}"),
         ({"REDIS_CLUSTER": "true", "QUEUE_LIST": "x{}{model-ready}"}, "hash tag {model-ready}"),
         ({"REDIS_AUTH_TOKEN": SECRET, "REDIS_PORT": "x"}, "REDIS_PORT is 'x'"),
+        ({"REDIS_HOST": f"redis://user:{SECRET}/x@redis"}, "REDIS_HOST is '***@redis': it must be a host name"),
+        ({"REDIS_HOST": f"user:{SECRET}@redis"}, "REDIS_HOST is '***@redis': it must be a host name"),
+        ({"AWS_ENDPOINT_URL": f"http://user:{SECRET}@aws"}, "AWS_ENDPOINT_URL is '***@aws': it must be a URL"),
+        ({"QUEUE_LIST": "\udcff"}, r"QUEUE_LIST is '\udcff': it must be UTF-8"),
+        ({"REDIS_AUTH_TOKEN": f"{SECRET}\udcff"}, "REDIS_AUTH_TOKEN is ***: it must be UTF-8"),
         ({"REDIS_TLS": "true", "REDIS_TLS_CA_FILE": __file__}, "REDIS_TLS_CA_FILE"),
         ({"REDIS_TLS": "true", "REDIS_TLS_CERT_FILE": __file__, "REDIS_TLS_KEY_FILE": __file__}, "REDIS_TLS_CERT_FILE"),
         (

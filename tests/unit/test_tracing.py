@@ -6,20 +6,25 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
 from modelready.v1 import publisher_service_pb2 as pb
+from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.app import _tracing
 from sidecar.errors import Overloaded, PublishError, ShuttingDown, Unavailable
-from sidecar.publishing.interfaces import Event
+from sidecar.publishing.interfaces import Appended, Event
 from sidecar.publishing.submission import SPOOLED, Published
 from sidecar.settings import Settings
-from sidecar.tracing import Exporter
+from sidecar.tracing import EventTracing, Exporter, from_env
+from tests.harness.ports import LOOPBACK
 from tests.unit.bench import AWAY, Bench, events
 
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 URL = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}
 
 
@@ -34,6 +39,7 @@ URL = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}
         ({"OTEL_TRACES_EXPORTER": "console, otlp"}, True),
         ({**URL, "OTEL_TRACES_EXPORTER": "none"}, False),
         ({**URL, "OTEL_SDK_DISABLED": "True"}, False),
+        ({**URL, "OTEL_SDK_DISABLED": "true\n"}, False),
         ({**URL, "OTEL_SDK_DISABLED": ""}, True),
     ],
 )
@@ -61,12 +67,51 @@ def test_a_wrong_value_is_told_and_ends_no_start(
     assert expected in record.getMessage()
 
 
+class Broken(Sampler):
+    """Somebody's."""
+
+    def should_sample(self, *_: object, **__: object) -> SamplingResult:
+        raise ZeroDivisionError
+
+    def get_description(self) -> str:
+        return "broken"
+
+
+def test_a_sampler_that_raises_costs_no_event(caplog: pytest.LogCaptureFixture) -> None:
+    tracing = EventTracing(TracerProvider(sampler=Broken(), shutdown_on_exit=False), "stream")
+    for _ in range(2):
+        message = ModelReadyToDeploy(event_id="e")
+        tracing.begin(message).end(Published(pb.OUTCOME_STORED, "1-0"))
+        assert message.traceparent == ""
+        tracing.forwarded(ModelReadyToDeploy(traceparent=CALLER), 0, Appended("1-0", duplicate=False))
+    assert [record.getMessage() for record in caplog.records] == [
+        "spans cannot be begun, and are lost: ZeroDivisionError"
+    ]
+
+
+@pytest.mark.parametrize("value", ["Author ization=Bearer secretX", "authorization=Bearer%0AsecretX"])
+def test_no_header_is_told(value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", value)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{LOOPBACK}:1")
+    tracing = from_env(Settings.from_env({"REDIS_HOST": "r", **os.environ}).tracing, "stream")
+    exporter = tracing._exporter
+    assert exporter is not None
+    exporter._inner = Changeable()
+    exporter._inner.said = f"Invalid header value: {unquote(value.partition('=')[2])!r}"
+    exporter._inner.result = SpanExportResult.FAILURE
+    exporter.export([])
+    tracing._provider.shutdown()
+    assert "spans do not reach the collector" in caplog.text
+    assert "secretX" not in caplog.text
+
+
 class Changeable(SpanExporter):
     result = SpanExportResult.SUCCESS
+    said = "connection refused"
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if self.result is SpanExportResult.FAILURE:
-            logging.getLogger("opentelemetry.exporter.some").error("connection %s", "refused")
+            logging.getLogger("opentelemetry.exporter.some").error("%s", self.said)
         return self.result
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, cast
 
 from modelready.credentials import Credentials
 
 CONNECT_SECONDS = 2
 READ_SECONDS = 3
 ATTEMPTS = 2
+_USER = re.compile(r"//[^/@\s]*@")  # of an endpoint's URL
 
 
 class Unreadable(Exception):
@@ -42,7 +44,7 @@ class SecretValue:
             return self._credentials(token, self._username, "its value")
         try:
             fields = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             raise Unreadable("it starts as JSON does but is none")  # raised here: the ValueError holds the text
@@ -50,9 +52,11 @@ class SecretValue:
         return self._credentials(fields.get(self._key), username, f"its key {self._key!r} (REDIS_AUTH_SECRET_KEY)")
 
     def _credentials(self, token: object, username: object, where: str) -> Credentials:
-        if not isinstance(token, str) or not token:
+        if not token or not _is_text(token):
             raise Unreadable(f"{where} is missing, empty or no text")
-        return Credentials(username if isinstance(username, str) else None, token)
+        if username is not None and not _is_text(username):  # never another user than was meant
+            raise Unreadable("its key 'username' is no text")
+        return Credentials(cast("str | None", username), cast("str", token))
 
     def _fetch(self, stage: str) -> str:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - 100 ms and 30 MB, only when used
@@ -63,7 +67,7 @@ class SecretValue:
         except ClientError as error:
             raise Unreadable(error.response["Error"]["Code"], error.response["Error"]["Message"]) from error
         except BotoCoreError as error:
-            raise Unreadable(type(error).__name__, str(error)) from error
+            raise Unreadable(type(error).__name__, _USER.sub("//***@", str(error))) from error
         except Exception as error:  # nothing that AWS's library raises may end its user
             raise Unreadable(type(error).__name__) from error
         text = answer.get("SecretString")
@@ -79,3 +83,8 @@ class SecretValue:
         config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)
         session = boto3.session.Session(region_name=self._region)  # boto3's default session is not for threads
         return session.client("secretsmanager", endpoint_url=self._endpoint_url, config=config)
+
+
+def _is_text(value: object) -> bool:
+    """Whether Redis can be sent it: JSON may hold halves of characters, too."""
+    return isinstance(value, str) and value == value.encode(errors="ignore").decode()
