@@ -1,7 +1,6 @@
 """Alarms and dashboards, made from tables: the one place that knows metric names, units and thresholds.
 
-    python deploy/monitoring.py            # writes the template's part, the two files of Terraform, Grafana's dashboard
-    python deploy/monitoring.py --check    # exit code 1 where they are not what this would write
+    python deploy/monitoring.py    # writes the template's part, the two files of Terraform, Grafana's dashboard
 
 CloudWatch gets METRICS from the sidecar's standard output, in the embedded metric format: one object every
 INTERVAL_SECONDS from each task, dimensions `Service` (SIDECAR_SOURCE) and `Queue` (QUEUE_NAME). Several tasks share a
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -513,19 +511,13 @@ def files() -> dict[Path, str]:
     }
 
 
-def main() -> int:
-    """Write them, or compare."""
-    wanted = files()
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is not what deploy/monitoring.py makes: run it", file=sys.stderr)
-        return int(bool(stale))
-    for path in stale:
-        path.write_text(wanted[path])
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+def main() -> None:
+    """Write those that are not as they should be."""
+    for path, text in files().items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
