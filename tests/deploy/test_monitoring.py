@@ -29,7 +29,7 @@ def names_of(expression: str) -> set[str]:
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
 def test_what_is_checked_in_is_what_is_generated(path: Path) -> None:
-    """Run `python deploy/monitoring.py` after a change."""
+    """Run `make papers` after a change."""
     assert path.read_text() == files()[path]
 
 
