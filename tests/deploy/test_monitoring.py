@@ -112,6 +112,12 @@ def test_the_paper_has_the_numbers_that_cost_money() -> None:
     assert f"{len(ALARM_RESOURCES) * 0.10:.2f} USD" in paper
 
 
+def test_the_paper_has_a_row_for_each_metric_and_no_other() -> None:
+    section = (ROOT / "docs/operations.md").read_text().split("\n## Metrics\n")[1].split("\n## ")[0]
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", "".join(first)) == [metric.name for metric in METRICS]
+
+
 def runbooks() -> dict[str, str]:
     """The text below each alarm's name in docs/operations.md."""
     section = (ROOT / "docs/operations.md").read_text().split("\n## Alarms\n")[1].split("\n## ")[0]
