@@ -84,6 +84,8 @@ class Alarm(NamedTuple):
     missing: str = "notBreaching"
 
 
+# Two tasks write their lines at different seconds: a token refused once counts in two minutes, a failover in three.
+# One event that is refused is enough, and a client that tries again and again makes one alarm of it, not many.
 ALARMS = (
     Alarm(
         "sidecar-absent", "RedisUp", "SampleCount", 1, 5, 5,
@@ -93,13 +95,13 @@ ALARMS = (
         "settings", "LessThanThreshold", "breaching",
     ),
     Alarm(
-        "connection-failures", "ConnectionFailures", "Sum", 0, 3, 5,
+        "connection-failures", "ConnectionFailures", "Sum", 0, 4, 5,
         "Commands to Redis fail, for longer than a failover takes. Events are spooled on the task's disk.",
         "Do not stop the task while its spool holds events. Run deploy/check, and mend the first failure it names.",
         "tcp",
     ),
     Alarm(
-        "auth-failures", "AuthFailures", "Sum", 0, 2, 5,
+        "auth-failures", "AuthFailures", "Sum", 0, 3, 5,
         "Redis refuses the login. Events are spooled on the task's disk.",
         "See that the secret's AWSCURRENT is the token that Redis has: a rotation may have stopped half-way. Correct"
         " the secret; the sidecar follows by itself.",
@@ -133,10 +135,9 @@ ALARMS = (
         "spool",
     ),
     Alarm(
-        "publishes-refused", "PublishesRefused", "Sum", 0, 3, 5,
-        "The registry's events are refused: models that are ready are not announced.",
-        "The sidecar's log has the reason. INVALID_EVENT is for the"
-        " registry's developers.",
+        "publishes-refused", "PublishesRefused", "Sum", 0, 1, 15,
+        "Events of the registry were refused, one or more: a model that is ready is not announced.",
+        "The sidecar's log has the reason. INVALID_EVENT is for the registry's developers.",
         "reasons",
     ),
     Alarm(
@@ -222,13 +223,15 @@ def description(alarm: Alarm) -> str:
 def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
     threshold = f"!Ref {alarm.threshold}" if isinstance(alarm.threshold, str) else f"{alarm.threshold:g}"
     dimensions = "{Name: Service, Value: !Ref Source}, {Name: Queue, Value: !Ref QueueName}"
-    condition = ""
+    attribute = ""
+    if alarm.missing == "breaching":
+        attribute = "\n    DependsOn: Service"  # else it would begin with an alarm
     if alarm is ROTATION_ALARM:
         dimensions = "{Name: FunctionName, Value: !Ref RotationFunction}"
-        condition = "\n    Condition: Rotates"
+        attribute = "\n    Condition: Rotates"
     actions = "!If [HasAlarmTopic, [!Ref AlarmTopicArn], []]"
     return f"""  {resource(alarm.name)}:
-    Type: AWS::CloudWatch::Alarm{condition}
+    Type: AWS::CloudWatch::Alarm{attribute}
     Properties:
       AlarmName: !Sub ${{AWS::StackName}}-{alarm.name}
       AlarmDescription: "{description(alarm)}"
