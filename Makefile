@@ -73,7 +73,7 @@ proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of t
 	@.venv-proto/bin/python proto/contract.py check
 
 papers: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards, the function in the template
-	@$(BIN)/python docs/configuration.py && $(BIN)/python deploy/monitoring.py && $(BIN)/python deploy/rotation/embed.py
+	@$(BIN)/python docs/configuration.py && $(BIN)/python -m deploy.monitoring && $(BIN)/python deploy/rotation/embed.py
 
 pins: .venv/tools ## Pin the newest versions, with hashes
 	@for name in build runtime aws otel dev proto; do \

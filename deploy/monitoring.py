@@ -1,21 +1,21 @@
 """Alarms and dashboards, made from tables: the one place that knows metric names, units and thresholds.
 
-    python deploy/monitoring.py            # writes the template's part, the two files of Terraform, Grafana's dashboard
-    python deploy/monitoring.py --check    # exit code 1 where they are not what this would write
+    python -m deploy.monitoring    # writes the template's part, the two files of Terraform, Grafana's dashboard
 
 CloudWatch gets METRICS from the sidecar's standard output, in the embedded metric format: one object every
 INTERVAL_SECONDS from each task, dimensions `Service` (SIDECAR_SOURCE) and `Queue` (QUEUE_NAME). Several tasks share a
-metric, and its statistic puts them together. Counts are of that interval. Grafana reads those of sidecar/metrics.py.
+metric, and its statistic puts them together. Counts are of that interval. Grafana's panels are in deploy/grafana.py.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from deploy import grafana
 
 NAMESPACE = "ModelReady"
 DIMENSIONS = ("Service", "Queue")
@@ -84,6 +84,8 @@ class Alarm(NamedTuple):
     missing: str = "notBreaching"
 
 
+# Two tasks write their lines at different seconds: a token refused once counts in two minutes, a failover in three.
+# One event that is refused is enough, and a client that tries again and again makes one alarm of it, not many.
 ALARMS = (
     Alarm(
         "sidecar-absent", "RedisUp", "SampleCount", 1, 5, 5,
@@ -93,13 +95,13 @@ ALARMS = (
         "settings", "LessThanThreshold", "breaching",
     ),
     Alarm(
-        "connection-failures", "ConnectionFailures", "Sum", 0, 3, 5,
+        "connection-failures", "ConnectionFailures", "Sum", 0, 4, 5,
         "Commands to Redis fail, for longer than a failover takes. Events are spooled on the task's disk.",
         "Do not stop the task while its spool holds events. Run deploy/check, and mend the first failure it names.",
         "tcp",
     ),
     Alarm(
-        "auth-failures", "AuthFailures", "Sum", 0, 2, 5,
+        "auth-failures", "AuthFailures", "Sum", 0, 3, 5,
         "Redis refuses the login. Events are spooled on the task's disk.",
         "See that the secret's AWSCURRENT is the token that Redis has: a rotation may have stopped half-way. Correct"
         " the secret; the sidecar follows by itself.",
@@ -133,10 +135,9 @@ ALARMS = (
         "spool",
     ),
     Alarm(
-        "publishes-refused", "PublishesRefused", "Sum", 0, 3, 5,
-        "The registry's events are refused: models that are ready are not announced.",
-        "The sidecar's log has the reason. INVALID_EVENT is for the"
-        " registry's developers.",
+        "publishes-refused", "PublishesRefused", "Sum", 0, 1, 15,
+        "Events of the registry were refused, one or more: a model that is ready is not announced.",
+        "The sidecar's log has the reason. INVALID_EVENT is for the registry's developers.",
         "reasons",
     ),
     Alarm(
@@ -162,102 +163,13 @@ ROTATION_ALARM = Alarm(
 )  # fmt: skip
 
 
-class Panel(NamedTuple):
-    """A panel of Grafana; `queries` are pairs of PromQL and legend, `unit` is Grafana's word.
-
-    `threshold` is drawn, and turns a number red. `colors`: of series, by legend or, between slashes, pattern.
-    """
-
-    title: str
-    unit: str
-    queries: tuple[tuple[str, str], ...]
-    threshold: float | None = None
-    colors: tuple[tuple[str, str], ...] = ()
-
-
-def _quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
-    group, legend = (f"le, {by}", f" {{{{{by}}}}}") if by else ("le", "")
-    return tuple(
-        (
-            # Without the comparison, a method that nobody calls has a legend and no line.
-            f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket[$__rate_interval]))) >= 0",
-            f"p{q * 100:g}{legend}",
-        )
-        for q in (0.5, 0.99)
-    )
-
-
-def _minutely(counter: str, by: str = "") -> str:
-    """A counter's growth in a minute."""
-    return f"60 * sum{f' by ({by})' if by else ''} (rate({counter}[$__rate_interval]))"
-
-
-def _known(gauge: str, by: str = "") -> str:
-    """A gauge of what is in Redis: while Redis is away, a sidecar keeps the last value, which says nothing."""
-    return f"max{f' by ({by})' if by else ''} ({gauge} and on (job, instance) modelready_redis_up == 1)"
-
-
 def _limit(name: str) -> float:
-    """The threshold of an alarm, for the same line in Grafana."""
+    """The threshold of an alarm, for the same line in dashboards."""
     return float(next(alarm.threshold for alarm in ALARMS if alarm.name == name))
 
 
-_USED = "max(100 * modelready_spool_bytes / modelready_spool_max_bytes)"
-_ACKNOWLEDGED = 'sum(rate(modelready_published_events_total{outcome=~"stored|spooled|duplicate"}[$__rate_interval]))'
-_MEAN_GROUP = (
-    "sum(rate(modelready_group_events_sum[$__rate_interval]))"
-    " / sum(rate(modelready_group_events_count[$__rate_interval]))"
-)
-_OUTCOMES = (("stored", "green"), ("spooled", "orange"), ("duplicate", "blue"), ("/^[A-Z_]+$/", "red"))
-# In the first row, as a number each.
-STATS = (
-    Panel("Redis answers", "bool_yes_no", (("min(modelready_redis_up)", "up"),)),
-    Panel("Events acknowledged", "eps", (
-        (_ACKNOWLEDGED, "events"),
-    )),
-    Panel("Slowest group is behind by", "short", ((_known("modelready_queue_depth"), "entries"),)),
-    Panel("Dead letters", "short", ((_known("modelready_dead_letter_stream_length"), "entries"),), 1),
-    Panel("Oldest spooled event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),), _limit("spool-growing")),
-    Panel("Spool in use", "percent", ((_USED, "used"),), _limit("spool-filling")),
-)  # fmt: skip
-# Below it, three in a row: publishing, the queue, the spool, Redis, inside.
-PANELS = (
-    Panel("Events published, by outcome", "eps", (
-        ("sum by (outcome) (rate(modelready_published_events_total[$__rate_interval]))", "{{outcome}}"),
-    ), colors=_OUTCOMES),
-    Panel("Latency of calls", "s", _quantiles("modelready_rpc_seconds", "method"), 0.1),
-    Panel("Redis up (1) or away (0)", "short", (("min(modelready_redis_up)", "up"),)),
-    Panel("Queue: not acknowledged, by consumer group", "short", (
-        (_known("modelready_queue_depth", "group"), "{{group}}"),
-        (_known("modelready_queue_pending", "group"), "{{group}}, delivered"),
-    )),
-    Panel("Queue: age of the oldest entry not acknowledged", "s", (
-        (_known("modelready_queue_oldest_age_seconds", "group"), "{{group}}"),
-    )),
-    Panel("Dead letters", "short", (
-        (_known("modelready_dead_letter_stream_length"), "in the stream"),
-        (_known("modelready_dead_letter_stream_reasons", "reason"), "{{reason}}"),
-        (_minutely("modelready_dead_letters_total", "reason"), "new a minute: {{reason}}"),
-    ), 1),
-    Panel("Spool: events on disk", "short", (("sum(modelready_spool_events)", "events"),)),
-    Panel("Spool: age of the oldest event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),),
-          _limit("spool-growing")),
-    Panel("Spool: how full", "percent", ((_USED, "used"),), _limit("spool-filling")),
-    Panel("Redis: failures a minute", "short", (
-        (_minutely("modelready_redis_connection_failures_total"), "connections and commands"),
-        (_minutely("modelready_redis_auth_failures_total"), "logins"),
-    ), colors=(("connections and commands", "orange"), ("logins", "red"))),
-    Panel("Redis: latency of appends", "s", _quantiles("modelready_redis_append_seconds")),
-    Panel("Redis: retries a minute", "short", ((_minutely("modelready_retries_total", "by"), "by the {{by}}"),)),
-    Panel("Inside: events waiting and committed together", "short", (
-        ("sum(modelready_pending_events)", "waiting in memory"),
-        (_MEAN_GROUP, "in a group, the mean"),
-    )),
-    Panel("Stream: entries", "short", ((_known("modelready_stream_length"), "entries"),)),
-    Panel("Stream: age of what a group keeps past the retention", "s", (
-        ("max by (group) (modelready_trim_held_back_seconds)", "{{group}}"),
-    )),
-)  # fmt: skip
+# What the names of all alarms begin with.
+_ALARM_ARNS = "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"
 
 
 def generated() -> str:
@@ -269,8 +181,10 @@ def generated() -> str:
     Type: AWS::CloudWatch::Dashboard
     Properties:
       DashboardName: !Ref AWS::StackName
-      DashboardBody: !Sub |
-{textwrap.indent(_dashboard(), " " * 8)}"""
+      DashboardBody: !Sub
+        - |
+{textwrap.indent(_dashboard(), " " * 10)}        - Alarms: !Sub {_ALARM_ARNS}
+"""
 
 
 def terraform_alarms() -> str:
@@ -295,11 +209,6 @@ def terraform_dashboard() -> str:
     return re.sub(r"\$\{(?:AWS::)?(\w+)\}", lambda found: f"${{{found[1]}}}", _dashboard())
 
 
-def grafana() -> str:
-    """Return the dashboard for Grafana."""
-    return json.dumps(_grafana(), indent=2) + "\n"
-
-
 def with_generated(template: str) -> str:
     """Return the template with its generated part as it should be."""
     before, _, rest = template.partition(BEGIN)
@@ -320,13 +229,15 @@ def description(alarm: Alarm) -> str:
 def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
     threshold = f"!Ref {alarm.threshold}" if isinstance(alarm.threshold, str) else f"{alarm.threshold:g}"
     dimensions = "{Name: Service, Value: !Ref Source}, {Name: Queue, Value: !Ref QueueName}"
-    condition = ""
+    attribute = ""
+    if alarm.missing == "breaching":
+        attribute = "\n    DependsOn: Service"  # else it would begin with an alarm
     if alarm is ROTATION_ALARM:
         dimensions = "{Name: FunctionName, Value: !Ref RotationFunction}"
-        condition = "\n    Condition: Rotates"
+        attribute = "\n    Condition: Rotates"
     actions = "!If [HasAlarmTopic, [!Ref AlarmTopicArn], []]"
     return f"""  {resource(alarm.name)}:
-    Type: AWS::CloudWatch::Alarm{condition}
+    Type: AWS::CloudWatch::Alarm{attribute}
     Properties:
       AlarmName: !Sub ${{AWS::StackName}}-{alarm.name}
       AlarmDescription: "{description(alarm)}"
@@ -352,7 +263,6 @@ def _dashboard() -> str:
 
 def _widgets() -> list[dict[str, Any]]:
     """CloudWatch's: 24 columns. `${...}` is CloudFormation's."""
-    arn = "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"
     title = "## ${Source}, queue ${QueueName}\nWhat each alarm means and what to do is in its description."
     return [
         {"type": "text", "x": 0, "y": 0, "width": 24, "height": 2, "properties": {"markdown": title}},
@@ -362,7 +272,7 @@ def _widgets() -> list[dict[str, Any]]:
             "y": 2,
             "width": 24,
             "height": 3,
-            "properties": {"title": "Alarms", "alarms": [arn + alarm.name for alarm in ALARMS]},
+            "properties": {"title": "Alarms", "alarms": [f"${{Alarms}}{alarm.name}" for alarm in ALARMS]},
         },
         _graph(
             *(0, 5, "Events published, a minute"),
@@ -444,88 +354,23 @@ def _widget(x: int, y: int, title: str, series: list[list[Any]], lines: list[dic
     return {"type": "metric", "x": x, "y": y, "width": 8, "height": 6, "properties": properties}
 
 
-def _grafana() -> dict[str, Any]:
-    """Grafana's: 24 columns too."""
-    panels = []
-    for number, panel in enumerate(STATS):
-        made = _panel(panel, "stat", {"x": number * 4, "y": 0, "w": 4, "h": 3})
-        for target in made["targets"]:
-            target["instant"] = True  # what is not known now is "No data", not what was known last
-        made["options"] = {"colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}}
-        panels.append(made)
-    for number, panel in enumerate(PANELS):
-        made = _panel(panel, "timeseries", {"x": number % 3 * 8, "y": 3 + number // 3 * 8, "w": 8, "h": 8})
-        custom: dict[str, Any] = {"thresholdsStyle": {"mode": "off"}}
-        if panel.threshold is not None:
-            custom = {"thresholdsStyle": {"mode": "dashed"}, "axisSoftMax": panel.threshold}  # always in sight
-        made["fieldConfig"]["defaults"]["custom"] = custom
-        made["options"] = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
-        panels.append(made)
-    panels = [{"id": number, **panel} for number, panel in enumerate(panels, 1)]
-    return {
-        "uid": "model-ready",
-        "title": "Model-ready sidecar",
-        "tags": ["modelready"],
-        "schemaVersion": 39,
-        "editable": True,
-        "time": {"from": "now-6h", "to": "now"},
-        "refresh": "1m",
-        "templating": {
-            "list": [{"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}]
-        },
-        "panels": panels,
-    }
-
-
-def _panel(panel: Panel, kind: str, place: dict[str, int]) -> dict[str, Any]:
-    source = {"type": "prometheus", "uid": "${datasource}"}
-    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-    if panel.unit == "bool_yes_no":
-        steps = [{"color": "red", "value": None}, {"color": "green", "value": 1}]
-    if panel.threshold is not None:
-        steps.append({"color": "red", "value": panel.threshold})
-    defaults = {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}}
-    return {
-        "type": kind,
-        "title": panel.title,
-        "datasource": source,
-        "gridPos": place,
-        "fieldConfig": {"defaults": defaults, "overrides": [_colored(*pair) for pair in panel.colors]},
-        "targets": [
-            {"refId": chr(65 + number), "datasource": source, "expr": query, "legendFormat": legend}
-            for number, (query, legend) in enumerate(panel.queries)
-        ],
-    }
-
-
-def _colored(legend: str, color: str) -> dict[str, Any]:
-    matcher = {"id": "byRegexp" if legend.startswith("/") else "byName", "options": legend}
-    return {"matcher": matcher, "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}]}
-
-
 def files() -> dict[Path, str]:
     """Return all that is generated, as it should be."""
     return {
         TEMPLATE: with_generated(TEMPLATE.read_text()),
         TERRAFORM_ALARMS: terraform_alarms(),
         TERRAFORM_DASHBOARD: terraform_dashboard(),
-        GRAFANA: grafana(),
+        GRAFANA: grafana.dashboard(_limit),
     }
 
 
-def main() -> int:
-    """Write them, or compare."""
-    wanted = files()
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is not what deploy/monitoring.py makes: run it", file=sys.stderr)
-        return int(bool(stale))
-    for path in stale:
-        path.write_text(wanted[path])
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+def main() -> None:
+    """Write those that are not as they should be."""
+    for path, text in files().items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,12 +1,10 @@
 """The papers of the variables, made from the settings: the one place that says what each is.
 
-python docs/configuration.py            # writes docs/configuration.md and .env.example, as `make papers` does
-python docs/configuration.py --check    # exit code 1 where they are not what this would write
+python docs/configuration.py    # writes docs/configuration.md and .env.example, as `make papers` does
 """
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from dataclasses import Field, fields
 from pathlib import Path
@@ -173,17 +171,12 @@ def files() -> dict[Path, str]:
     return {PAPER: paper(), EXAMPLE: example()}
 
 
-def main() -> int:
-    """Write them, or compare."""
-    stale = [path for path, text in files().items() if not path.exists() or path.read_text() != text]
-    if "--check" in sys.argv[1:]:
-        for path in stale:
-            print(f"{path.relative_to(ROOT)} is not what the settings say: run `make papers`", file=sys.stderr)
-        return int(bool(stale))
-    for path in stale:
-        path.write_text(files()[path])
-        print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+def main() -> None:
+    """Write those that are not as they should be."""
+    for path, text in files().items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"wrote {path.relative_to(ROOT)}")
 
 
 def _default(one: Row) -> str:
@@ -195,4 +188,4 @@ def _comment(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

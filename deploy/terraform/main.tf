@@ -454,10 +454,8 @@ resource "aws_cloudwatch_metric_alarm" "rotation" {
 resource "aws_cloudwatch_dashboard" "this" {
   dashboard_name = var.name
   dashboard_body = templatefile("${path.module}/dashboard.json.tftpl", {
-    Partition   = local.partition
     Region      = local.region
-    AccountId   = local.account
-    StackName   = var.name
+    Alarms      = "arn:${local.partition}:cloudwatch:${local.region}:${local.account}:alarm:${var.name}-"
     Source      = var.source_name
     QueueName   = var.queue_name
     SidecarLogs = aws_cloudwatch_log_group.this["sidecar"].name

@@ -89,6 +89,10 @@ variable "source_name" {
   description = "SIDECAR_SOURCE, and the dimension Service of the metrics."
   type        = string
   default     = "//model-registry"
+  validation {
+    condition     = can(regex("^[!#-\\[\\]-~]{1,255}$", var.source_name))
+    error_message = "1 to 255 printable characters of ASCII, without blanks, quotes and backslashes."
+  }
 }
 
 variable "queue_name" {
@@ -146,9 +150,10 @@ variable "existing_redis" {
   validation {
     condition = var.existing_redis == null ? true : (
       (var.existing_redis.secret_arn == null || var.existing_redis.iam_cluster == null) &&
-      (var.existing_redis.iam_cluster == null || var.existing_redis.username != "")
+      (var.existing_redis.iam_cluster == null || var.existing_redis.username != "") &&
+      (var.existing_redis.username == "" || var.existing_redis.secret_arn != null || var.existing_redis.iam_cluster != null)
     )
-    error_message = "Give secret_arn, or iam_cluster with username, not both."
+    error_message = "Give secret_arn, or iam_cluster with username, not both; a username needs one of them."
   }
 }
 

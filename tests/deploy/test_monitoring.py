@@ -29,7 +29,7 @@ def names_of(expression: str) -> set[str]:
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
 def test_what_is_checked_in_is_what_is_generated(path: Path) -> None:
-    """Run `python deploy/monitoring.py` after a change."""
+    """Run `make papers` after a change."""
     assert path.read_text() == files()[path]
 
 
@@ -110,6 +110,12 @@ def test_the_paper_has_the_numbers_that_cost_money() -> None:
     assert f"{len(ALARM_RESOURCES)} alarms" in paper
     assert f"{len(METRICS) * 0.30:.2f} USD" in paper
     assert f"{len(ALARM_RESOURCES) * 0.10:.2f} USD" in paper
+
+
+def test_the_paper_has_a_row_for_each_metric_and_no_other() -> None:
+    section = (ROOT / "docs/operations.md").read_text().split("\n## Metrics\n")[1].split("\n## ")[0]
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", "".join(first)) == [metric.name for metric in METRICS]
 
 
 def runbooks() -> dict[str, str]:

@@ -197,3 +197,27 @@ def test_nothing_is_declared_in_vain(kind: str) -> None:
     shown = [name for group in groups for name in group["Parameters"]]
     assert [name for name in TEMPLATE[kind] if len(re.findall(rf"\b{name}\b", used)) < 2] == []
     assert sorted(shown) == sorted(TEMPLATE["Parameters"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "holds"),
+    [
+        ({"RedisUsername": "registry"}, False),
+        ({"RedisUsername": "registry", "ExistingRedisSecretArn": "arn:aws:secretsmanager:eu-west-1:1:secret:x"}, True),
+        ({"RedisUsername": "registry", "ExistingRedisIamCluster": "cache"}, True),
+        ({}, True),
+        ({"ExistingRedisServerless": "true"}, False),
+        ({"ExistingRedisServerless": "true", "ExistingRedisCluster": "true"}, True),
+    ],
+)
+def test_a_login_that_the_sidecar_would_refuse_is_refused_before(rule: dict[str, str], holds: bool) -> None:
+    """A user with no login, and a serverless cache that is no cluster: the sidecar would end with 2, or not connect."""
+    rules = (TEMPLATE["Rules"][name] for name in ("UserHasLogin", "ServerlessIsCluster"))
+    broken = [
+        one["Assert"]
+        for each in rules
+        if resolve(each["RuleCondition"], **rule)
+        for one in each["Assertions"]
+        if not resolve(one["Assert"], **rule)
+    ]
+    assert (not broken) is holds

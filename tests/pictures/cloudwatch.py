@@ -4,70 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from html import escape
 from typing import Any
 
 from deploy.monitoring import INTERVAL_SECONDS, METRICS
+from tests.deploy.cloudwatch import ALARM, Metrics, alarms
 from tests.deploy.template import RESOURCES, resolve
-from tests.harness.embedded_metrics import embedded
-from tests.pictures.drawing import Chart, Line, Place, Points, Series, Span, Unit, chart, page, panel
+from tests.pictures.drawing import Chart, Line, Place, Series, Span, Unit, chart, page, panel
 
 WIDTH, _CELL, _GAP = 1160, 36, 10
 _COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
 _LIMIT = "#c21f1f"
 _UNITS = {metric.name: metric.unit for metric in METRICS}
-_COMPARED = {"GreaterThanThreshold": float.__gt__, "LessThanThreshold": float.__lt__}
-Values = list[tuple[float, float]]
-"""Values, and how often each came."""
-
-
-class Metrics:
-    """What CloudWatch makes of the lines: values by metric and period."""
-
-    def __init__(self, output: str) -> None:
-        self._values: defaultdict[str, defaultdict[int, Values]] = defaultdict(lambda: defaultdict(list))
-        for root in embedded(output):
-            period = root["_aws"]["Timestamp"] // 1000 // INTERVAL_SECONDS * INTERVAL_SECONDS
-            for definition in root["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
-                value = root[definition["Name"]]
-                pairs = zip(value["Values"], value["Counts"], strict=True) if isinstance(value, dict) else [(value, 1)]
-                self._values[definition["Name"]][period] += pairs
-
-    def points(self, metric: str, statistic: str) -> Points:
-        """A value for each period that has any."""
-        return [(at, _statistic(statistic, values)) for at, values in sorted(self._values[metric].items())]
-
-
-def _statistic(name: str, values: Values) -> float:
-    if name == "Sum":
-        return sum(value * count for value, count in values)
-    total = sum(count for _, count in values)
-    if name == "SampleCount":
-        return total
-    share = {"Minimum": 0.0, "Maximum": 1.0}.get(name)
-    if share is None:
-        share = float(name.removeprefix("p")) / 100
-    reached = 0.0
-    for value, count in sorted(values):
-        reached += count
-        if reached >= share * total:
-            return value
-    raise ValueError(f"no values for {name}")
-
-
-def in_alarm(alarm: dict[str, Any], metrics: Metrics, end: float) -> bool:
-    """Whether it would be in ALARM after the last whole period before `end`. `alarm`: properties of the template."""
-    points = dict(metrics.points(alarm["MetricName"], alarm["Statistic"]))
-    last = int(end // INTERVAL_SECONDS - 1) * INTERVAL_SECONDS
-    breaching = 0
-    for number in range(int(alarm["EvaluationPeriods"])):
-        value = points.get(last - number * INTERVAL_SECONDS)
-        if value is None:
-            breaching += alarm["TreatMissingData"] == "breaching"
-        else:
-            breaching += _COMPARED[alarm["ComparisonOperator"]](float(value), float(alarm["Threshold"]))
-    return breaching >= int(alarm["DatapointsToAlarm"])
 
 
 def draw(output: str, span: Span) -> str:
@@ -95,8 +43,8 @@ def draw(output: str, span: Span) -> str:
 
 def _graph(shown: dict[str, Any], metrics: Metrics, place: Place, span: Span) -> str:
     series, units = [], set()
-    for number, (namespace, name, *_, options) in enumerate(shown["metrics"]):
-        points = metrics.points(name, options["stat"]) if namespace == "ModelReady" else []
+    for number, (namespace, name, *dimensions, options) in enumerate(shown["metrics"]):
+        points = metrics.points((namespace, *dimensions[1::2], name), options["stat"])
         series.append(Series(options.get("label", name), _COLORS[number], points, 1.5 * shown["period"]))
         units.add(_UNITS.get(name, "Count"))
     lines = [Line(one["value"], one["label"], _LIMIT) for one in shown.get("annotations", {}).get("horizontal", [])]
@@ -113,15 +61,11 @@ def _text(markdown: str) -> str:
 
 
 def _alarms(arns: list[str], metrics: Metrics, end: float) -> str:
-    named = {}
-    for one in RESOURCES.values():
-        if one["Type"] == "AWS::CloudWatch::Alarm":
-            properties = resolve(one["Properties"])
-            named[properties["AlarmName"]] = properties
+    named = alarms()
     tiles = []
     for arn in arns:
         name = arn.rpartition(":")[2]
-        kind, state = ("alarm", "In alarm") if in_alarm(named[name], metrics, end) else ("ok", "OK")
+        kind, state = ("alarm", "In alarm") if metrics.state(named[name], end) == ALARM else ("ok", "OK")
         tiles.append(f'<li class="{kind}">{escape(name)}<b>{state}</b></li>')
     return f"<ul>{''.join(tiles)}</ul>"
 
