@@ -11,15 +11,19 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from sidecar.errors import SettingsError
+from sidecar.variables import file_contents
 
 log = logging.getLogger(__name__)
 
 Loaded = TypeVar("Loaded")
 Contents = Mapping[str, bytes]
+
+_LOOK_SECONDS = 0.2  # a look takes a few milliseconds where they changed
 
 
 class CertificateFiles(Generic[Loaded]):
@@ -41,9 +45,13 @@ class CertificateFiles(Generic[Loaded]):
     def current(self) -> Loaded:
         """What they hold; while that cannot be used, what they held before. Either change is logged, once.
 
-        Contents are compared: times and sizes may stay what they were, and links lead elsewhere. It takes some 25 µs.
+        Contents are compared: times and sizes may stay what they were, and links lead elsewhere. It takes some 25 µs,
+        so that the event loop may look, too. Only a network mount that hangs holds up who looks; while another does,
+        they are what they were.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=_LOOK_SECONDS):
+            return self._loaded
+        try:
             try:
                 found = _read(self._paths)
                 if found == self._used:
@@ -55,6 +63,8 @@ class CertificateFiles(Generic[Loaded]):
                     self._problem = str(error)
                     log.warning("new certificate files cannot be used, those before stay in use: %s", error)
             return self._loaded
+        finally:
+            self._lock.release()
 
     def _take(self, found: Contents) -> None:
         """Use them, or raise SettingsError; do neither where they are being written: the next look will tell."""
@@ -71,12 +81,29 @@ class CertificateFiles(Generic[Loaded]):
 
 
 async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -> None:
-    """Look at them every so often, until cancelled: what cannot be used is said before a connection needs it."""
+    """Look at them every so often, until cancelled: what cannot be used is said before a connection needs it.
+
+    In a thread that no stop waits for, as they may lie on a network mount that hangs.
+    """
     while True:
         await asyncio.sleep(seconds)
         for files in several:
             if files is not None:
-                files.current()
+                await _look(files)
+
+
+async def _look(files: CertificateFiles[Any]) -> None:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def look() -> None:
+        try:
+            files.current()
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=look, name="certificate files", daemon=True).start()
+    await done.wait()
 
 
 def load_pair(context: ssl.SSLContext, cert: tuple[str, Path], key: tuple[str, Path]) -> None:
@@ -100,7 +127,7 @@ def _read(paths: Mapping[str, Path]) -> Contents:
     found = {}
     for variable, path in paths.items():
         try:
-            found[variable] = path.read_bytes()
+            found[variable] = file_contents(path)
         except OSError as error:
             raise SettingsError(f"{variable} is {str(path)!r}: it cannot be read ({error.strerror})") from None
     return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 from sidecar.errors import SettingsError
 
 Group = TypeVar("Group")
+
+_FILE_BYTES = 1024 * 1024  # a bundle of all public authorities has a quarter of it
 
 
 class Kind(NamedTuple):
@@ -71,10 +76,32 @@ def _flag(value: str) -> bool:
     return words[value.lower()]
 
 
+def file_contents(path: Path) -> bytes:
+    """What a file of 1 MiB at most holds. Raises OSError, at once for what would block, as a FIFO does, or never end.
+
+    A network mount that hangs still blocks: the kernel has no open that would not.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no file")
+        size, contents = min(found.st_size, _FILE_BYTES) + 1, b""  # one more: it may grow
+        while chunk := os.read(descriptor, size):
+            contents += chunk
+            if len(contents) > _FILE_BYTES:
+                raise OSError(errno.EFBIG, "is larger than 1 MiB")
+        return contents
+    finally:
+        os.close(descriptor)
+
+
 def _readable_file(value: str) -> Path:
     path = Path(value)
-    with path.open("rb"):
-        return path
+    file_contents(path)
+    return path
 
 
 def _queue_name(value: str) -> str:
@@ -92,7 +119,13 @@ def _host_and_port(value: str) -> str:
 
 def _addresses(value: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in value.split(","))
-    return tuple(part if part.startswith("unix:/") else _host_and_port(part) for part in parts)
+    return tuple(_socket(part) if part.startswith("unix:/") else _host_and_port(part) for part in parts)
+
+
+def _socket(value: str) -> str:
+    if "%" in value:  # grpc would decode it, and listen somewhere else
+        raise ValueError
+    return value
 
 
 class FileMode(int):
@@ -135,7 +168,7 @@ QUEUE = Kind("1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter
 MODE = Kind("an octal mode from 0600 to 0777 that begins with 06 or 07", _file_mode)
 BEARER = Kind("printable ASCII without blanks at either end", _bearer_token)
 ADDRESS = Kind("host:port", _host_and_port)
-ADDRESSES = Kind("host:port or unix:/absolute/path, with a comma between several", _addresses)
+ADDRESSES = Kind("host:port or unix:/absolute/path without %, with a comma between several", _addresses)
 
 
 def masked(text: str) -> str:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from sidecar.settings import ServerSettings
 
 _SPARE_CALLS = 2000  # streams, Watches and status calls beside the events that may wait
 _MESSAGE_BYTES = 4 * 1024 * 1024
+_SOCKET_PATH_BYTES = 107  # sun_path's 108, with its end
 _CERT, _KEY, _CLIENT_CA = "SIDECAR_TLS_CERT_FILE", "SIDECAR_TLS_KEY_FILE", "SIDECAR_TLS_CLIENT_CA_FILE"
 
 
@@ -141,8 +141,19 @@ def _bind(server: grpc.aio.Server, address: str, files: CertificateFiles[Any] | 
             ask_clients = settings.tls_client_ca_file is not None
             port = server.add_secure_port(address, _credentials(files, ask_clients=ask_clients))
     except RuntimeError:
+        if files is not None and _is_free(server, address):
+            raise SettingsError(f"{_CERT} holds a certificate of a kind that gRPC does not know") from None
         raise SettingsError(f"SIDECAR_LISTEN has {address!r}: that address cannot be had (in use?)") from None
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _is_free(server: grpc.aio.Server, address: str) -> bool:
+    """Whether it can be had without TLS, of a server that will never start: ssl knows more kinds of keys than grpc."""
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _bind_socket(server: grpc.aio.Server, path: Path, mode: int) -> None:
@@ -156,15 +167,38 @@ def _bind_socket(server: grpc.aio.Server, path: Path, mode: int) -> None:
 
 
 def _clear_socket(path: Path) -> None:
-    """Remove a socket that nobody listens on. grpc would take over a live one without a word."""
+    """Remove a socket that nobody listens on. grpc would take over a live one without a word.
+
+    Raises SettingsError, also where none can be made: grpc would not say why.
+    """
+    problem = ""
     try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise SettingsError(f"SIDECAR_LISTEN has 'unix:{path}': there is a file of another kind")
-    except FileNotFoundError:
-        return
+        if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+            problem = f"a path of more than {_SOCKET_PATH_BYTES} bytes"
+        elif not path.parent.is_dir():
+            problem = "its directory does not exist"
+        elif path.exists():
+            problem = _occupied(path)
+        if not problem and not os.access(path.parent, os.W_OK | os.X_OK):
+            problem = "its directory cannot be written to"
+        if not problem:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        problem = f"{error.strerror}"
+    if problem:
+        raise SettingsError(f"SIDECAR_LISTEN has 'unix:{path}': {problem}")
+
+
+def _occupied(path: Path) -> str:
+    """What stands there and must stay; "" for a socket that nobody listens on. Raises OSError."""
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        return "there is a file of another kind"
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
-        with suppress(ConnectionRefusedError, FileNotFoundError):
+        try:
             probe.connect(str(path))
-            raise SettingsError(f"SIDECAR_LISTEN has 'unix:{path}': another process listens there")
-    path.unlink(missing_ok=True)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return ""
+        except (BlockingIOError, TimeoutError):
+            pass  # so many wait there that it takes no more
+    return "another process listens there"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import threading
@@ -58,6 +59,11 @@ class Files:
         shutil.copyfile(issued.cert, self.shown.cert)
         between()
         shutil.copyfile(issued.key, self.shown.key)
+
+    def block(self) -> None:
+        """Whoever opens the certificate waits for a writer, for ever."""
+        self.shown.cert.unlink()
+        os.mkfifo(self.shown.cert)
 
     def mount(self, issued: TLSFiles) -> None:
         """As Kubernetes does: the files are links through one link, which is swapped for another at once."""
@@ -153,6 +159,7 @@ SPOILED: dict[str, tuple[Callable[[Files, TLSFiles], object], str]] = {
     ),
     "another's key": (lambda files, issued: shutil.copyfile(issued.cert, files.shown.cert), "(KEY_VALUES_MISMATCH)"),
     "an empty key": (lambda files, _: files.shown.key.write_bytes(b""), "SIDECAR_TLS_KEY_FILE its private key"),
+    "a FIFO": (lambda files, _: files.block(), "is no file"),
     "no key": (lambda files, _: files.shown.key.unlink(), "SIDECAR_TLS_KEY_FILE is"),
     "no directory": (lambda files, _: files.directory.rename(files.directory.with_suffix(".away")), "No such file"),
 }  # fmt: skip
@@ -172,6 +179,8 @@ def test_files_that_cannot_be_used_leave_those_before_in_use(server: RedisServer
             assert reason in warnings[0]
             if not files.directory.exists():
                 files.directory.with_suffix(".away").rename(files.directory)
+            if files.shown.cert.is_fifo():
+                files.shown.cert.unlink()
             files.copy(issued)
             assert shows(sidecar.address, issued)
             assert sidecar.logs().count(TAKEN) == times

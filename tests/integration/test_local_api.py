@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from modelready.v1 import queue_service_pb2
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
@@ -118,6 +122,21 @@ def test_tls_and_client_certificates(server: RedisServer, tmp_path: Path) -> Non
         assert no_connection(secure(sidecar, authority.ca))
         assert no_connection(secure(sidecar, authority.ca, foreign))
     lease.release()
+
+
+def test_a_certificate_that_grpc_does_not_know_is_said_to_be_so(server: RedisServer, tmp_path: Path) -> None:
+    key, path = ed448.Ed448PrivateKey.generate(), tmp_path / "tls.pem"
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, None)
+    )  # fmt: skip
+    pkcs8 = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(certificate.public_bytes(Encoding.PEM) + pkcs8)
+    env = {"SIDECAR_TLS_CERT_FILE": str(path), "SIDECAR_TLS_KEY_FILE": str(path), "SIDECAR_LISTEN": f"{LOOPBACK}:0"}
+    ended = command("serve", **to_redis(server, SPOOL_DIR=str(tmp_path / "spool"), **env))
+    assert ended.returncode == 2
+    assert "SIDECAR_TLS_CERT_FILE holds a certificate of a kind that gRPC does not know" in ended.stderr
 
 
 def secure(sidecar: SidecarProcess, ca: Path, mine: TLSFiles | None = None) -> grpc.Channel:

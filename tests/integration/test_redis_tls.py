@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,26 @@ def test_client_files_that_cannot_be_used_leave_those_before_in_use(
         warnings = [line for line in sidecar.logs().splitlines() if "cannot be used" in line]
         assert len(warnings) == 1
         assert "REDIS_TLS_CERT_FILE" in warnings[0]
+
+
+def test_an_authority_s_file_that_blocks_freezes_nothing(authority: Authority, plain: RedisServer) -> None:
+    """Under load, while connections are made anew."""
+    with Relay(plain.port, tls=authority.server()) as endpoint:
+        sidecar = SidecarProcess(by_tls(endpoint.port, authority.ca))
+        with sidecar, Load(sidecar, [DEFAULT] * 2) as load:
+            until(lambda: len(load.acked) > 20, 5, "it publishes")
+            authority.ca.unlink()
+            os.mkfifo(authority.ca)
+            with plain.client() as client:
+                client.client_kill_filter(_type="normal", skipme=True)
+            until(lambda: "it cannot be read (is no file)" in sidecar.logs(), 5, "it has looked")
+            before = len(load.acked)
+            until(lambda: len(load.acked) > before + 20, 5, "it goes on")
+            until(lambda: health(sidecar) == (True, True, True), 5, "it is connected again")
+            load.__exit__()
+            assert load.errors == [], sidecar.logs()
+            assert sidecar.terminate(10) == 0
+        assert set(load.acked) <= set(queued_ids(plain))
 
 
 def test_a_renewed_certificate_is_taken_without_a_restart(authority: Authority, plain: RedisServer) -> None:

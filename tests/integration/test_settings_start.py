@@ -61,6 +61,11 @@ WRONG = [
     ("SIDECAR_LISTEN", "127.0.0.1:99999", "host:port or unix:/absolute/path"),
     ("SIDECAR_LISTEN", "unix:relative.sock", "host:port or unix:/absolute/path"),
     ("SIDECAR_LISTEN", "127.0.0.1:0,", "host:port or unix:/absolute/path"),
+    ("SIDECAR_LISTEN", "unix:/tmp/liv%65", "unix:/absolute/path without %"),
+    ("SIDECAR_LISTEN", f"unix:/tmp/{'x' * 103}", "a path of more than 107 bytes"),
+    ("SIDECAR_LISTEN", f"unix:/tmp/{'x' * 5000}", "a path of more than 107 bytes"),
+    ("SIDECAR_LISTEN", "unix:/none/sidecar.sock", "its directory does not exist"),
+    ("SIDECAR_LISTEN", f"unix:{__file__}/sidecar.sock", "its directory does not exist"),
     ("SIDECAR_SOCKET_MODE", "rw-rw----", "octal mode from 0600 to 0777"),
     ("SIDECAR_SOCKET_MODE", "0060", "begins with 06 or 07"),
     ("SIDECAR_SOCKET_MODE", "4660", "octal mode from 0600 to 0777"),
@@ -173,6 +178,15 @@ def test_a_process_without_redis_host_ends_with_2(tmp_path: Path) -> None:
     assert said == [
         "modelready-sidecar: REDIS_HOST is not set: it must name the Redis host (or start with serve --embedded)"
     ]
+
+
+def test_a_certificate_file_that_would_block_ends_the_start_with_2(tmp_path: Path) -> None:
+    path = tmp_path / "tls.crt"
+    os.mkfifo(path)
+    for name in ("SIDECAR_TLS_CERT_FILE", "REDIS_TLS_CA_FILE"):
+        code, said = ends({"REDIS_HOST": LOOPBACK, name: str(path)})
+        assert code == 2
+        assert said == [f"modelready-sidecar: {name} is '{path}': it must be a file that can be read (is no file)"]
 
 
 def test_a_spool_dir_that_cannot_be_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from sidecar.api.server import _bind_socket
+from sidecar.api.server import _bind_socket, _clear_socket
+from sidecar.errors import SettingsError
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.integration.calls import to_redis
@@ -62,6 +64,55 @@ def test_the_mode_of_the_socket_says_who_may_call(
             assert stat.S_IMODE(path.stat().st_mode) == int(mode or "0660", 8)
             assert ask(path, STRANGER, OWNERS_GROUP) == (str(SERVING) if group_may else "refused")
             assert ask(path, STRANGER, STRANGER) == (str(SERVING) if others_may else "refused")
+
+
+# As a user it tries to listen there, in a directory that is not its own; all imports are done before.
+LISTEN = """
+import os, sys
+from pathlib import Path
+from sidecar.api.server import _clear_socket
+from sidecar.errors import SettingsError
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+try:
+    _clear_socket(Path(sys.argv[1]))
+except SettingsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize(
+    ("mode", "socket_mode", "why"),
+    [
+        (0o700, None, "Permission denied"),
+        (0o755, None, "its directory cannot be written to"),
+        (0o777, 0o600, "Permission denied"),
+        (0o1777, 0o666, "Operation not permitted"),
+    ],
+)
+def test_where_no_socket_may_be_made_it_is_said_why(
+    mode: int, socket_mode: int | None, why: str, directory: Path
+) -> None:
+    path = directory / "sidecar.sock"
+    if socket_mode is not None:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        path.chmod(socket_mode)
+    directory.chmod(mode)
+    command = [sys.executable, "-c", LISTEN, str(path), str(STRANGER)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert said.stdout.strip() == f"SIDECAR_LISTEN has 'unix:{path}': {why}", said.stderr
+
+
+def test_a_live_socket_that_takes_no_more_is_live(directory: Path) -> None:
+    path = directory / "sidecar.sock"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(SettingsError, match="another process listens there"):
+            _clear_socket(path)
+        assert path.is_socket()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])

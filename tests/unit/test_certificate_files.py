@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from sidecar.certificates import CertificateFiles, watch
 from sidecar.errors import SettingsError
+from sidecar.variables import FILE
 from tests.harness.waiting import auntil
 
 
@@ -84,6 +87,71 @@ def test_what_cannot_be_used_at_the_start_ends_it(pair: Pair) -> None:
     pair.one.unlink()
     with pytest.raises(SettingsError, match=r"ONE is .* it cannot be read"):
         CertificateFiles({"ONE": pair.one}, pair.load)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1_500_000_000)
+
+
+def one_byte_too_many(path: Path) -> None:
+    path.write_bytes(bytes(1024 * 1024 + 1))
+
+
+STRANGE = {
+    fifo: "is no file",
+    Path.mkdir: "Is a directory",
+    sparse: "is larger than 1 MiB",
+    one_byte_too_many: "is larger than 1 MiB",
+    (lambda path: path.symlink_to("/dev/zero")): "is no file",
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(("make", "reason"), STRANGE.items())
+def test_what_would_block_or_fill_the_memory_is_refused_at_once(
+    make: Callable[[Path], object], reason: str, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair.two.unlink()
+    make(pair.two)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert pair.files.current() == "first"
+    assert f"TWO is '{pair.two}': it cannot be read ({reason})" in caplog.text
+    with pytest.raises(OSError) as raised:  # noqa: PT011 - its words are what counts
+        FILE.parse(str(pair.two))
+    assert raised.value.strerror == reason
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_file_of_1_mib_is_read_whole(pair: Pair) -> None:
+    pair.write("x" * 1024 * 1024)
+    assert pair.files.current() == "x" * 1024 * 1024
+
+
+@pytest.mark.timeout(10)
+async def test_while_a_look_hangs_what_was_there_is_used_and_the_loop_is_free(pair: Pair) -> None:
+    """As on a network mount that is away."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        goes_on.wait()
+
+    pair.meanwhile = hang
+    pair.write("second")
+    watching = asyncio.create_task(watch(pair.files, seconds=0.01))
+    try:
+        await auntil(hangs.is_set, 5, "a look hangs")
+        assert pair.files.current() == "first"
+        assert [thread.daemon for thread in threading.enumerate() if thread.name == "certificate files"] == [True]
+    finally:
+        goes_on.set()
+    await auntil(lambda: pair.files.current() == "second", 5, "the look is done")
+    watching.cancel()
 
 
 async def test_what_cannot_be_used_is_said_though_nobody_connects(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
