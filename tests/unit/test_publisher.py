@@ -78,8 +78,8 @@ async def test_primary_keeps_nothing_when_redis_is_away(bench: Bench) -> None:
     bench.queue.always = AWAY
     began = time.monotonic()
     with pytest.raises(Unavailable) as caught:
-        await bench.publish(events(0, 1), PRIMARY, timeout=0.4)
-    assert time.monotonic() - began < 0.4
+        await bench.publish(events(0, 1), PRIMARY, timeout=1)
+    assert time.monotonic() - began < 1
     assert not caught.value.ambiguous
     assert caught.value.reason == "REDIS_UNAVAILABLE"
     assert bench.spool.depth == 0
