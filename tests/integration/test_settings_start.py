@@ -241,7 +241,7 @@ def test_a_start_while_redis_is_away() -> None:
 
 def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callable[[str, object], None]) -> None:
     """Under a second and 75 MB on a machine of its own. This one is shared: twice that, and more in a crowd."""
-    took, cpu = [], []
+    took, cpu, sizes = [], [], []
     for _ in range(3):
         sidecar = SidecarProcess(to_redis(server))
         began = time.monotonic()
@@ -249,10 +249,11 @@ def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callab
             took.append(time.monotonic() - began)
             cpu.append(sidecar.cpu_seconds())
             time.sleep(0.5)
-            rss = sidecar.rss_bytes() / 1e6
+            sizes.append(sidecar.rss_bytes() / 1e6)
             idle = sidecar.cpu_seconds()
             time.sleep(1)
             idle = sidecar.cpu_seconds() - idle
+    rss = min(sizes)
     figures = f"start {min(took):.2f} s, {min(cpu):.2f} s of CPU; RSS {rss:.1f} MB; idle {idle:.3f} s of CPU a second"
     record_property("figures", figures)
     print(figures)
