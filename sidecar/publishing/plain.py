@@ -14,6 +14,7 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 _MOST_TEXT = 128  # the least max_len in the contract
 _MOST_URI = 2048
 _MOST_PAIRS = 64
+_MOST_DATASETS = 32
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64})?")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 
@@ -44,7 +45,9 @@ def is_plain(event: ModelReadyToDeploy) -> bool:  # noqa: C901 - one look at eac
         texts.append(provenance.run_id)
         uris.append(provenance.code_uri)
         if provenance.dataset_uris:
-            return False
+            if len(provenance.dataset_uris) > _MOST_DATASETS or "" in provenance.dataset_uris:
+                return False
+            uris += provenance.dataset_uris
     if labels:
         keys = list(labels)
         if len(keys) > _MOST_PAIRS or "" in keys:

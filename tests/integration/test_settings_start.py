@@ -18,7 +18,7 @@ from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
-from tests.integration.calls import TO_DISK, calling, health, queued_ids, to_redis
+from tests.integration.calls import TO_DISK, calling, health, model_event, queued_ids, to_redis
 
 SECRET = "a-secret-that-nobody-may-see"
 
@@ -240,7 +240,10 @@ def test_a_start_while_redis_is_away() -> None:
 
 
 def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callable[[str, object], None]) -> None:
-    """Under a second and 75 MB on a machine of its own. This one is shared: twice that, and more in a crowd."""
+    """Under a second, in a crowd twice that and more, and 70 MB with a usual event published.
+
+    Of a library's file the system counts between a half and all, 4 MB in sum, by how the file came into its cache.
+    """
     took, cpu, sizes = [], [], []
     for _ in range(3):
         sidecar = SidecarProcess(to_redis(server))
@@ -248,6 +251,8 @@ def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callab
         with sidecar:
             took.append(time.monotonic() - began)
             cpu.append(sidecar.cpu_seconds())
+            with calling(sidecar) as caller:
+                caller.publish(model_event(1))
             time.sleep(0.5)
             sizes.append(sidecar.rss_bytes() / 1e6)
             idle = sidecar.cpu_seconds()
@@ -260,5 +265,5 @@ def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callab
     crowd = max(os.getloadavg()[0] / (os.cpu_count() or 1), 1)
     assert min(took) < 2 * crowd, figures
     assert min(cpu) < 1, figures
-    assert rss < 75, figures
+    assert rss < 70, figures
     assert idle < 0.1, figures

@@ -45,7 +45,7 @@ def values(field: FieldDescriptor) -> list[Any]:
         many_labels = [{str(number): "x" for number in range(count)} for count in (64, 65)]
         return [*({"x": text} for text in TEXTS), *({text: "x"} for text in TEXTS), *many_labels]
     if field.name == "dataset_uris":
-        return [[text] for text in TEXTS]
+        return [*([text] for text in TEXTS), *(["s3://b/d", text] for text in TEXTS), ["s3://b/d"] * 32, ["d"] * 33]
     kinds: dict[int, list[Any]] = {FieldDescriptor.CPPTYPE_STRING: TEXTS, FieldDescriptor.CPPTYPE_DOUBLE: NUMBERS}
     return list(kinds.get(field.cpp_type, ()))
 
@@ -91,6 +91,13 @@ def test_nor_do_several_changes_at_once() -> None:
             put(event, change)
         if is_plain(event):
             assert not VALIDATOR.collect_violations(event), changes
+
+
+def test_an_event_as_registries_send_it_passes() -> None:
+    event = model_event(1)
+    event.provenance.run_id = "run-7"
+    event.provenance.dataset_uris.extend(["s3://data/train/2026-11-01", "s3://data/holdout/2026-11-01"])
+    assert is_plain(event)
 
 
 @pytest.mark.parametrize("missing", ["model", "artifact"])
