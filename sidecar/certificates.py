@@ -11,10 +11,10 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
+from modelready._thread import in_thread
 from sidecar.errors import SettingsError
 from sidecar.variables import file_contents
 
@@ -89,21 +89,10 @@ async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -
         await asyncio.sleep(seconds)
         for files in several:
             if files is not None:
-                await _look(files)
-
-
-async def _look(files: CertificateFiles[Any]) -> None:
-    loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-    def look() -> None:
-        try:
-            files.current()
-        finally:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(done.set)
-
-    threading.Thread(target=look, name="certificate files", daemon=True).start()
-    await done.wait()
+                try:
+                    await in_thread("certificate files", files.current)
+                except Exception:
+                    log.exception("the certificate files could not be looked at")
 
 
 def load_pair(context: ssl.SSLContext, cert: tuple[str, Path], key: tuple[str, Path]) -> None:

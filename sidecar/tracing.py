@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from modelready._thread import in_thread
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar import __version__
@@ -103,18 +103,9 @@ class EventTracing:
         """Send what is left, within that time; less where the collector is away."""
         if self._exporter is None:
             return
-        loop, sent = asyncio.get_running_loop(), asyncio.Event()
-
-        def send() -> None:
-            self._provider.shutdown()
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(sent.set)
-
-        # A thread of its own: the loop's would be waited for at the end of the process.
-        threading.Thread(target=send, name="spans", daemon=True).start()
-        with suppress(TimeoutError):
+        with suppress(Exception):  # TimeoutError, and whatever the SDK has
             async with asyncio.timeout(0 if self._exporter.away else min(seconds, _FLUSH_SECONDS)):
-                await sent.wait()
+                await in_thread("spans", self._provider.shutdown)
         self._exporter.shutdown()
 
 

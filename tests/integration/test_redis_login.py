@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,8 +24,10 @@ from sidecar.metrics import Metrics
 from sidecar.settings import RedisSettings
 from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.aws_api import aws_api
+from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
+from tests.harness.relay import Relay
 from tests.harness.secrecy import keep
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.harness.waiting import auntil, until
@@ -192,6 +197,34 @@ def test_while_secrets_manager_is_away_events_are_spooled_and_a_staged_token_end
             until(lambda: health(sidecar) == (True, True, True), 5, "it serves")
             assert len(queued_ids(server)) == len(events)
             assert not [token for token in (OLD, NEW) if token in published_by(sidecar)]
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        {"REDIS_AUTH_SECRET_ID": "redis", "AWS_ENDPOINT_URL": "{url}", **AWS},
+        {"REDIS_IAM_CLUSTER": "redis", "REDIS_USERNAME": "registry", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "{url}"},
+    ],
+    ids=["Secrets Manager", "the task role's credentials"],
+)
+def test_a_stop_does_not_wait_for_an_aws_that_hangs(login: dict[str, str], tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).server()
+    with (
+        RedisServer() as server,
+        Relay(server.port, tls=certificate) as endpoint,
+        socket.create_server((LOOPBACK, 0)) as hanging,
+    ):
+        hanging.settimeout(10)
+        url = f"http://{LOOPBACK}:{hanging.getsockname()[1]}"
+        env = {name: value.format(url=url) for name, value in login.items()} | {"AWS_REGION": REGION}
+        tls = {"REDIS_TLS": "true", "REDIS_TLS_CA_FILE": str(certificate.ca)}
+        sidecar = SidecarProcess({"REDIS_HOST": endpoint.host, "REDIS_PORT": str(endpoint.port), **tls, **env})
+        sidecar.start("listening")
+        with sidecar, calling(sidecar) as caller, hanging.accept()[0]:
+            assert caller.publish().outcome == TO_DISK
+            began = time.monotonic()
+            assert sidecar.terminate() == 0
+            assert time.monotonic() - began < 2.5
 
 
 async def test_credentials_that_change_are_used_by_live_connections_without_an_error() -> None:

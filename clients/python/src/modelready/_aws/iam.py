@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
+from modelready._thread import in_thread
 from modelready.credentials import Credentials, NoCredentials
 
 TOKEN_SECONDS = 900  # the longest that ElastiCache takes; it matters only until the connection has logged in
@@ -35,7 +36,7 @@ class IamCredentials:
 
     async def current(self) -> Credentials:
         """Sign a token, in a thread: the task role's credentials may have to be fetched. Raises NoCredentials."""
-        return Credentials(self._user, await asyncio.to_thread(self._sign))
+        return Credentials(self._user, await in_thread("IAM token", self._sign))
 
     async def refused(self) -> bool:
         """Nothing else to try: the next connection gets a new token in any case."""

@@ -7,9 +7,11 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.util import find_spec
 
 from modelready._aws.secret_value import SecretValue, Unreadable
+from modelready._thread import in_thread
 from modelready.credentials import Credentials, NoCredentials
 
 logger = logging.getLogger(__name__)
@@ -80,7 +82,7 @@ class SecretsManagerCredentials:
 
     async def _read(self, *, refused: bool) -> None:
         try:
-            newest = await asyncio.to_thread(self._secret.read, "AWSCURRENT")
+            newest = await self._get("AWSCURRENT")
         except Unreadable as failure:
             self._note(failure)
         else:
@@ -95,10 +97,13 @@ class SecretsManagerCredentials:
 
     async def _staged(self) -> Credentials | None:
         try:
-            return await asyncio.to_thread(self._secret.read, "AWSPENDING")
+            return await self._get("AWSPENDING")
         except Unreadable as reason:
             logger.debug("the secret %s has nothing staged: %s", self._secret.id, reason)
             return None
+
+    async def _get(self, stage: str) -> Credentials:
+        return await in_thread("secret", partial(self._secret.read, stage))
 
     def _use(self, found: Credentials) -> None:
         if self._in_use not in {None, found}:
