@@ -1,0 +1,7 @@
+"""What holds for all tests."""
+
+import signal
+
+# Where a shell runs them in the background it has Ctrl-C ignored, and so would every command that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
