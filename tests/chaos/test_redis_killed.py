@@ -42,7 +42,7 @@ def kill_redis(rounds: int, durability: pb.Durability, record: Record) -> None:
 
 @pytest.mark.parametrize("durability", [pb.DURABILITY_UNSPECIFIED, pb.DURABILITY_PRIMARY], ids=["default", "primary"])
 def test_redis_is_killed_again_and_again(durability: pb.Durability, record_property: Record) -> None:
-    kill_redis(9, durability, record_property)
+    kill_redis(7, durability, record_property)
 
 
 @pytest.mark.soak

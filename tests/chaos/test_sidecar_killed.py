@@ -54,11 +54,11 @@ def killed_with_redis_away(rounds: int, spool: Path, record: Record) -> None:
 
 
 def test_it_is_killed_with_redis_up(tmp_path: Path, record_property: Record) -> None:
-    killed_with_redis_up(20, tmp_path, record_property)
+    killed_with_redis_up(12, tmp_path, record_property)
 
 
 def test_it_is_killed_with_redis_away(tmp_path: Path, record_property: Record) -> None:
-    killed_with_redis_away(20, tmp_path, record_property)
+    killed_with_redis_away(12, tmp_path, record_property)
 
 
 def test_it_is_killed_while_its_spool_drains(tmp_path: Path, record_property: Record) -> None:
@@ -74,7 +74,7 @@ def test_it_is_killed_while_its_spool_drains(tmp_path: Path, record_property: Re
             assert depth(sidecar) == len(history.acks) == 8000
             relay.delay(0.05)
             relay.accept()
-            while (left := depth(sidecar)) > 1000 and kills < 12:
+            while (left := depth(sidecar)) > 1000 and kills < 8:
                 sidecar.kill()
                 kills += 1
                 sidecar.start("listening")

@@ -118,6 +118,7 @@ def test_one_command_and_what_is_registered_is_deployed_also_what_was_while_redi
     assert project("exec", "-T", "redis", "cat", "/data/token").strip() == token
 
 
+@pytest.mark.soak
 def test_the_profile_elasticache_has_the_redis_that_env_local_names(
     valkey: str, project: Project, env_local: Path, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_nothing_is_lost_while_the_container_is_killed_and_started_again(server:
     assert server.versions() == [f"fraud/{version}" for version in range(15)]
 
 
+@pytest.mark.parametrize("image", ["valkey/valkey:8", pytest.param("redis:8", marks=pytest.mark.soak)], indirect=True)
 def test_a_replica_that_hangs_is_never_taken_for_a_confirmation(image: str, directory: Path, tmp_path: Path) -> None:
     """Redis 7.2+ and Valkey answer WAIT at once on a connection that wrote nothing: a retry must write."""
     elsewhere = tmp_path / "replica"

@@ -80,7 +80,7 @@ def rotate(place: Place, old: str, new: str) -> None:
         assert client.client_kill_filter(_type="normal", skipme=True) >= 1
 
 
-@pytest.mark.parametrize("seconds", [12, pytest.param(60, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.soak)])
 def test_it_is_rotated_three_times_under_load_and_no_publish_fails(place: Place, seconds: int) -> None:
     """Callers that take nothing less than Redis, without a retry of their own, beside those that take the spool."""
     tokens = [PASSWORD, *(f"token-number-{number}-of-the-test" for number in range(ROTATIONS))]
