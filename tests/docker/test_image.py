@@ -92,6 +92,24 @@ def test_sigterm_to_process_1_ends_it_in_time_with_code_0(engine: Any, sidecar_i
         assert sidecar.state["OOMKilled"] is False
 
 
+def test_sigterm_before_it_serves_ends_it_at_once(engine: Any, sidecar_image: str) -> None:
+    """Process 1 hears of no signal that it does not handle: here there is one every 10 ms, from before it begins."""
+    script = "while sleep 0.01; do kill -TERM 1; done & exec modelready-sidecar serve"
+    container = engine.containers.run(
+        sidecar_image,
+        ["-c", script],
+        entrypoint="sh",
+        environment={"REDIS_HOST": "none"},
+        tmpfs={SPOOL: ""},
+        detach=True,
+    )
+    try:
+        assert container.wait(timeout=10)["StatusCode"] == 0
+        assert container.logs() == b""
+    finally:
+        container.remove(force=True)
+
+
 def test_the_spool_on_a_volume_survives_the_container(
     engine: Any, sidecar_image: str, server: ContainerServer, env: dict[str, str]
 ) -> None:
