@@ -83,11 +83,12 @@ def _serve(options: argparse.Namespace) -> int:
 async def _run(*, embedded: bool) -> int:
     """Serve until SIGTERM or SIGINT (exit code 0) or until a background task dies (1)."""
     import asyncio
+    import logging
     import signal
     from contextlib import AsyncExitStack
 
     from sidecar import logs
-    from sidecar.settings import Settings
+    from sidecar.settings import Settings, misspelt
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -102,6 +103,8 @@ async def _run(*, embedded: bool) -> int:
             environ = dict(os.environ)
         settings = Settings.from_env(environ)
         logs.set_up(settings.log)
+        for name, meant in misspelt(environ).items():
+            logging.getLogger(__name__).warning("nothing reads %r: is %s meant?", name, meant)
         if not settings.tracing.on:
             # redis-py would import its API and SDK for metrics wherever they are installed: 50 ms of a start, 2 MB.
             sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]

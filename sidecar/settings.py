@@ -10,7 +10,8 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 from modelready.entry import ENCODINGS, LIST_FORMATS, Encoding, ListFormat
@@ -444,3 +445,15 @@ class Settings:
         if settings.queue.list_name in (keys.events, keys.dead_letters):
             raise SettingsError(f"QUEUE_LIST is {settings.queue.list_name!r}: that key is the queue's own")
         return settings
+
+
+def misspelt(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables that nothing reads and that much resemble one of these, each with that one: mostly a slip."""
+    known = {setting.metadata["name"] for group in GROUPS for setting in fields(group)}
+    others = ("AWS_", "OTEL_")  # which have far more variables than stand here
+    ours = sorted(name for name in known if not name.startswith(others))
+    found: dict[str, str] = {}
+    for name in sorted(environ):
+        if name not in known and not name.startswith(others):
+            found.update((name, meant) for meant in get_close_matches(name.upper(), ours, n=1, cutoff=0.85))
+    return found

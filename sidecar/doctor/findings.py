@@ -36,6 +36,7 @@ class Finding(NamedTuple):
 
 FINDINGS = {
     "settings-wrong": Finding("settings", FAILURE, "Correct the variable in the task definition and start again."),
+    "settings-unread": Finding("settings", WARNING, "Correct its name in the task definition, or remove it."),
     "dns-unresolved": Finding(
         "dns", FAILURE,
         "Set REDIS_HOST to the endpoint's name alone, without scheme or port, and look at the VPC's DNS.",

@@ -11,7 +11,7 @@ from modelready.credentials import CredentialSource
 from sidecar.app import _credentials
 from sidecar.doctor.report import DEFAULT, Report, Variable
 from sidecar.errors import SettingsError
-from sidecar.settings import Settings
+from sidecar.settings import Settings, misspelt
 from sidecar.storage.redis_connection import tls_files
 from sidecar.variables import masked
 
@@ -44,6 +44,8 @@ def check_settings(report: Report, environ: Mapping[str, str]) -> Given | None:
     count = sum(variable.source == ENVIRONMENT for variable in report.variables)
     token = f"the Redis token comes from: {source}" if source else "no Redis token is set"
     report.ok("settings", f"{count} variables are set; {token}")
+    for name, meant in misspelt(environ).items():
+        report.add("settings-unread", f"nothing reads {name!r}: is {meant} meant?")
     return given
 
 

@@ -46,6 +46,7 @@ def test_variables_exist_and_secrets_come_from_the_secret() -> None:
     assert ENVIRONMENT.keys() <= SETTINGS.keys()
     secret = {name for name in ENVIRONMENT if SETTINGS[name].metadata["secret"]}
     assert secret == {one["name"] for one in SIDECAR["env"] if "valueFrom" in one}
+    assert POD["enableServiceLinks"] is False, "a Service named redis would set REDIS_PORT"
 
 
 def test_who_listens_beyond_loopback_asks_for_a_token_and_lets_no_pod_in() -> None:

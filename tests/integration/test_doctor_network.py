@@ -154,6 +154,13 @@ def test_wrong_settings_end_it_with_2_and_their_own_line(env: dict[str, str], sa
     assert report.lines[1].found == "not tried: settings failed"
 
 
+def test_a_variable_that_nothing_reads(tmp_path: Path) -> None:
+    with RedisServer(password=TOKEN) as server:
+        report = examined(to_port(server.port, QUEUE_DEDUP_SECOND="60"), tmp_path)
+    found = the_finding(report, "settings-unread").found
+    assert found == "nothing reads 'QUEUE_DEDUP_SECOND': is QUEUE_DEDUP_SECONDS meant?"
+
+
 # -- the name and the connection
 
 

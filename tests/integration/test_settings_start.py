@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import main
+from sidecar.settings import misspelt
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
@@ -117,6 +118,32 @@ def test_a_wrong_value_ends_the_start_with_one_line(
     assert name in line
     assert expected in line
     assert not value or value.split(",", maxsplit=1)[0] in line or "set together" in expected or "needs" in expected
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("QUEUE_DEDUP_SECOND", "QUEUE_DEDUP_SECONDS"),
+        ("SIDECAR_LITSEN", "SIDECAR_LISTEN"),
+        ("REDIS_AUTH_TOKEN_FILE", "REDIS_AUTH_TOKEN"),
+        ("SIDECAR_TOKEN", "SIDECAR_API_TOKEN"),
+        ("redis_host", "REDIS_HOST"),
+        ("REDIS_SERVICE_HOST", ""),  # as Kubernetes names its own
+        ("REDIS_PORT_6379_TCP_PROTO", ""),
+        ("AWS_ENDPOINT_URLS", ""),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", ""),
+        ("SIDECAR_IMAGE", ""),
+    ],
+)
+def test_a_variable_that_nothing_reads_is_told_where_it_resembles_one(name: str, meant: str) -> None:
+    assert misspelt({name: SECRET, "REDIS_HOST": LOOPBACK}) == ({name: meant} if meant else {})
+
+
+def test_it_is_told_at_the_start(server: RedisServer) -> None:
+    with SidecarProcess(to_redis(server, QUEUE_DEDUP_SECOND=SECRET)) as sidecar:
+        (line,) = [line for line in sidecar.logs().splitlines() if '"warning"' in line]
+    assert "nothing reads 'QUEUE_DEDUP_SECOND': is QUEUE_DEDUP_SECONDS meant?" in line
+    assert SECRET not in line
 
 
 def test_a_wrong_port_ends_the_start_of_an_embedded_server_too(
