@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from typing import Any, NamedTuple
@@ -75,7 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     named = Stack(options.cluster, options.service, options.log_group)
     if bool(options.stack) == any(named) or not (options.stack or all(named)):
         parser.error("name a stack, or all three of --cluster, --service and --log-group")
-    session = boto3.Session(region_name=options.region)
+    session = boto3.Session(
+        region_name=options.region or os.environ.get("AWS_REGION")
+    )  # which the CLI reads, not boto3
     try:
         clients = Clients(session.client("cloudformation"), session.client("ecs"), session.client("logs"))
         stack = find(clients, options.stack) if options.stack else named

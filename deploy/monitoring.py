@@ -223,7 +223,7 @@ def resource(name: str) -> str:
 
 def description(alarm: Alarm) -> str:
     """Return what an alarm says: what it means, what to do, and where there is more."""
-    return f"{alarm.what} {alarm.todo} More: docs/troubleshooting.md#{alarm.section}"
+    return f"{alarm.what} {alarm.todo} More: docs/operations.md#{alarm.name}, docs/troubleshooting.md#{alarm.section}"
 
 
 def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:

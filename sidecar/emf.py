@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import queue
+import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -58,6 +58,8 @@ _LAST_SECONDS = 0.5
 _ACKNOWLEDGED = {"stored": "PublishesStored", "duplicate": "PublishesDuplicate", "spooled": "PublishesSpooled"}
 _MOST_CHARACTERS = 1024
 
+_STANDARD_OUTPUT = 1
+
 Values = dict[str, Any]
 """By the names of metrics: a number, or a distribution."""
 Counts = dict[tuple[str, float], float]
@@ -76,7 +78,7 @@ class EmbeddedMetrics:
         self._inspector = inspector
         self._dimensions = dict(zip(DIMENSIONS, (_dimension(service), _dimension(inspector.name)), strict=True))
         self._before: Counts = {}
-        self._output = _Output(sys.stdout.fileno() if fd is None else fd)
+        self._output = _Output(_STANDARD_OUTPUT if fd is None else fd)
 
     async def run(self) -> None:
         """Tell now and then every minute, until cancelled."""
@@ -158,7 +160,10 @@ class _Output:
             data = json.dumps({**line, "TaskId": task}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
             try:
                 while data:  # one write, so that no other line gets in between; more only where a signal came
-                    data = data[os.write(self._fd, data) :]
+                    try:
+                        data = data[os.write(self._fd, data) :]
+                    except BlockingIOError:  # somebody made the pipe so; this thread may wait
+                        select.select([], [self._fd], [])
             except OSError as error:
                 if not self._failed:
                     log.warning("standard output does not take the metrics: %s", error.strerror)

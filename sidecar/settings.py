@@ -73,7 +73,12 @@ class RedisSettings:
     )
     username: str = variable("REDIS_USERNAME", text("any name"), "", "ACL user.", note="the default user")
     auth_token: str = variable(
-        "REDIS_AUTH_TOKEN", text(), "", "Password or AUTH token.", note="no password", secret=True
+        "REDIS_AUTH_TOKEN",
+        text(),
+        "",
+        "Password or AUTH token; a line's end behind it does not count.",
+        note="no password",
+        secret=True,
     )
     auth_secret_id: str = variable(
         "REDIS_AUTH_SECRET_ID",

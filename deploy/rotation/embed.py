@@ -2,12 +2,13 @@
 
     python deploy/rotation/embed.py
 
-Without comments, docstrings and types: a template above 51,200 bytes could not be sent without a bucket.
+Without comments, docstrings and types, and a level is one blank: a template above 51,200 bytes could not be sent without a bucket.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class _Bare(ast.NodeTransformer):
 
 def bare() -> str:
     """Return the function as the template has it."""
-    return ast.unparse(_Bare().visit(ast.parse(FUNCTION.read_text()))) + "\n"
+    text = ast.unparse(_Bare().visit(ast.parse(FUNCTION.read_text()))) + "\n"
+    return re.sub("(?m)^(    )+", lambda found: " " * (len(found[0]) // 4), text)
 
 
 def with_function(template: str) -> str:

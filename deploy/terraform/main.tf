@@ -47,7 +47,7 @@ locals {
     iam_serverless    = var.existing_redis.iam_serverless
   }
 
-  environment = merge(var.sidecar_environment, {
+  environment = merge({
     REDIS_HOST               = local.redis.host
     REDIS_PORT               = tostring(local.redis.port)
     REDIS_TLS                = "true"
@@ -67,7 +67,7 @@ locals {
     SIDECAR_SHUTDOWN_SECONDS = "25"
     LOG_FORMAT               = "json"
     METRICS_EMF              = "true"
-  })
+  }, var.sidecar_environment)
 }
 
 # --- The token of a new Redis. Terraform needs it, so it is in the state too: keep that in an encrypted backend. ---
@@ -226,6 +226,14 @@ resource "aws_iam_role" "execution" {
   assume_role_policy = data.aws_iam_policy_document.tasks.json
 }
 
+locals {
+  # Of a secret's ARN without the key, stage and version that may stand behind it.
+  registry_secrets = distinct([
+    for arn in values(var.registry.secrets) : join(":", slice(split(":", arn), 0, 7)) if split(":", arn)[2] == "secretsmanager"
+  ])
+  registry_parameters = distinct([for arn in values(var.registry.secrets) : arn if split(":", arn)[2] == "ssm"])
+}
+
 data "aws_iam_policy_document" "execution" {
   statement {
     actions   = ["ecr:GetAuthorizationToken"]
@@ -240,10 +248,14 @@ data "aws_iam_policy_document" "execution" {
     resources = [for group in aws_cloudwatch_log_group.this : "${group.arn}:*"]
   }
   dynamic "statement" {
-    for_each = length(var.registry.secrets) > 0 ? [1] : []
+    for_each = { for action, resources in {
+      "secretsmanager:GetSecretValue" = local.registry_secrets
+      "ssm:GetParameters"             = local.registry_parameters
+      "kms:Decrypt"                   = var.registry.secret_kms_key_arns
+    } : action => resources if length(resources) > 0 }
     content {
-      actions   = ["secretsmanager:GetSecretValue"]
-      resources = values(var.registry.secrets)
+      actions   = [statement.key]
+      resources = statement.value
     }
   }
 }
@@ -385,6 +397,7 @@ resource "aws_ecs_service" "this" {
   launch_type                        = "FARGATE"
   task_definition                    = aws_ecs_task_definition.this.arn
   desired_count                      = var.desired_count
+  wait_for_steady_state              = var.wait_for_steady_state
   deployment_minimum_healthy_percent = 100
   deployment_maximum_percent         = 200
   propagate_tags                     = "SERVICE"
@@ -405,7 +418,8 @@ resource "aws_ecs_service" "this" {
       target_group_arn = var.registry.target_group_arn
     }
   }
-  depends_on = [aws_iam_role_policy.task, aws_iam_role_policy.execution, aws_vpc_security_group_ingress_rule.task]
+  health_check_grace_period_seconds = var.registry.target_group_arn == null ? null : 120
+  depends_on                        = [aws_iam_role_policy.task, aws_iam_role_policy.execution, aws_vpc_security_group_ingress_rule.task]
 }
 
 # --- Alarms and dashboard, from what deploy/monitoring.py wrote ---
@@ -431,6 +445,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   treat_missing_data  = each.value.missing
   alarm_actions       = local.actions
   ok_actions          = local.actions
+  depends_on          = [aws_ecs_service.this] # else sidecar-absent would begin with an alarm
 }
 
 resource "aws_cloudwatch_metric_alarm" "rotation" {

@@ -3,6 +3,10 @@
 variable "name" {
   description = "The name of everything that is made."
   type        = string
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9]*(-[a-z0-9]+)*$", var.name)) && length(var.name) <= 28
+    error_message = "1 to 28 of a-z, 0-9 and single hyphens, the first a letter: names of roles and of Redis begin with it."
+  }
 }
 
 variable "vpc_id" {
@@ -26,16 +30,21 @@ variable "cluster_arn" {
 }
 
 variable "registry" {
-  description = "The registry's container. `environment` and `secrets` (name to ARN) are its own; `policy_arns` is what it may do in AWS."
+  description = "The registry's container. `environment` and `secrets` (name to ARN, of Secrets Manager or Parameter Store, encrypted by `secret_kms_key_arns` where that is no key of AWS) are its own; `policy_arns` is what it may do in AWS."
   type = object({
-    image             = string
-    port              = optional(number, 5000)
-    environment       = optional(map(string), {})
-    secrets           = optional(map(string), {})
-    policy_arns       = optional(list(string), [])
-    target_group_arn  = optional(string)
-    security_group_id = optional(string)
+    image               = string
+    port                = optional(number, 5000)
+    environment         = optional(map(string), {})
+    secrets             = optional(map(string), {})
+    secret_kms_key_arns = optional(list(string), [])
+    policy_arns         = optional(list(string), [])
+    target_group_arn    = optional(string)
+    security_group_id   = optional(string)
   })
+  validation {
+    condition     = alltrue([for arn in values(var.registry.secrets) : can(regex("^arn:[^:]+:(secretsmanager:[^:]*:[^:]*:secret:|ssm:[^:]*:[^:]*:parameter/).", arn))])
+    error_message = "Each of registry.secrets is the ARN of a secret of Secrets Manager or of a parameter of Parameter Store."
+  }
 }
 
 variable "sidecar_image" {
@@ -71,6 +80,12 @@ variable "desired_count" {
   description = "Tasks, each a registry with its sidecar."
   type        = number
   default     = 1
+}
+
+variable "wait_for_steady_state" {
+  description = "An apply ends when the new tasks are healthy, and fails where they do not get so."
+  type        = bool
+  default     = true
 }
 
 variable "assign_public_ip" {

@@ -5,8 +5,10 @@ The rules stand in the .proto as protovalidate annotations. What stands here are
 
 from __future__ import annotations
 
+import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import protovalidate
 
 MAX_EVENT_BYTES = 512 * 1024
+_SPARE_DESCRIPTORS = 16  # it opens one at a time; others may take some meanwhile
 _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CORRELATION_ID = re.compile(r"[ -~]{1,256}")
@@ -39,10 +42,14 @@ class Acceptance:
         """`source`: SIDECAR_SOURCE, for events that name none. `tracing`: None where it is off."""
         self._source = source
         self._tracing = tracing
+        # An import that fails for want of a descriptor leaves half of itself, and fails ever after: it takes these.
+        self._spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_DESCRIPTORS)]
+        weakref.finalize(self, _close, self._spare)
 
     @cached_property
     def _validator(self) -> protovalidate.Validator:
         """Loaded for the first event that needs it, which takes 0.1 s once: 13 of the 76 MB of an idle sidecar."""
+        _close(self._spare)
         import protovalidate  # noqa: PLC0415
 
         return protovalidate.Validator()
@@ -88,6 +95,11 @@ class Acceptance:
         if not message.correlation_id:
             correlation_id = sent.get("x-correlation-id", "")
             message.correlation_id = correlation_id if _CORRELATION_ID.fullmatch(correlation_id) else uuid7()
+
+
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _sensible(moment: Timestamp) -> bool:

@@ -20,7 +20,7 @@ _TRANSIENT = frozenset({
     "MISCONF", "UNBLOCKED",
 })  # fmt: skip
 _AUTH = frozenset({"WRONGPASS", "NOAUTH"})
-_OLD_AUTH = ("invalid password", "Client sent AUTH", "AUTH <password> called")
+_OLD_AUTH = ("invalid password", "Client sent AUTH", "AUTH <password> called", "unauthenticated bulk length")
 _NOPERM = ("The user executing the script", "ACL failure in script", "can't run this command or subcommand")
 _REFUSED = ("invalid bulk length", "invalid multibulk length", "string exceeds maximum allowed size")
 # What TLS tells a client whose own certificate is missing or not accepted: it has no effect until a person acts.

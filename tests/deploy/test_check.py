@@ -196,6 +196,13 @@ def test_it_is_a_command(aws: Client, other: str, tmp_path: Path, monkeypatch: p
     assert "none-such" in said.stderr
 
 
+def test_it_takes_the_region_that_the_cli_takes(aws: Client) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "AWS_DEFAULT_REGION"}
+    command = [sys.executable, str(ROOT / "deploy/check.py"), "none-such"]
+    said = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (said.returncode, "region" in said.stderr) == (3, False), said.stderr
+
+
 def test_without_boto3_it_says_so() -> None:
     command = [sys.executable, "-S", str(ROOT / "deploy/check.py"), STACK]  # -S: without what is installed
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -48,6 +48,8 @@ def test_an_alarm_says_what_to_do_and_where_there_is_more(name: str) -> None:
     said = ALARM_RESOURCES[name]["Properties"]["AlarmDescription"]
     page, _, section = said.rpartition(" ")[2].partition("#")
     assert (page, section in sections()) == ("docs/troubleshooting.md", True)
+    runbook = said.partition("docs/operations.md#")[2].partition(",")[0]
+    assert f"### {runbook}\n" in (ROOT / "docs/operations.md").read_text()
     assert len(said) <= 1024
     assert said.count(". ") >= 2, "what it means, and what to do"
 

@@ -67,6 +67,42 @@ def test_the_container_is_what_the_image_says() -> None:
     assert SIDECAR["ReadonlyRootFilesystem"] is True
 
 
+@pytest.mark.parametrize(
+    ("resource", "path", "value"),
+    [
+        ("Redis", "AtRestEncryptionEnabled", True),
+        ("Redis", "TransitEncryptionMode", "required"),
+        ("Redis", "AutomaticFailoverEnabled", True),
+        ("Redis", "MultiAZEnabled", True),
+        ("RedisParameters", "Properties.maxmemory-policy", "noeviction"),
+        ("RedisSecretRotation", "RotateImmediatelyOnUpdate", False),
+        ("Service", "DeploymentConfiguration.DeploymentCircuitBreaker", {"Enable": True, "Rollback": True}),
+        ("Service", "DeploymentConfiguration.MinimumHealthyPercent", 100),
+        ("Service", "DeploymentConfiguration.MaximumPercent", 200),
+        ("TaskDefinition", "ContainerDefinitions.1.RestartPolicy.Enabled", True),
+        ("TaskDefinition", "ContainerDefinitions.1.HealthCheck.Timeout", 3),
+    ],
+)
+def test_what_the_papers_promise_is_set(resource: str, path: str, value: object) -> None:
+    found = resolve(RESOURCES[resource]["Properties"])
+    for name in path.split("."):
+        found = found[int(name) if name.isdigit() else name]
+    assert found == value
+
+
+def test_the_parameter_group_is_of_the_engine_s_version() -> None:
+    redis, parameters = (resolve(RESOURCES[name]["Properties"]) for name in ("Redis", "RedisParameters"))
+    major = str(redis["EngineVersion"]).partition(".")[0]
+    assert parameters["CacheParameterGroupFamily"] == f"{redis['Engine']}{major}"
+
+
+def test_a_registry_behind_a_load_balancer_gets_time_to_start() -> None:
+    """It starts when the sidecar is healthy, and ECS would count a target's health from the task's start."""
+    properties = RESOURCES["Service"]["Properties"]
+    assert resolve(properties, RegistryTargetGroupArn="arn")["HealthCheckGracePeriodSeconds"] == 120
+    assert "HealthCheckGracePeriodSeconds" not in resolve(properties)
+
+
 def test_logs_never_hold_up_a_container() -> None:
     assert {one["LogConfiguration"]["Options"]["mode"] for one in (REGISTRY, SIDECAR)} == {"non-blocking"}
 

@@ -42,6 +42,7 @@ def applied(aws: Client, network: dict[str, str], redis_group: str, tmp_path_fac
         "vpc_id": network["VpcId"],
         "subnet_ids": network["SubnetIds"].split(","),
         "registry": {"image": "registry:1"},
+        "wait_for_steady_state": False,  # moto starts no task
         "sidecar_image": "sidecar:1",
         "existing_redis": {"host": "redis.internal", "security_group_id": redis_group, "secret_arn": SECRET},
         "secret_kms_key_arn": KEY,
@@ -78,6 +79,7 @@ def test_a_new_redis_its_secret_and_its_rotation_are_made(
         "vpc_id": network["VpcId"],
         "subnet_ids": network["SubnetIds"].split(","),
         "registry": {"image": "registry:1"},
+        "wait_for_steady_state": False,  # moto starts no task
         "sidecar_image": "sidecar:1",
     }
     (module / "terraform.tfvars.json").write_text(json.dumps(values))

@@ -19,9 +19,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from modelready._aws.secrets_manager import SecretsManagerCredentials
 from modelready.credentials import Credentials, StaticCredentials
+from sidecar.app import running
 from sidecar.metrics import Metrics
-from sidecar.settings import RedisSettings
+from sidecar.settings import RedisSettings, Settings
 from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.aws_api import aws_api
 from tests.harness.certificates import Authority
@@ -199,6 +201,16 @@ def test_while_secrets_manager_is_away_events_are_spooled_and_a_staged_token_end
             assert not [token for token in (OLD, NEW) if token in published_by(sidecar)]
 
 
+def test_what_is_too_long_for_a_token_is_refused_credentials() -> None:
+    """Such as the wrong secret: Redis answers it in other words than a wrong token."""
+    with RedisServer(password=OLD) as server:
+        sidecar = SidecarProcess(to_redis(server, REDIS_AUTH_TOKEN="x" * 70_000))
+        sidecar.start("listening")
+        with sidecar, calling(sidecar) as caller:
+            assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
+            assert caller.publish().outcome == TO_DISK
+
+
 @pytest.mark.parametrize(
     "login",
     [
@@ -264,6 +276,58 @@ async def test_credentials_that_change_are_used_by_live_connections_without_an_e
             stop.set()
         assert len(before) == 4
         await connection.close()
+
+
+def test_without_aws_boto3_is_neither_imported_nor_needed() -> None:
+    loaded = "[name for name, module in sys.modules.items() if name.startswith('boto') and module]"
+    absent = "sys.modules.update(boto3=None, botocore=None)"
+    command = f"import sys; {absent}; from sidecar.cli import main; main(['serve']); print('imported:', {loaded})"
+    with RedisServer() as server, SidecarProcess(to_redis(server), command=(sys.executable, "-c", command)) as sidecar:
+        with calling(sidecar) as caller:
+            assert caller.publish(durability=PRIMARY).outcome == STORED
+        assert sidecar.terminate() == 0
+        assert "imported: []" in sidecar.logs()
+
+
+async def test_the_secret_is_read_every_few_minutes_also_while_nobody_is_refused(
+    aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connections log in anew, so that the token from before is not missed when it goes."""
+    defaults = SecretsManagerCredentials.__init__.__kwdefaults__
+    assert defaults is not None
+    assert defaults["refresh_seconds"] == 300
+    monkeypatch.setitem(defaults, "refresh_seconds", 0.2)
+    monkeypatch.setitem(defaults, "spacing_seconds", 0.05)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", AWS["AWS_ACCESS_KEY_ID"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", AWS["AWS_SECRET_ACCESS_KEY"])
+    with RedisServer(password=OLD) as server:
+        name, env = from_secret(server, aws, OLD, SPOOL_DIR=str(tmp_path))
+        listen = {"SIDECAR_LISTEN": f"{LOOPBACK}:0", "SIDECAR_HTTP_LISTEN": f"{LOOPBACK}:0"}
+
+        def connected() -> set[str]:
+            clients = server.execute("CLIENT", "LIST").decode().splitlines()
+            return {line.split()[0] for line in clients if "name=modelready-sidecar" in line}
+
+        async with running(Settings.from_env(env | listen | {"SIDECAR_SHUTDOWN_SECONDS": "2"})) as sidecar:
+            before = await asyncio.to_thread(connected)
+            await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
+            await asyncio.to_thread(aws.put_secret_value, SecretId=name, SecretString=NEW)
+            await auntil(lambda: asyncio.to_thread(lambda: not before & connected()), 10, "all have logged in anew")
+            await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f"<{OLD}")
+            await asyncio.to_thread(server.execute, "CLIENT", "KILL", "TYPE", "normal")
+            await auntil(lambda: asyncio.to_thread(connected), 10, "they log in with the new one")
+            page = await asyncio.to_thread(metrics_of, sidecar.http_port)
+        assert before
+        assert "modelready_redis_auth_failures_total 0.0" in page
+
+
+def metrics_of(port: int) -> str:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("protected", [True, False], ids=["named user", "wrong user"])

@@ -139,6 +139,14 @@ def test_a_variable_that_nothing_reads_is_told_where_it_resembles_one(name: str,
     assert misspelt({name: SECRET, "REDIS_HOST": LOOPBACK}) == ({name: meant} if meant else {})
 
 
+def test_it_serves_and_stops_with_its_standard_streams_closed(server: RedisServer) -> None:
+    command = ("sh", "-c", f"exec {sys.executable} -m sidecar serve <&- >&-")
+    with SidecarProcess(to_redis(server, METRICS_EMF="true"), command=command) as sidecar:
+        with calling(sidecar) as caller:
+            caller.publish(model_event(1))
+        assert sidecar.terminate() == 0
+
+
 def test_it_is_told_at_the_start(server: RedisServer) -> None:
     with SidecarProcess(to_redis(server, QUEUE_DEDUP_SECOND=SECRET)) as sidecar:
         (line,) = [line for line in sidecar.logs().splitlines() if '"warning"' in line]

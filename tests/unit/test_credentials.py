@@ -11,7 +11,7 @@ from redis.exceptions import AuthenticationError
 from modelready._aws.iam import IamCredentials
 from modelready._aws.secrets_manager import SecretsManagerCredentials
 from modelready._login import Provider, log_in
-from modelready.credentials import Credentials, CredentialSource, NoCredentials, StaticCredentials
+from modelready.credentials import Credentials, CredentialSource, NoCredentials, StaticCredentials, credential_source
 
 TOKEN = "correct-horse-battery"
 
@@ -91,6 +91,12 @@ async def test_a_login_that_is_cancelled_leaves_no_open_connection() -> None:
         async with asyncio.timeout(0.01):
             await log_in(connection)  # type: ignore[arg-type]
     assert connection.closed
+
+
+async def test_a_token_that_was_made_from_a_file_ends_without_its_newline() -> None:
+    nothing = dict.fromkeys(("username", "secret_id", "secret_key", "iam_cluster", "region", "endpoint_url"), "")
+    source = credential_source(token=f"{TOKEN}\r\n", iam_serverless=False, **nothing)
+    assert (await source.current()).token == TOKEN
 
 
 def test_what_needs_aws_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,16 @@
 """IAM tokens for ElastiCache: each signature is computed again here, by hand."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from modelready._aws.iam import IamCredentials
+from modelready._aws.secrets_manager import SecretsManagerCredentials
 from modelready.credentials import NoCredentials
 from tests.harness.iam_gate import sigv4
 
@@ -70,3 +73,37 @@ async def test_iam_without_a_region_or_credentials_says_so(monkeypatch: pytest.M
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/credentials")
     with pytest.raises(NoCredentials, match="no AWS credentials"):
         await IamCredentials("registry-user", "model-ready", region=REGION).current()
+
+
+async def test_where_the_role_s_endpoint_hangs_there_is_one_fetch_however_many_connect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, answers, asked = IamCredentials("registry-user", "model-ready", region=REGION), threading.Event(), []
+    fetch = source._fetch
+
+    def slow() -> Any:
+        asked.append(1)
+        answers.wait(10)
+        return fetch()
+
+    monkeypatch.setattr(source, "_fetch", slow)
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await source.current()
+    assert asked == [1]
+    answers.set()
+    assert (await source.current()).token
+
+
+async def test_a_thread_that_cannot_be_started_is_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    iam, secret = IamCredentials("registry-user", "model-ready", region=REGION), SecretsManagerCredentials("redis")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for source in (iam, secret):
+            with pytest.raises(NoCredentials, match="can't start new thread"):
+                await source.current()
+    assert (await iam.current()).token

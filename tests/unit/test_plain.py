@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 from typing import Any, NamedTuple, cast
 
 import protovalidate
@@ -91,6 +93,25 @@ def test_nor_do_several_changes_at_once() -> None:
             put(event, change)
         if is_plain(event):
             assert not VALIDATOR.collect_violations(event), changes
+
+
+def test_a_process_without_free_descriptors_still_judges_what_is_unusual() -> None:
+    code = """
+import os, resource
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.errors import InvalidEvent
+from sidecar.publishing.validation import Acceptance
+acceptance = Acceptance("registry")
+lowest = os.dup(0)
+os.close(lowest)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    acceptance.accept(ModelReadyToDeploy(), dict, "event")
+except InvalidEvent as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert "event.model.name: is required" in done.stdout, done.stderr
 
 
 def test_an_event_as_registries_send_it_passes() -> None:

@@ -98,4 +98,4 @@ def credential_source(
         return IamCredentials(username, iam_cluster, serverless=iam_serverless, region=region or None)
     if username and not token:
         raise ValueError(f"REDIS_USERNAME is {username!r}, but no token is set: REDIS_AUTH_TOKEN is empty")
-    return StaticCredentials(username, token)
+    return StaticCredentials(username, token.rstrip("\r\n"))  # from a file, as Kubernetes takes it, it ends with one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Any
@@ -32,11 +31,21 @@ class IamCredentials:
         self._user = user
         self._region = region
         self._session: Any = None
-        self._lock = threading.Lock()
+        self._fetching: asyncio.Task[tuple[Any, str]] | None = None
 
     async def current(self) -> Credentials:
-        """Sign a token, in a thread: the task role's credentials may have to be fetched. Raises NoCredentials."""
-        return Credentials(self._user, await in_thread("IAM token", self._sign))
+        """Sign a token, with the task role's credentials, which may have to be fetched. Raises NoCredentials.
+
+        One fetch at a time: where the role's endpoint hangs, who connects gives up sooner than the fetch does.
+        """
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(in_thread("IAM credentials", self._fetch))
+            self._fetching.add_done_callback(_seen)
+        try:
+            credentials, region = await asyncio.shield(self._fetching)
+        except RuntimeError as error:  # no thread can be started
+            raise NoCredentials(f"no AWS credentials to sign an IAM token with: {error}") from error
+        return Credentials(self._user, self._sign(credentials, region))
 
     async def refused(self) -> bool:
         """Nothing else to try: the next connection gets a new token in any case."""
@@ -46,15 +55,12 @@ class IamCredentials:
         """Wait until cancelled."""
         await asyncio.Event().wait()
 
-    def _sign(self) -> str:
-        from botocore.auth import SigV4QueryAuth  # noqa: PLC0415 - 100 ms and 30 MB, only when used
-        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
-        from botocore.session import Session  # noqa: PLC0415
+    def _fetch(self) -> tuple[Any, str]:
+        from botocore.session import Session  # noqa: PLC0415 - 100 ms and 30 MB, only when used
 
         try:
-            with self._lock:
-                self._session = self._session or Session()
-                credentials = self._session.get_credentials()
+            self._session = self._session or Session()
+            credentials = self._session.get_credentials()
             region = self._region or self._session.get_config_variable("region")
             frozen = credentials and credentials.get_frozen_credentials()
         except Exception as error:
@@ -63,6 +69,18 @@ class IamCredentials:
             raise NoCredentials("no AWS credentials to sign an IAM token with: the task has no task role")
         if not region:
             raise NoCredentials("no AWS region to sign an IAM token for: set AWS_REGION")
+        return frozen, region
+
+    def _sign(self, credentials: Any, region: str) -> str:
+        from botocore.auth import SigV4QueryAuth  # noqa: PLC0415 - only when used
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+
         request = AWSRequest("GET", self._url)
-        SigV4QueryAuth(frozen, "elasticache", region, expires=TOKEN_SECONDS).add_auth(request)
+        SigV4QueryAuth(credentials, "elasticache", region, expires=TOKEN_SECONDS).add_auth(request)
         return str(request.url).removeprefix("https://")
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Its error is for whoever waits, and nobody may any more."""
+    if not task.cancelled():
+        task.exception()

@@ -16,6 +16,8 @@ from modelready.credentials import Credentials, NoCredentials
 
 logger = logging.getLogger(__name__)
 
+_READ_SECONDS = 15.0  # an answer that comes byte by byte has no other end
+
 
 class SecretsManagerCredentials:
     """One secret: the token itself, or JSON with the token under `key` and, unless it is given, the `username`.
@@ -103,7 +105,13 @@ class SecretsManagerCredentials:
             return None
 
     async def _get(self, stage: str) -> Credentials:
-        return await in_thread("secret", partial(self._secret.read, stage))
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                return await in_thread("secret", partial(self._secret.read, stage))
+        except TimeoutError:
+            raise Unreadable("TimeoutError", f"no answer within {_READ_SECONDS:g} s") from None
+        except RuntimeError as error:  # no thread can be started
+            raise Unreadable("RuntimeError", str(error)) from error
 
     def _use(self, found: Credentials) -> None:
         if self._in_use not in {None, found}:
