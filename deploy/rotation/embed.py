@@ -2,7 +2,8 @@
 
     python deploy/rotation/embed.py
 
-Without comments, docstrings and types, and a level is one blank: a template above 51,200 bytes could not be sent without a bucket.
+Without comments, docstrings and types, and a level is one blank: a template above 51,200 bytes could not be sent
+without a bucket.
 """
 
 from __future__ import annotations
