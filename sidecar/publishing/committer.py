@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 
 from sidecar.errors import (
+    AuthFailed,
     PublishError,
     QueueError,
     QueueFull,
@@ -61,14 +62,13 @@ class Committer:
         self.pending_bytes = 0
         """Their size."""
         self._retry_at = 0.0
-        self._trouble: PublishError | None = None  # why the last attempt failed
         self._wake = asyncio.Event()
         self._flight: asyncio.Timeout | None = None
         self._closing = False
         self.fault: tuple[SetupFault, float] | None = None
         """The fault of set-up that the last attempt met, and time.monotonic() of it; None once one succeeded."""
-        self.full: QueueFull | None = None
-        """Why the spool is not emptied, where that is not an outage."""
+        self.trouble: PublishError | None = None
+        """Why the last attempt failed, of this or of the forwarder; None once one succeeded."""
         self.spooled = asyncio.Event()
         """Set when something was put into the spool."""
         self.may_spool = asyncio.Event()
@@ -165,8 +165,15 @@ class Committer:
         now = time.monotonic()
         for submission in [s for s in self._held if s.answer_by <= now]:
             self._held.remove(submission)
-            away = Unavailable(f"the call's time is up; the last attempt failed: {self._trouble or 'Redis is away'}")
-            self._settle(submission, submission.error or self.full or away)
+            self._settle(submission, submission.error or self._not_tried())
+
+    def _not_tried(self) -> PublishError:
+        """For one that waited its turn until its time was up: what the attempt before it met, of the same kind."""
+        trouble = self.trouble
+        if isinstance(trouble, QueueFull | SetupFault):
+            return trouble
+        text = f"the call's time is up; the last attempt failed: {trouble or 'Redis is away'}"
+        return AuthFailed(text) if isinstance(trouble, AuthFailed) else Unavailable(text)
 
     def _hasten(self, submission: Submission) -> None:
         """Let the group under way end in time for this one, too, which waits behind it."""
@@ -219,7 +226,7 @@ class Committer:
             self._hold(group, self._short(confirmed))
             return
         self._backoff.reset()
-        self._trouble = None
+        self.trouble = None
         self.fault = None
         position = 0
         for submission in group:
@@ -317,7 +324,7 @@ class Committer:
         """Keep for another attempt, before all others, after a pause."""
         if not group:
             return
-        self._trouble = error
+        self.trouble = error
         self._metrics.retries.labels("publisher").inc(len(group))
         self._retry_at = time.monotonic() + self._backoff.next()
         for submission in group:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import Overloaded, QueueError, QueueFull, SetupFault, ShuttingDown, SpoolError
+from sidecar.errors import Overloaded, QueueError, SetupFault, ShuttingDown, SpoolError
 from sidecar.metrics import Metrics
 from sidecar.publishing import spans
 from sidecar.publishing.committer import Committer
@@ -82,9 +82,9 @@ class Publisher:
         return submission.future
 
     def tell(self, error: QueueError | SpoolError | None) -> None:
-        """Why the spool is not emptied: where it is no outage, those who wait for that are told."""
+        """Why the spool is not emptied, for those who wait for that; None: it is."""
         for committer in self._both:
-            committer.full = error if isinstance(error, QueueFull) else None
+            committer.trouble = error
 
     def wake(self) -> None:
         """Look again: the spool may be empty."""

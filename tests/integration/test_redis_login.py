@@ -145,6 +145,8 @@ def test_a_wrong_token_at_start_is_said_plainly_and_loses_nothing() -> None:
             assert (refusal.code, refusal.reason, refusal.retry) == (Code.UNAVAILABLE, "REDIS_AUTH_FAILED", True)
             event = model_event()
             assert caller.publish(event).outcome == TO_DISK
+            waiting = caller.refused(durability=PRIMARY, timeout=1)  # its turn is when the spool is empty
+            assert (waiting.reason, "Redis refused the credentials" in waiting.text) == ("REDIS_AUTH_FAILED", True)
             assert sidecar.metrics()["modelready_redis_auth_failures_total"] >= 1
             status_of_queue = caller.status()
             assert not status_of_queue.redis_up
