@@ -76,9 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     named = Stack(options.cluster, options.service, options.log_group)
     if bool(options.stack) == any(named) or not (options.stack or all(named)):
         parser.error("name a stack, or all three of --cluster, --service and --log-group")
-    session = boto3.Session(
-        region_name=options.region or os.environ.get("AWS_REGION")
-    )  # which the CLI reads, not boto3
+    region = options.region or os.environ.get("AWS_REGION")  # which the CLI reads, and boto3 does not
+    session = boto3.Session(region_name=region)
     try:
         clients = Clients(session.client("cloudformation"), session.client("ecs"), session.client("logs"))
         stack = find(clients, options.stack) if options.stack else named

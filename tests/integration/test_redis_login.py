@@ -86,6 +86,12 @@ def published_by(sidecar: SidecarProcess) -> str:
     return "\n".join([sidecar.logs(), *pages])
 
 
+def connected(server: RedisServer) -> set[str]:
+    """The connections that sidecars have to it."""
+    clients = server.execute("CLIENT", "LIST").decode().splitlines()
+    return {line.split()[0] for line in clients if "name=modelready-sidecar" in line}
+
+
 def settled(sidecar: SidecarProcess, server: RedisServer, acked: list[str]) -> None:
     """Every acknowledged event is in the stream, once, when the spool is empty."""
     until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the spool is empty")
@@ -261,17 +267,15 @@ async def test_credentials_that_change_are_used_by_live_connections_without_an_e
                 await connection.execute("PING")
                 used[number] += 1
 
-        def connected() -> set[str]:
-            clients = server.execute("CLIENT", "LIST").decode().splitlines()
-            return {line.split()[0] for line in clients if "name=modelready-sidecar" in line}
-
         async with asyncio.TaskGroup() as group:
             for number in range(len(used)):
                 group.create_task(use(number))
-            before = await asyncio.to_thread(connected)
+            before = await asyncio.to_thread(connected, server)
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
             await source.watch(connection.reauthenticate)
-            await auntil(lambda: asyncio.to_thread(lambda: not before & connected()), 5, "all have logged in anew")
+            await auntil(
+                lambda: asyncio.to_thread(lambda: not before & connected(server)), 5, "all have logged in anew"
+            )
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f"<{OLD}")
             already = list(used)
             await auntil(lambda: all(now > then + 20 for now, then in zip(used, already, strict=True)), 5, "it goes on")
@@ -306,18 +310,16 @@ async def test_the_secret_is_read_every_few_minutes_also_while_nobody_is_refused
         name, env = from_secret(server, aws, OLD, SPOOL_DIR=str(tmp_path))
         listen = {"SIDECAR_LISTEN": f"{LOOPBACK}:0", "SIDECAR_HTTP_LISTEN": f"{LOOPBACK}:0"}
 
-        def connected() -> set[str]:
-            clients = server.execute("CLIENT", "LIST").decode().splitlines()
-            return {line.split()[0] for line in clients if "name=modelready-sidecar" in line}
-
         async with running(Settings.from_env(env | listen | {"SIDECAR_SHUTDOWN_SECONDS": "2"})) as sidecar:
-            before = await asyncio.to_thread(connected)
+            before = await asyncio.to_thread(connected, server)
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
             await asyncio.to_thread(aws.put_secret_value, SecretId=name, SecretString=NEW)
-            await auntil(lambda: asyncio.to_thread(lambda: not before & connected()), 10, "all have logged in anew")
+            await auntil(
+                lambda: asyncio.to_thread(lambda: not before & connected(server)), 10, "all have logged in anew"
+            )
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f"<{OLD}")
             await asyncio.to_thread(server.execute, "CLIENT", "KILL", "TYPE", "normal")
-            await auntil(lambda: asyncio.to_thread(connected), 10, "they log in with the new one")
+            await auntil(lambda: asyncio.to_thread(connected, server), 10, "they log in with the new one")
             page = await asyncio.to_thread(metrics_of, sidecar.http_port)
         assert before
         assert "modelready_redis_auth_failures_total 0.0" in page
