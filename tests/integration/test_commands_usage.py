@@ -4,63 +4,108 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sidecar.cli import build_parser, main
-from sidecar.commands.completion import commands
+from sidecar.commands.completion import SHELLS, commands, script
 from sidecar.wording import ages
 
 ROOT = Path(__file__).parents[2]
-KNOWN = {one.command.strip(): one.words for one in commands(build_parser())}
+KNOWN = {
+    command: [word for action in parser._actions for word in action.option_strings or action.choices or ()]
+    for command, parser in commands(build_parser())
+}
 CASES = [
-    ("", {"serve", "status", "tail", "publish", "dead-letters", "completion", "--version"}, {"list"}),
+    ("", {"serve", "status", "tail", "publish", "dead-letters", "completion"}, {"list"}),
+    ("--ver", {"--version"}, {"list"}),
     ("dead", {"dead-letters"}, {"status"}),
     ("dead-letters ", {"list", "show", "replay", "discard"}, {"status"}),
     ("dead-letters re", {"replay"}, {"list"}),
     ("dead-letters replay --", {"--all", "--to", "--dry-run", "--yes", "--token"}, {"--limit", "list"}),
     ("dead-letters replay --to ", {"origin", "all"}, {"--to"}),
-    ("--help dead-letters list --reason A --", {"--origin", "--older-than"}, {"--dry-run"}),
+    ("dead-letters list --reason A --", {"--origin", "--older-than"}, {"--dry-run"}),
     ("publish --durability p", {"primary"}, {"spooled"}),
     ("publish --name ", set(), {"--name", "-"}),
-    ("status --watch --j", {"--json"}, {"--watch"}),
+    ("status --json --w", {"--watch"}, {"--token"}),
     ("status --ca-file py", {"pyproject.toml"}, {"README.md"}),
-    ("completion ", {"bash", "zsh"}, {"serve"}),
+    ("completion ", {"bash", "zsh", "fish"}, {"serve"}),
 ]
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_shell_completes_commands_options_and_values(shell: str) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes_commands_options_and_values(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
+    written = tmp_path / "_modelready-sidecar"
+    written.write_text(script(build_parser(), shell))
+    offers = {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](written)
     for line, offered, others in CASES:
-        found = set(_complete(shell, ["modelready-sidecar", *line.split(" ")]))
+        found = {word for word in offers(f"modelready-sidecar {line}") if word.startswith(line.rpartition(" ")[2])}
         assert offered <= found, line
         assert not others & found, line
 
 
-def _complete(shell: str, words: Sequence[str]) -> list[str]:
-    """What is offered for the last of the words."""
-    source = f"source <({sys.executable} -m sidecar completion {shell})"
-    if shell == "bash":
+def _output(*command: str, stdin: str = "") -> str:
+    done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def _bash(written: Path) -> Callable[[str], list[str]]:
+    def offers(line: str) -> list[str]:
         asked = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))'
         called = "$(complete -p modelready-sidecar | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
-        script = f"{source}; {asked}; {called}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-        arguments = ["bash", "--norc", "-c", script, "bash"]
-    else:  # the two that a completion function calls, outside of the line editor
-        stubs = 'compdef() { :; }; compadd() { shift; print -l -- "$@"; }; _files() { print -l -- *; }'
-        script = f'{stubs}; {source}; words=("$@"); CURRENT=$#; _modelready_sidecar'
-        arguments = ["zsh", "-f", "-c", script, "zsh"]
-    done = subprocess.run(
-        [*arguments, *words], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True
-    )  # fmt: skip
-    assert done.stderr == ""
-    return [word for word in done.stdout.splitlines() if word.startswith(words[-1])]
+        text = f"source {written}; {asked}; {called}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        return _output("bash", "--norc", "-c", text, "bash", *line.split(" ")).splitlines()
+
+    return offers
+
+
+def _fish(written: Path) -> Callable[[str], list[str]]:
+    def offers(line: str) -> list[str]:
+        told = _output("fish", "--no-config", "-c", f"source {written}; complete -C '{line}'")
+        return [word.partition("\t")[0] for word in told.splitlines()]
+
+    return offers
+
+
+_ZSHRC = """
+PS1=
+fpath=(${0:h} $fpath)
+autoload -Uz compinit && compinit -u -D
+compadd() {  # prints each word that would be added; -O, -A and -D only ask which of some words match
+    if [[ " ${@[1,(i)(-|--)]} " == *" "-(O|A|D)" "* ]]; then builtin compadd "$@"; return; fi
+    local -a offered
+    builtin compadd -A offered "$@"
+    print -rl -- OFFER:$^offered
+}
+finish() { zle complete-word; print -r -- THE-END; exit }
+zle -N finish
+bindkey '^A' finish
+print -r -- READY
+"""
+
+
+def _zsh(written: Path) -> Callable[[str], list[str]]:
+    """Its line editor at work in a terminal of its own."""
+    (written.parent / ".zshrc").write_text(_ZSHRC.replace("${0:h}", str(written.parent)))
+
+    def offers(line: str) -> list[str]:
+        terminal = (
+            "zmodload zsh/zpty; zpty shell zsh -i; zpty -r shell told '*READY*';"
+            f"zpty -n -w shell {shlex.quote(line)}$'\\C-a'; zpty -r shell told '*THE-END*'; print -r -- $told"
+        )
+        told = _output("env", f"ZDOTDIR={written.parent}", "zsh", "-f", "-c", terminal)
+        return re.findall(r"OFFER:(\S+)", told)
+
+    return offers
 
 
 def test_every_command_and_option_is_completed_and_has_help(capsys: pytest.CaptureFixture[str]) -> None:
