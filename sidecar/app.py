@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelready.credentials import CredentialSource, credential_source
+from modelready.redis.certificates import CertificateFiles, watch
 from sidecar.api import server as grpc_server
 from sidecar.api.health import HealthService
 from sidecar.api.http import HttpServer, health_page, metrics_page
@@ -26,8 +27,6 @@ from sidecar.api.page.history import History
 from sidecar.api.page.site import PageSite
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import QueueService
-from sidecar.certificates import CertificateFiles, watch
-from sidecar.errors import SettingsError
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.dead_letters import DeadLetters
@@ -40,7 +39,7 @@ from sidecar.publishing.room import BoundedQueue, Room
 from sidecar.publishing.survey import Survey
 from sidecar.publishing.trimmer import Trimmer
 from sidecar.publishing.validation import Acceptance
-from sidecar.settings import QueueSettings, RedisSettings, Settings
+from sidecar.settings import QueueSettings, Settings
 from sidecar.storage.dead_letters import DeadLetterStream
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
@@ -84,7 +83,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         spool = await SqliteSpool.open(settings.spool.directory, max_bytes=settings.spool.max_bytes)
         stack.push_async_callback(spool.close)
 
-        credentials = _credentials(settings.redis)
+        credentials = credential_source(settings.redis)
         connection = RedisConnection(settings.redis, credentials, metrics, key=f"{{{settings.queue.name}}}")
         stack.push_async_callback(connection.close)
         queue = RedisQueue(connection, settings.queue)
@@ -292,20 +291,3 @@ def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:
     metrics.watch(metrics.spool_max_bytes, lambda: spool.max_bytes)
     metrics.watch(metrics.spool_damaged, lambda: spool.damaged)
     metrics.watch(metrics.spool_age, lambda: time.time() - spool.oldest_ms / 1000 if spool.oldest_ms else 0.0)
-
-
-def _credentials(settings: RedisSettings) -> CredentialSource:
-    """The source of the credentials that the settings name. Raises SettingsError."""
-    try:
-        return credential_source(
-            username=settings.username,
-            token=settings.auth_token,
-            secret_id=settings.auth_secret_id,
-            secret_key=settings.auth_secret_key,
-            iam_cluster=settings.iam_cluster,
-            iam_serverless=settings.iam_serverless,
-            region=settings.aws_region,
-            endpoint_url=settings.aws_endpoint_url,
-        )
-    except ValueError as error:
-        raise SettingsError(str(error)) from None

@@ -68,13 +68,12 @@ def _demo(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     import uvloop
 
-    from sidecar.errors import SettingsError, SpoolUnavailable
-
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
         pass  # in the place of a standard stream that is closed: uvloop must not get its number
     os.close(descriptor)
     sys.setswitchinterval(0.0005)  # at the usual 5 ms the spool's thread waits longer for its turn than for the disk
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own, not JSON, between ours
+    from sidecar.errors import SettingsError, SpoolUnavailable
 
     try:
         return uvloop.run(_run(embedded=options.embedded))

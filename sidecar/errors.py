@@ -1,7 +1,7 @@
 """What can go wrong, in the project's own words.
 
+    SettingsError                 a variable has a wrong value; ends the start
     SidecarError
-    ├── SettingsError             a variable has a wrong value; ends the start
     ├── PublishError              an event was not acknowledged; has `reason`, a stable constant
     │   ├── InvalidEvent          the event breaks a rule; has `violations`
     │   │   └── InvalidRequest    another request does
@@ -27,13 +27,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from modelready.redis import env
+
+SettingsError = env.SettingsError  # of both distributions
+
 
 class SidecarError(Exception):
-    """The root of all errors here."""
-
-
-class SettingsError(SidecarError):
-    """A variable is missing or wrong; the text names it, its value (secrets masked) and what it may be."""
+    """The root of all errors but that one."""
 
 
 class PublishError(SidecarError):

@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from modelready.redis.env import is_loopback
 from sidecar.api.status import refusal, to_status
 from sidecar.errors import InvalidEvent, PublishError, Violation
-from sidecar.settings import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from modelready.redis.certificates import CertificateFiles, Contents, load_pair
 from sidecar.api import accepting
 from sidecar.api.guard import Answers, Context, Guard, parse
 from sidecar.api.health import HealthService
@@ -21,7 +22,6 @@ from sidecar.api.publisher_service import NAME as PUBLISHER
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import NAME as QUEUE
 from sidecar.api.queue_service import QueueService
-from sidecar.certificates import CertificateFiles, Contents, load_pair
 from sidecar.errors import SettingsError
 from sidecar.settings import ServerSettings
 

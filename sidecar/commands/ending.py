@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 
-from sidecar.errors import SidecarError
-
 Run = Callable[[argparse.Namespace], int]
 INTERRUPTED = 130
 
 
-class Failed(SidecarError):
+class Failed(Exception):
     """The command could not do what it was asked for; the text is one line that says what to do.
 
     `transient`: a later attempt may succeed with nobody's help.

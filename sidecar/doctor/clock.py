@@ -8,7 +8,7 @@ from contextlib import closing
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from sidecar.settings import RedisSettings
+from modelready.redis.settings import RedisSettings
 
 _TIMEOUT_SECONDS = 3.0
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from modelready.credentials import Credentials, CredentialSource, NoCredentials
+from modelready.redis.settings import RedisSettings
 from sidecar.doctor.clock import clock_skew
 from sidecar.doctor.findings import CLOCK_SKEW_SECONDS
 from sidecar.doctor.report import Report
 from sidecar.errors import AuthFailed, QueueError
 from sidecar.metrics import Metrics
-from sidecar.settings import RedisSettings
 from sidecar.storage.redis_connection import RedisConnection
 
 _MISSING = ("ResourceNotFoundException",)

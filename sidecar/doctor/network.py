@@ -6,10 +6,10 @@ import socket
 import ssl
 import time
 
+from modelready.redis.faults import fault
+from modelready.redis.settings import RedisSettings
 from sidecar.doctor.findings import EXPIRES_SOON_DAYS
 from sidecar.doctor.report import Report
-from sidecar.settings import RedisSettings
-from sidecar.storage.redis_errors import translate
 
 _PING = b"PING\r\n"
 _UNTRUSTED = {9: "tls-not-yet-valid", 10: "tls-expired", 62: "tls-name", 64: "tls-name"}  # X509_V_ERR_*, OpenSSL's
@@ -93,7 +93,7 @@ def _explain(report: Report, redis: RedisSettings, context: ssl.SSLContext, erro
         report.add(finding, f"the server's certificate is not accepted: {error.verify_message.rstrip('.')}{names}")
     elif isinstance(error, _Closed):
         report.add("tls-client-certificate", "the server ends the connection after the handshake: it wants to know us")
-    elif getattr(translate(error, sent=False), "reason", "") == "REDIS_CERTIFICATE":
+    elif fault(error).reason == "REDIS_CERTIFICATE":
         ours = "does not accept ours, REDIS_TLS_CERT_FILE" if redis.tls_cert_file else "got none"
         report.add("tls-client-certificate", f"the server asks for a client certificate and {ours}: {_words(error)}")
     elif _is_redis(_ask_plainly(redis) or b""):

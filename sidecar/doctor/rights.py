@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
-from redis.exceptions import NoScriptError
-
 from modelready.keys import Keys, list_dead_letters, processing
 from sidecar.doctor.login import LoggedIn
 from sidecar.doctor.report import Report
@@ -139,8 +137,8 @@ async def _refusal(connection: RedisConnection, right: Right, key: str, lacking:
             await connection.execute(*command)
         elif "+set" not in lacking:
             await _try_to_push(connection, command)
-    except (SetupFault, NoScriptError) as error:
-        return str(error) if getattr(error, "reason", "") == "REDIS_NO_PERMISSION" else ""
+    except SetupFault as error:
+        return str(error) if error.reason == "REDIS_NO_PERMISSION" else ""
     except Unavailable as error:
         if error.reason not in _AFTER_THE_RIGHTS:
             raise

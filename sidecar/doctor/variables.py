@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from modelready.credentials import CredentialSource
-from sidecar.app import _credentials
+from modelready.credentials import CredentialSource, credential_source
+from modelready.redis.certificates import tls_files
+from modelready.redis.env import masked
 from sidecar.doctor.report import DEFAULT, Report, Variable
 from sidecar.errors import SettingsError
 from sidecar.settings import Settings, misspelt
-from sidecar.storage.redis_connection import tls_files
-from sidecar.variables import masked
 
 ENVIRONMENT = "environment"
 
@@ -33,7 +32,7 @@ def check_settings(report: Report, environ: Mapping[str, str]) -> Given | None:
         settings = Settings.from_env(environ)
         given = Given(
             settings,
-            _credentials(settings.redis),
+            credential_source(settings.redis),
             tls_files(settings.redis).current() if settings.redis.tls else None,
         )
     except SettingsError as error:

@@ -8,11 +8,11 @@ from typing import Any
 
 from modelready.entry import UndecodableEntry, decode, encode_list_message
 from modelready.keys import Keys
+from modelready.redis.script import Script
 from sidecar.publishing.interfaces import BuriedLetter, Replayed
 from sidecar.settings import QueueSettings
 from sidecar.storage.groups import REPLAY_CONSUMER, read_groups
 from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.script import Script
 
 _MOST_ATTEMPTS = 2**32 - 1
 
@@ -24,8 +24,8 @@ class DeadLetterStream:
         self._connection = connection
         self._settings = settings
         self._keys = Keys(settings.name)
-        self._replay = Script("replay.lua")
-        self._discard = Script("discard.lua")
+        self._replay = Script("sidecar.storage", "replay.lua")
+        self._discard = Script("sidecar.storage", "discard.lua")
 
     async def read(self, first: str, last: str, count: int) -> Sequence[BuriedLetter]:
         """See publishing.interfaces.DeadLetterStore.read."""
@@ -77,15 +77,15 @@ class DeadLetterStream:
         )
         own = str(int(letter.origin == "sidecar"))
         window = str(self._settings.dedup_seconds * 1000)
-        reply = await self._replay.call(
-            self._connection, names, (letter.id, group, own, window, message, REPLAY_CONSUMER)
+        reply = await self._connection.script(
+            self._replay, names, (letter.id, group, own, window, message, REPLAY_CONSUMER)
         )
         return Replayed(reply.decode())
 
     async def discard(self, letters: Sequence[BuriedLetter]) -> int:
         """See publishing.interfaces.DeadLetterStore.discard."""
         keys = [self._keys.dead_letters, *(self._keys.seen_dead(letter.event_id) for letter in letters)]
-        return int(await self._discard.call(self._connection, keys, [letter.id for letter in letters]))
+        return int(await self._connection.script(self._discard, keys, [letter.id for letter in letters]))
 
 
 def _letter(raw_id: bytes, flat: Sequence[bytes]) -> BuriedLetter:

@@ -24,6 +24,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from modelready.redis.env import read
+from modelready.redis.settings import RedisSettings
 from sidecar.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -91,8 +93,7 @@ def start(directory: Path, port: int = 0, token: str = "") -> EmbeddedServer:
 @asynccontextmanager
 async def embedded_redis(environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
     """Run a server and yield the environment with REDIS_HOST, REDIS_PORT and REDIS_AUTH_TOKEN pointing to it."""
-    from sidecar.settings import RedisSettings, SpoolSettings  # noqa: PLC0415 - not at import: only --embedded needs it
-    from sidecar.variables import read  # noqa: PLC0415
+    from sidecar.settings import SpoolSettings  # noqa: PLC0415 - not at import: only --embedded needs it
 
     directory = read(SpoolSettings, environ).directory / "embedded"
     given = environ.get("REDIS_PORT", "")

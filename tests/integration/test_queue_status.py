@@ -12,8 +12,9 @@ import redis
 
 from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
+from modelready.redis.settings import RedisSettings
 from sidecar.metrics import Metrics
-from sidecar.settings import QueueSettings, RedisSettings
+from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
 from tests.harness.ports import LOOPBACK

@@ -19,11 +19,12 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from modelready._aws.secrets_manager import SecretsManagerCredentials
 from modelready.credentials import Credentials, StaticCredentials
+from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
+from modelready.redis.settings import RedisSettings
 from sidecar.app import running
 from sidecar.metrics import Metrics
-from sidecar.settings import RedisSettings, Settings
+from sidecar.settings import Settings
 from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.aws_api import aws_api
 from tests.harness.certificates import Authority

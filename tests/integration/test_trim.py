@@ -21,9 +21,10 @@ from hypothesis.stateful import (
 
 from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
+from modelready.redis.settings import RedisSettings
 from sidecar.metrics import Metrics
 from sidecar.publishing.trimmer import Trimmer
-from sidecar.settings import QueueSettings, RedisSettings
+from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.stream_trimmer import RedisTrimmer
 from tests.harness.redis_server import RedisServer, available_binaries

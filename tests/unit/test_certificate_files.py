@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.certificates import CertificateFiles, watch
+from modelready.redis.certificates import CertificateFiles, watch
+from modelready.redis.env import FILE
 from sidecar.errors import SettingsError
-from sidecar.variables import FILE
 from tests.harness.waiting import auntil
 
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from redis.exceptions import AuthenticationError
+from redis import exceptions
 
-from modelready._aws.iam import IamCredentials
-from modelready._aws.secrets_manager import SecretsManagerCredentials
-from modelready._login import Provider, log_in
 from modelready.credentials import Credentials, CredentialSource, NoCredentials, StaticCredentials, credential_source
+from modelready.redis.aws.iam import IamCredentials
+from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
+from modelready.redis.connection import Endpoint, NodeConnection, pack
+from modelready.redis.faults import Kind, fault
+from modelready.redis.settings import RedisSettings
 
 TOKEN = "correct-horse-battery"
 
@@ -21,32 +23,48 @@ class Unlucky(StaticCredentials):
         raise NoCredentials("the secret cannot be read")
 
 
+async def login_of(source: CredentialSource) -> bytes:
+    """What is sent to log in."""
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.set_result(await reader.readuntil(b"SETNAME"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        node = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+        with pytest.raises(exceptions.ConnectionError):
+            await NodeConnection(node, source, client_name="test").open()
+    return await got
+
+
 @pytest.mark.parametrize(
     ("username", "token", "arguments"),
     [
-        ("registry", TOKEN, ("registry", TOKEN)),
-        (None, TOKEN, (TOKEN,)),
-        ("", TOKEN, (TOKEN,)),
-        ("registry", None, ("registry", "")),
-        (None, None, ()),
-        ("", "", ()),
+        ("registry", TOKEN, ["AUTH", "registry", TOKEN]),
+        (None, TOKEN, ["AUTH", "default", TOKEN]),
+        ("", TOKEN, ["AUTH", "default", TOKEN]),
+        ("registry", None, ["AUTH", "registry", ""]),
+        (None, None, []),
+        ("", "", []),
     ],
 )
-async def test_redis_py_gets_the_arguments_of_auth(
-    username: str | None, token: str | None, arguments: tuple[str, ...]
-) -> None:
-    assert await Provider(StaticCredentials(username, token)).get_credentials_async() == arguments
+async def test_a_login_is_one_hello(username: str | None, token: str | None, arguments: list[str]) -> None:
+    sent = await login_of(StaticCredentials(username, token))
+    assert sent.startswith(pack([("HELLO", "3", *arguments)]) + b"*3\r\n$6\r\nCLIENT")
 
 
-async def test_a_source_without_credentials_is_an_authentication_error_to_redis_py() -> None:
-    with pytest.raises(AuthenticationError, match="the secret cannot be read") as raised:
-        await Provider(Unlucky()).get_credentials_async()
+async def test_a_source_without_credentials_is_refused_credentials() -> None:
+    with pytest.raises(exceptions.AuthenticationError, match="the secret cannot be read") as raised:
+        await NodeConnection(Endpoint("127.0.0.1", 1), Unlucky(), client_name="test").open()
     assert isinstance(raised.value.__cause__, NoCredentials)
-
-
-def test_the_blocking_twin_is_refused() -> None:
-    with pytest.raises(NotImplementedError):
-        Provider(StaticCredentials(None, TOKEN)).get_credentials()
+    assert fault(raised.value) == (
+        Kind.AUTH,
+        "there are no credentials for Redis: the secret cannot be read",
+        "",
+        False,
+    )
 
 
 def test_static_credentials_have_nothing_else_to_try() -> None:
@@ -71,31 +89,33 @@ def test_no_text_shows_a_token(caplog: pytest.LogCaptureFixture) -> None:
     source = StaticCredentials("registry", TOKEN)
     with caplog.at_level(logging.INFO):
         logging.getLogger("test").info("%s %r", credentials, credentials)
-    texts = [f"{credentials} {credentials!r}", repr([credentials]), caplog.text, repr([source, Provider(source)])]
+    texts = [f"{credentials} {credentials!r}", repr([credentials]), caplog.text, repr([source])]
     assert "registry" in texts[0]
     assert not [text for text in texts if TOKEN in text]
 
 
 async def test_a_login_that_is_cancelled_leaves_no_open_connection() -> None:
-    class Connection:
-        closed = False
+    closed = asyncio.Event()
 
-        async def on_connect(self) -> None:
-            await asyncio.sleep(60)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        closed.set()
+        writer.close()
 
-        async def disconnect(self, *, nowait: bool) -> None:
-            self.closed = nowait
-
-    connection = Connection()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await log_in(connection)  # type: ignore[arg-type]
-    assert connection.closed
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        node = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+        connection = NodeConnection(node, StaticCredentials(), client_name="test")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await connection.open()
+        assert not connection.is_usable()
+        async with asyncio.timeout(5):
+            await closed.wait()
 
 
 async def test_a_token_that_was_made_from_a_file_ends_without_its_newline() -> None:
-    nothing = dict.fromkeys(("username", "secret_id", "secret_key", "iam_cluster", "region", "endpoint_url"), "")
-    source = credential_source(token=f"{TOKEN}\r\n", iam_serverless=False, **nothing)
+    source = credential_source(RedisSettings(host="redis", auth_token=f"{TOKEN}\r\n"))
     assert (await source.current()).token == TOKEN
 
 
@@ -109,7 +129,7 @@ def test_what_needs_aws_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) 
 
 def test_aws_is_imported_only_when_it_is_asked() -> None:
     code = (
-        "import sys, modelready._login; from modelready._aws import iam, secrets_manager\n"
+        "import sys; from modelready.redis.aws import iam, secrets_manager\n"
         "iam.IamCredentials('user', 'cache'); secrets_manager.SecretsManagerCredentials('token')\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'boto3', 'botocore'})"
     )

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from modelready._aws.iam import IamCredentials
-from modelready._aws.secrets_manager import SecretsManagerCredentials
 from modelready.credentials import NoCredentials
+from modelready.redis.aws.iam import IamCredentials
+from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
 from tests.harness.iam_gate import sigv4
 
 REGION = "eu-west-1"

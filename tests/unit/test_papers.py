@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from docs import configuration
+from modelready.redis.faults import TRANSIENT
 from sidecar.errors import SettingsError
 from sidecar.settings import GROUPS, Settings
-from sidecar.storage.redis_errors import _TRANSIENT
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -109,8 +109,8 @@ def _anchors(paper: Path) -> set[str]:
 
 def test_variables_and_reasons_that_are_named_exist() -> None:
     prefixes = "REDIS|QUEUE|PUBLISH|SPOOL|RETRY|SIDECAR|LOG|METRICS"
-    code = "\n".join(_read(path) for path in CODE if _name(path).startswith("sidecar/"))
-    known = SETTINGS.keys() | set(re.findall(r'"([A-Z_]+)"', code)) | {f"REDIS_{code}" for code in _TRANSIENT}
+    code = "\n".join(_read(path) for path in CODE if _name(path).startswith(("sidecar/", "clients/python/src/")))
+    known = SETTINGS.keys() | set(re.findall(r'"([A-Z_]+)"', code)) | {f"REDIS_{code}" for code in TRANSIENT}
     named = {
         (_name(paper), word) for paper in PAPERS for word in re.findall(rf"\b(?:{prefixes})_[A-Z_]+\b", _read(paper))
     }

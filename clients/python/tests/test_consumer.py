@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +19,12 @@ import redis
 
 from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
-from modelready._redis import Link, server_from_env
 from modelready.consumer import Consumer
 from modelready.entry import encode
 from modelready.keys import Keys
+from modelready.redis.cluster import server_from_env
+from modelready.redis.pool import Pool
+from tests.harness.certificates import Authority
 from tests.harness.redis_server import RedisServer
 from tests.harness.rights import CONSUMER
 from tests.harness.waiting import until
@@ -334,10 +337,10 @@ def test_an_acknowledgement_that_is_lost_is_repeated_and_the_event_handled_once(
 
 def lose_replies(monkeypatch: pytest.MonkeyPatch, word: str, to: list[int]) -> None:
     """The calls with this word and these numbers are carried out, but their replies do not arrive."""
-    real = Link.call
+    real = Pool.call
     calls = 0
 
-    async def losing(link: Link, *commands: tuple[Any, ...], **options: Any) -> list[Any]:
+    async def losing(link: Pool, *commands: tuple[Any, ...], **options: Any) -> list[Any]:
         nonlocal calls
         if not any(word in command for command in commands):
             return await real(link, *commands, **options)
@@ -347,7 +350,7 @@ def lose_replies(monkeypatch: pytest.MonkeyPatch, word: str, to: list[int]) -> N
         await real(link, *commands, **{**options, "first": None})
         raise redis.exceptions.ConnectionError("the reply was lost")
 
-    monkeypatch.setattr(Link, "call", losing)
+    monkeypatch.setattr(Pool, "call", losing)
 
 
 def test_a_restart_of_redis_is_not_noticed(consume: Any, server: RedisServer) -> None:
@@ -493,20 +496,23 @@ def test_the_handler_of_sigterm_is_put_back(consume: Any, server: RedisServer) -
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_settings_come_from_the_environment() -> None:
+def test_settings_come_from_the_environment(tmp_path: Path) -> None:
+    mine = Authority(tmp_path).client()
     settings = {
         "REDIS_HOST": "redis.test",
         "REDIS_PORT": "6380",
         "REDIS_DB": "2",
         "REDIS_USERNAME": "reader",
         "REDIS_AUTH_TOKEN": "secret",
-        "REDIS_TLS_CA_FILE": "/ca",
-        "REDIS_TLS_CERT_FILE": "/cert",
-        "REDIS_TLS_KEY_FILE": "/key",
+        "REDIS_TLS_CA_FILE": str(mine.ca),
+        "REDIS_TLS_CERT_FILE": str(mine.cert),
+        "REDIS_TLS_KEY_FILE": str(mine.key),
     }
     server = server_from_env(settings, STREAM)
     assert server._seed == ("redis.test", 6380)
-    assert server._options == {"db": 2, "ssl_ca_certs": "/ca", "ssl_certfile": "/cert", "ssl_keyfile": "/key"}
+    assert server._db == 2
+    assert server.tls is not None
+    assert set(server.tls._used) == {f"REDIS_TLS_{kind}_FILE" for kind in ("CA", "CERT", "KEY")}
     assert asyncio.run(server.credentials.current()) == ("reader", "secret")
 
 
@@ -523,7 +529,7 @@ def test_settings_come_from_the_environment() -> None:
 )
 def test_tls_is_on_unless_redis_is_on_this_machine(host: str, switch: str, tls: bool) -> None:
     server = server_from_env({"REDIS_HOST": host, "REDIS_TLS": switch}, STREAM)
-    assert ("ssl_ca_certs" in server._options) is tls
+    assert (server.tls is not None) is tls
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import quote
 
+from modelready.redis.env import is_loopback
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.api.http import Page, Request
 from sidecar.api.page import letters, overview
@@ -25,7 +26,7 @@ from sidecar.api.page.sessions import LIFETIME_SECONDS, Sessions
 from sidecar.api.page.visit import Visit, is_ours, is_same_origin, parse_form, read_cookie, set_cookie
 from sidecar.errors import InvalidRequest, NotFound, PublishError
 from sidecar.publishing.dead_letters import Filter
-from sidecar.settings import ServerSettings, is_loopback
+from sidecar.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 

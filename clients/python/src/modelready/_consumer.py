@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 from modelready._core import Options
 from modelready._hand import Entry, Hand, order
-from modelready._redis import Server, server_from_env
 from modelready._tracing import ProcessSpans
 from modelready.keys import Keys
+from modelready.redis.cluster import Server, server_from_env
+from modelready.redis.settings import queue_name
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ConsumerBase:
 
         `options` are those of the class. Raises ValueError, which names the variable or the option.
         """
-        options.setdefault("queue", environ.get("QUEUE_NAME") or "model-ready")
+        options.setdefault("queue", queue_name(environ))
         return cls(server_from_env(environ, Keys(options["queue"]).events), group=group, **options)
 
 

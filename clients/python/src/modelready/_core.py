@@ -16,20 +16,20 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from modelready._hand import Entry, Failure, Hand, State, order
-from modelready._redis import (
+from modelready._retries import backoff
+from modelready.entry import UndecodableEntry, decode, decode_data
+from modelready.keys import Keys
+from modelready.redis.cluster import Server
+from modelready.redis.faults import (
     AuthenticationError,
-    Link,
     RedisError,
-    Script,
-    Server,
     checked,
     is_group_there,
     is_no_group,
     is_transient,
 )
-from modelready._retries import backoff
-from modelready.entry import UndecodableEntry, decode, decode_data
-from modelready.keys import Keys
+from modelready.redis.pool import Pool
+from modelready.redis.script import Script
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ _SOON_SECONDS = 0.01
 _LAST_WORDS_SECONDS = 3.0
 _AT_ONCE_MS = 1 << 40  # an idle time that is above every claim
 
-_TAKE, _KEEP, _BURY, _LEAVE, _OTHERS = (Script(f"{name}.lua") for name in ("take", "keep", "bury", "leave", "others"))
+_TAKE, _KEEP, _BURY, _LEAVE, _OTHERS = (
+    Script("modelready.lua", f"{name}.lua") for name in ("take", "keep", "bury", "leave", "others")
+)
 
 
 class Options(NamedTuple):
@@ -72,7 +74,7 @@ class Core:
         self._server = server
         self._options = options
         self._keys = Keys(options.queue)
-        self._link, self._read_link = Link(server), Link(server)
+        self._link, self._read_link = Pool(server), Pool(server)
         self._tend_again, self._read_again = asyncio.Event(), asyncio.Event()
         self._others = _Others()
         self._stopped = asyncio.Event()
@@ -215,7 +217,7 @@ class Core:
 
     # -- what others have in hand
 
-    async def _ask_others(self, link: Link) -> None:
+    async def _ask_others(self, link: Pool) -> None:
         arguments = (self._options.group, self._options.consumer_name)
         for known in (self._others.known, "0-0"):
             if self._others.update(await link.script(_OTHERS, [self._keys.events], *arguments, known)):
@@ -472,7 +474,7 @@ class Core:
         options = self._options
         return await self._link.script(script, [self._keys.events], options.group, options.consumer_name, *arguments)
 
-    async def _after(self, error: RedisError, link: Link, attempt: int) -> None:
+    async def _after(self, error: RedisError, link: Pool, attempt: int) -> None:
         """Does what lets the next attempt succeed, and waits a little. Raises the error where nothing does."""
         await link.close()
         if is_no_group(error):

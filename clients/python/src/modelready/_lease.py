@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from modelready._redis import RedisError
+from modelready.redis.faults import RedisError
 
 logger = logging.getLogger(__name__)
 

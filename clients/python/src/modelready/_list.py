@@ -14,9 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelready._redis import AuthenticationError, Link, RedisError, Script, Server, is_transient, server_from_env
 from modelready._retries import backoff
 from modelready.keys import list_dead_letters, list_lease, processing
+from modelready.redis.cluster import Server, server_from_env
+from modelready.redis.faults import AuthenticationError, RedisError, is_transient
+from modelready.redis.pool import Pool
+from modelready.redis.script import Script
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -108,8 +111,8 @@ class ListReader:
         if block_seconds <= 0 or lease_seconds <= 0:
             raise ValueError("block_seconds and lease_seconds must be above 0")
         self._server = server
-        self._link = Link(server)
-        self._lease_link = Link(server)  # a link is for one task
+        self._link = Pool(server)
+        self._lease_link = Pool(server)  # else a read that blocks would hold it up
         self._list = list_name
         self._processing = processing(list_name)
         self._max_retries = max_retries
@@ -117,8 +120,8 @@ class ListReader:
         self._block_seconds = block_seconds
         self._lease_seconds = lease_seconds
         self._recover_seconds = recover_seconds
-        self._hold_script = Script("list_hold.lua")
-        self._move_script = Script("list_move.lua")
+        self._hold_script = Script("modelready.lua", "list_hold.lua")
+        self._move_script = Script("modelready.lua", "list_move.lua")
         self._token = uuid.uuid4().hex
         self._keeping: asyncio.Task[None] | None = None
         self._again: ListMessage | None = None
@@ -225,7 +228,7 @@ class ListReader:
             await asyncio.wait([keeping])
             await self._lease_link.close()
 
-    async def _hold(self, link: Link, raw: bytes) -> bool:
+    async def _hold(self, link: Pool, raw: bytes) -> bool:
         keys = (self._processing, list_lease(self._list, _digest(raw)))
         return bool(await link.script(self._hold_script, keys, raw, self._token, int(self._lease_seconds * 1000)))
 

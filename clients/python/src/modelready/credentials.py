@@ -10,6 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from modelready.redis.env import SettingsError
+from modelready.redis.settings import RedisSettings
+
 
 class NoCredentials(Exception):
     """There are none now; the text says why, and never what a secret holds."""
@@ -70,32 +73,26 @@ class StaticCredentials:
         await asyncio.Event().wait()
 
 
-def credential_source(
-    *,
-    username: str,
-    token: str,
-    secret_id: str,
-    secret_key: str,
-    iam_cluster: str,
-    iam_serverless: bool,
-    region: str,
-    endpoint_url: str,
-) -> CredentialSource:
-    """The source that these settings name, of which any may be empty. Raises ValueError, which names the variable."""
-    if secret_id:
-        from modelready._aws.secrets_manager import SecretsManagerCredentials  # noqa: PLC0415 - only when used
+def credential_source(settings: RedisSettings) -> CredentialSource:
+    """The source that the settings name. Raises SettingsError."""
+    username, region = settings.username or None, settings.aws_region or None
+    if settings.auth_secret_id:
+        from modelready.redis.aws.secrets_manager import SecretsManagerCredentials  # noqa: PLC0415 - only when used
 
         return SecretsManagerCredentials(
-            secret_id,
-            key=secret_key,
-            username=username or None,
-            region=region or None,
-            endpoint_url=endpoint_url or None,
+            settings.auth_secret_id,
+            key=settings.auth_secret_key,
+            username=username,
+            region=region,
+            endpoint_url=settings.aws_endpoint_url or None,
         )
-    if iam_cluster:
-        from modelready._aws.iam import IamCredentials  # noqa: PLC0415 - only when used
+    if settings.iam_cluster:
+        from modelready.redis.aws.iam import IamCredentials  # noqa: PLC0415 - only when used
 
-        return IamCredentials(username, iam_cluster, serverless=iam_serverless, region=region or None)
-    if username and not token:
-        raise ValueError(f"REDIS_USERNAME is {username!r}, but no token is set: REDIS_AUTH_TOKEN is empty")
-    return StaticCredentials(username, token.rstrip("\r\n"))  # from a file, as Kubernetes takes it, it ends with one
+        return IamCredentials(
+            settings.username, settings.iam_cluster, serverless=settings.iam_serverless, region=region
+        )
+    if username and not settings.auth_token:
+        raise SettingsError(f"REDIS_USERNAME is {username!r}, but no token is set: REDIS_AUTH_TOKEN is empty")
+    # From a file, as Kubernetes takes it, it ends with a newline.
+    return StaticCredentials(username, settings.auth_token.rstrip("\r\n"))

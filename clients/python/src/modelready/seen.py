@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import NoScriptError
 
 from modelready._lease import kept
-from modelready._redis import RedisError, Script, is_transient
 from modelready._retries import backoff
 from modelready.keys import Keys
+from modelready.redis.faults import RedisError, is_transient
+from modelready.redis.script import Script
 
 if TYPE_CHECKING:
     import redis
@@ -72,8 +73,8 @@ class SeenGuard:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._lease_seconds = lease_seconds
         self._wait_seconds = wait_seconds
-        self._reserve_script = Script("seen_reserve.lua")
-        self._release_script = Script("seen_release.lua")
+        self._reserve_script = Script("modelready.lua", "seen_reserve.lua")
+        self._release_script = Script("modelready.lua", "seen_release.lua")
 
     @contextmanager
     def once(self, event_id: str) -> Iterator[bool]:

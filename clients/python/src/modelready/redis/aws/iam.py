@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from modelready._thread import in_thread
 from modelready.credentials import Credentials, NoCredentials
+from modelready.redis.env import SettingsError
 
 TOKEN_SECONDS = 900  # the longest that ElastiCache takes; it matters only until the connection has logged in
 
@@ -25,7 +26,7 @@ class IamCredentials:
 
     def __init__(self, user: str, cluster: str, *, serverless: bool = False, region: str | None = None) -> None:
         if find_spec("boto3") is None:
-            raise ValueError("REDIS_IAM_CLUSTER needs boto3, which the extra 'aws' brings")
+            raise SettingsError("REDIS_IAM_CLUSTER needs boto3, which the extra 'aws' brings")
         query = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
         self._url = f"https://{cluster.lower()}/?{urlencode(query)}"
         self._user = user

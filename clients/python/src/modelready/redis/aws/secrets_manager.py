@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.util import find_spec
 
-from modelready._aws.secret_value import SecretValue, Unreadable
 from modelready._thread import in_thread
 from modelready.credentials import Credentials, NoCredentials
+from modelready.redis.aws.secret_value import SecretValue, Unreadable
+from modelready.redis.env import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class SecretsManagerCredentials:
         spacing_seconds: float = 2.0,  # below PUBLISH_TIMEOUT_SECONDS: a rotation right after a read is no error
     ) -> None:
         if find_spec("boto3") is None:
-            raise ValueError("REDIS_AUTH_SECRET_ID needs boto3, which the extra 'aws' brings")
+            raise SettingsError("REDIS_AUTH_SECRET_ID needs boto3, which the extra 'aws' brings")
         self._secret = SecretValue(secret_id, key, username, region, endpoint_url)
         self._refresh_seconds = refresh_seconds
         self._spacing_seconds = spacing_seconds

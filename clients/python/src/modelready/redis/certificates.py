@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from modelready._thread import in_thread
-from sidecar.errors import SettingsError
-from sidecar.variables import file_contents
+from modelready.redis.env import SettingsError, file_contents
+from modelready.redis.settings import RedisSettings
 
 log = logging.getLogger(__name__)
 
 Loaded = TypeVar("Loaded")
 Contents = Mapping[str, bytes]
 
+_CA, _CERT, _KEY = "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE"
 _LOOK_SECONDS = 0.2  # a look takes a few milliseconds where they changed
 
 
@@ -95,6 +96,23 @@ async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -
                     log.exception("the certificate files could not be looked at")
 
 
+def tls_files(settings: RedisSettings) -> CertificateFiles[ssl.SSLContext]:
+    """What verifies the server's certificate and name, from TLS 1.2 on, and shows ours. Raises SettingsError."""
+    cert, key, authority = settings.tls_cert_file, settings.tls_key_file, settings.tls_ca_file
+
+    def load(_: Contents) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cafile=authority)
+        except OSError:
+            raise SettingsError(f"{_CA} is {str(authority)!r}: it must hold certificates, PEM") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if cert and key:
+            load_pair(context, (_CERT, cert), (_KEY, key))
+        return context
+
+    return CertificateFiles({_CA: authority, _CERT: cert, _KEY: key}, load)
+
+
 def load_pair(context: ssl.SSLContext, cert: tuple[str, Path], key: tuple[str, Path]) -> None:
     """Load a certificate with its key, each given as its variable and path. Raises SettingsError."""
     try:
@@ -117,6 +135,6 @@ def _read(paths: Mapping[str, Path]) -> Contents:
     for variable, path in paths.items():
         try:
             found[variable] = file_contents(path)
-        except OSError as error:
+        except OSError as error:  # noqa: PERF203 - of three files, each names itself
             raise SettingsError(f"{variable} is {str(path)!r}: it cannot be read ({error.strerror})") from None
     return found
