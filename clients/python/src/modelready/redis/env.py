@@ -15,6 +15,14 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 Group = TypeVar("Group")
 
+# What others call what is set here.
+_ELSEWHERE = {
+    "REDIS_PASSWORD": "REDIS_AUTH_TOKEN",
+    "REDIS_TOKEN": "REDIS_AUTH_TOKEN",
+    "REDIS_URL": "REDIS_HOST",
+    "REDIS_SSL": "REDIS_TLS",
+    "REDIS_USER": "REDIS_USERNAME",
+}
 _FILE_BYTES = 1024 * 1024  # a bundle of all public authorities has a quarter of it
 
 
@@ -173,8 +181,10 @@ def is_loopback(host: str) -> bool:
 
 
 def misspelt(environ: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
-    """Variables that nothing reads and that much resemble one of `names`, each with that one: mostly a slip."""
+    """Variables that nothing reads and that seem to mean one of `names`, each with that one: mostly a slip."""
     found: dict[str, str] = {}
     for name in sorted(environ.keys() - names):
-        found.update((name, meant) for meant in get_close_matches(name.upper(), sorted(names), n=1, cutoff=0.85))
+        known = _ELSEWHERE.get(name.upper())
+        close = [known] if known else get_close_matches(name.upper(), sorted(names), n=1, cutoff=0.85)
+        found.update((name, meant) for meant in close if meant in names)
     return found
