@@ -1,4 +1,4 @@
-"""Calls that block, beside an event loop."""
+"""Calls that block, in threads of their own: beside an event loop, or with a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ Result = TypeVar("Result")
 
 
 async def in_thread(name: str, work: Callable[[], Result]) -> Result:
-    """What `work` returns or raises; it runs in a thread of its own that nobody waits for once this is cancelled.
+    """What `work` returns or raises; nobody waits for its thread once this is cancelled."""
+    return await asyncio.wrap_future(start(name, work))
+
+
+def start(name: str, work: Callable[[], Result]) -> Future[Result]:
+    """What `work` will return or raise; it runs in a thread that the end of the process does not wait for.
 
     `asyncio.run` and the end of the process do wait for the threads of `asyncio.to_thread`.
     """
@@ -28,4 +33,4 @@ async def in_thread(name: str, work: Callable[[], Result]) -> Result:
             done.set_result(result)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return await asyncio.wrap_future(done)
+    return done

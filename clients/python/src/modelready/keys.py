@@ -7,6 +7,7 @@ over several slots by model name here.
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 
 class Keys(NamedTuple):
@@ -43,7 +44,17 @@ class Keys(NamedTuple):
         return f"{self.seen_prefix}dead {event_id}"
 
     def done(self, group: str, event_id: str) -> str:
-        """Whether a group has done an event, or who is about to; for modelready.seen."""
+        """Whether a group has done an event, or who is about to; for modelready.seen.
+
+        A name with a colon is quoted, and the slash then separates the two: no two pairs share a key. Every key of
+        `done_before` has a colon where these have none.
+        """
+        if ":" in group or ":" in event_id:
+            return f"{self.tag}:done:{quote(group, safe='')}/{quote(event_id, safe='')}"
+        return self.done_before(group, event_id)
+
+    def done_before(self, group: str, event_id: str) -> str:
+        """As earlier versions name it, where `team` with `x:1` and `team:x` with `1` share a key."""
         return f"{self.tag}:done:{group}:{event_id}"
 
     @property

@@ -24,13 +24,16 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from modelready._lease import kept
 from modelready._retries import backoff
+from modelready._thread import start
 from modelready.keys import Keys
 from modelready.redis.faults import RedisError, is_transient
 from modelready.redis.script import Script
@@ -44,13 +47,23 @@ logger = logging.getLogger(__name__)
 
 WEEK = 604_800
 
+_FIRST_SECONDS = 10.0
+"""How long a guard that never had an answer waits: its client's address is wrong more often than Redis is away."""
+
+_QUIET_SECONDS = 2.0
+"""After so long without an answer the log says what is waited for."""
+
+_LEAST_SECONDS = 1.0
+"""What the last attempt gets, too."""
+
 
 class SeenGuard:
     """Knows which events `group` has done. Safe in threads, as its client is.
 
     `client` is a redis.Redis. `ttl_seconds`: how long what is done is known; longer than an event can come again, which
     is the queue's retention and the time until somebody replays a dead letter. `lease_seconds`: how long an event stays
-    reserved for a process that died. `wait_seconds`: the longest wait for Redis, or for another who has the event.
+    reserved for a process that died. `wait_seconds`: the longest wait for Redis, or for another who has the event; for
+    Redis at most 10 seconds until it has answered once. The client's own retries count within them.
     """
 
     def __init__(
@@ -73,6 +86,7 @@ class SeenGuard:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._lease_seconds = lease_seconds
         self._wait_seconds = wait_seconds
+        self._answered = False
         self._reserve_script = Script("modelready.lua", "seen_reserve.lua")
         self._release_script = Script("modelready.lua", "seen_release.lua")
 
@@ -81,52 +95,83 @@ class SeenGuard:
         """Yields True to the one that is to do it, and marks it as done at the end of the block; False when it is done.
 
         While another has the event this waits: for its end, or for its lease to run out if it died. A block that raises
-        leaves the event to be done by whoever comes next. Raises TimeoutError when another has it for all of
-        `wait_seconds`, and RedisError when Redis does not answer for that long, or refuses.
+        leaves the event to be done by the next one. Raises TimeoutError when another has it for all of `wait_seconds`,
+        and RedisError when Redis does not answer for that long, or refuses.
         """
-        key = self._keys.done(self._group, event_id)
+        keys = list(dict.fromkeys(named(self._group, event_id) for named in (self._keys.done, self._keys.done_before)))
         token = uuid.uuid4().hex
-        if not self._reserved(key, token, event_id):
+        if not self._reserved(keys, token, event_id):
             yield False
             return
         try:
-            with kept(lambda: self._reserve(key, token) == 0, self._lease_seconds, f"event {event_id}"):
+            with kept(lambda: self._extended(keys, token), self._lease_seconds, f"event {event_id}"):
                 yield True
         except BaseException:
             with suppress(RedisError):  # else its lease runs out
-                self._call(self._release_script, key, token)
+                self._within(_QUIET_SECONDS, lambda: self._call(self._release_script, keys[:1], token))
             raise
-        # Whoever holds it now: it is done.
-        self._patiently(lambda: self._client.set(key, "done", px=self._ttl_ms))
+        # Whatever became of the lease: it is done.
+        self._patiently(lambda: self._client.set(keys[0], "done", px=self._ttl_ms))
 
-    def _reserved(self, key: str, token: str, event_id: str) -> bool:
+    def _reserved(self, keys: list[str], token: str, event_id: str) -> bool:
         deadline = time.monotonic() + self._wait_seconds
-        while (left_ms := self._patiently(lambda: self._reserve(key, token))) > 0:
+        while (left_ms := self._patiently(lambda: self._reserve(keys, token))) > 0:
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"another has had event {event_id} for {self._wait_seconds:g} s")
             time.sleep(min(left_ms / 1000, 0.2))
         return left_ms == 0
 
-    def _reserve(self, key: str, token: str) -> int:
-        return self._call(self._reserve_script, key, token, int(self._lease_seconds * 1000))
+    def _extended(self, keys: list[str], token: str) -> bool:
+        return self._within(self._lease_seconds, lambda: self._reserve(keys, token)) == 0
 
-    def _call(self, script: Script, key: str, *arguments: Any) -> int:
+    def _reserve(self, keys: list[str], token: str) -> int:
+        return self._call(self._reserve_script, keys, token, int(self._lease_seconds * 1000))
+
+    def _call(self, script: Script, keys: list[str], *arguments: Any) -> int:
         client: Any = self._client  # whose annotations lack execute_command's
         try:
-            return int(client.execute_command(*script.command([key], *arguments)))
+            return int(client.execute_command(*script.command(keys, *arguments)))
         except NoScriptError:
-            return int(client.execute_command(*script.command([key], *arguments, by_text=True)))
+            return int(client.execute_command(*script.command(keys, *arguments, by_text=True)))
 
     def _patiently(self, command: Callable[[], T]) -> T:
-        deadline = time.monotonic() + self._wait_seconds
+        """Repeats it until Redis does it, within `wait_seconds`."""
+        patience = self._wait_seconds if self._answered else min(self._wait_seconds, _FIRST_SECONDS)
+        deadline = time.monotonic() + patience
         attempt = 0
         while True:
             try:
-                return command()
+                result = self._within(max(deadline - time.monotonic(), _LEAST_SECONDS), command)
             except RedisError as error:
-                if not is_transient(error) or time.monotonic() >= deadline:
+                if not is_transient(error):
                     raise
+                delay = backoff(attempt)
+                if time.monotonic() + delay >= deadline:
+                    raise RedisConnectionError(f"waited {patience:g} s for {self._where()}: {error}") from error
                 if attempt == 0:
-                    logger.warning("waiting for Redis: %s", error)
-            time.sleep(backoff(attempt))
+                    logger.warning("waiting for %s: %s", self._where(), error)
+            else:
+                self._answered = True
+                return result
+            time.sleep(delay)
             attempt += 1
+
+    def _within(self, seconds: float, command: Callable[[], T]) -> T:
+        """What it returns or raises; RedisError after so many seconds, though its client may go on trying for minutes.
+
+        What it then still does is harmless: a reservation that nobody extends, or a mark that is true.
+        """
+        running = start("modelready-guard", command)
+        quiet = min(seconds, _QUIET_SECONDS)
+        if not wait([running], quiet).done and seconds > quiet:
+            logger.warning("no answer yet from %s", self._where())
+            wait([running], seconds - quiet)
+        if not running.done():
+            raise RedisConnectionError("no answer")
+        return running.result()
+
+    def _where(self) -> str:
+        """Which Redis, for texts; never its credentials. A cluster's client has no one address."""
+        options = getattr(getattr(self._client, "connection_pool", None), "connection_kwargs", {})
+        address = options.get("path") or ":".join(str(options[name]) for name in ("host", "port") if name in options)
+        return f"Redis at {address}" if address else "Redis"
