@@ -21,7 +21,6 @@ Response = TypeVar("Response")
 
 _API, _ADMIN = "SIDECAR_API_TOKEN", "SIDECAR_ADMIN_TOKEN"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
-_KEEPALIVE = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000)]
 
 
 def add_options(parser: argparse.ArgumentParser, *, admin: bool = False) -> None:
@@ -204,7 +203,7 @@ def connect(options: argparse.Namespace) -> Iterator[Sidecar]:
 
     from modelready._channel import channel_options
 
-    settings = [*channel_options(where.tls), *_KEEPALIVE]
+    settings = channel_options(where.tls)
     if where.tls is None:
         channel = grpc.insecure_channel(where.address, settings)
     else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+from grpc._cython import cygrpc
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -31,14 +34,39 @@ class TLS:
         return grpc.ssl_channel_credentials(ca or None, key or None, cert or None)
 
 
+def check_gevent() -> None:
+    """Raises RuntimeError where gevent has patched the threads and grpc does not know it.
+
+    There a thread that reads a stream never lets the others run: not even a time limit ends that.
+    """
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey and monkey.is_module_patched("threading") and not getattr(cygrpc, "g_gevent_activated", True):
+        raise RuntimeError(
+            "gevent has patched this process, and publish_many would hang: call grpc.experimental.gevent.init_gevent() "
+            "after patching and before the first use of a Publisher"
+        )
+
+
 def channel_options(tls: TLS | None) -> list[tuple[str, str | int]]:
-    """The channel's options: back within a second when the sidecar is, and never through a proxy."""
+    """The channel's options: back within a second when the sidecar is, and never through a proxy.
+
+    A connection whose packets vanish is given up 5 seconds after a ping; while nothing is called it is pinged every
+    10 seconds, so that the next call does not find it dead. The sidecar takes a ping every 5 seconds.
+    """
     options: list[tuple[str, str | int]] = [
         ("grpc.enable_http_proxy", 0),  # the sidecar is a neighbour; http_proxy is for the world outside
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),  # how long one attempt to connect may take
         ("grpc.max_reconnect_backoff_ms", 500),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        (
+            "grpc.http2.ping_timeout_ms",
+            5_000,
+        ),  # else 60 s: where the other host's kernel still takes bytes, this one counts
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),  # no limit
     ]
     if tls and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))

@@ -6,12 +6,13 @@ in its back-off it reports DEADLINE_EXCEEDED in place of the cause ("connection 
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 
 import grpc
 
-from modelready.errors import OutcomeUnknown, PublishError
+from modelready.errors import DeadlineExceeded, OutcomeUnknown, PublishError
 
 _TRANSIENT = frozenset(
     {
@@ -44,6 +45,19 @@ def remember(before: PublishError | None, error: PublishError) -> PublishError:
     return before if isinstance(before, OutcomeUnknown) and is_transient(error) else error
 
 
+def out_of_time(last: PublishError | None, deadline: PublishError) -> PublishError:
+    """The error of a call whose last attempt had no answer in time: that of the attempt before, if there was one.
+
+    It says more: the sidecar's reason. The deadline is its cause, since the last attempt may have succeeded.
+    """
+    if last is None:
+        return deadline
+    error = copy.copy(last)
+    error.args = (f"{last} (and then no answer in time: it may be in the queue; the same event_id is safe)",)
+    error.__cause__ = deadline
+    return error
+
+
 class Attempts:
     """The attempts of one call within its time."""
 
@@ -58,6 +72,8 @@ class Attempts:
 
     def delay_after(self, error: PublishError) -> float:
         """Seconds to wait before the next attempt. Raises the error where none can help or no time is left for it."""
+        if isinstance(error, DeadlineExceeded):
+            raise out_of_time(self._last, error)
         delay = delay_after(error, self._failed)
         if not is_transient(error) or delay >= self.remaining():
             raise remember(self._last, error) from self._last

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from modelready._retries import delay_after, is_transient, remember
+from modelready._retries import delay_after, is_transient, out_of_time, remember
 from modelready.errors import DeadlineExceeded, InvalidEvent, PublishError, from_status
 from modelready.event import complete
 from modelready.receipt import DURABILITIES, Durability, Receipt
@@ -62,7 +62,12 @@ class Frame:
     def abandon(self, error: PublishError) -> None:
         """Gives each pending event its own last failure, or else this error."""
         for index, event in list(self.pending.items()):
-            own = self.failures.get(index) or copy.copy(error)
+            own = self.failures.get(index)
+            if own is None:
+                own = copy.copy(error)
+                own.__cause__ = error.__cause__
+            elif self.sequence is not None:
+                own = out_of_time(own, error.__cause__ if isinstance(error.__cause__, PublishError) else error)
             own.event_id = event.event_id
             self.resolve(index, own)
 
@@ -146,7 +151,9 @@ class Window:
         """
         if now >= self._deadline:
             text = f"no receipt in {self._timeout:g} s; publishing again with the same event_id is safe"
-            raise self._last or DeadlineExceeded(text, code=grpc.StatusCode.DEADLINE_EXCEEDED)
+            deadline = DeadlineExceeded(text, code=grpc.StatusCode.DEADLINE_EXCEEDED)
+            under_way = any(frame.sequence is not None for frame in self._frames)
+            raise out_of_time(self._last, deadline) if under_way else self._last or deadline
         until = self._not_before if now < self._not_before < self._deadline else self._deadline
         return until - now
 
