@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from modelready._channel import check_gevent
 from modelready._publisher import PublisherBase
 from modelready._window import GOODBYE_SECONDS, Window
 from modelready.errors import PublishError, ended, from_call
@@ -32,8 +33,8 @@ _OPENING = threading.Lock()
 class Publisher(PublisherBase):
     """Publishes events through the sidecar at `target`, "host:port" or "unix:/path".
 
-    It connects at the first call and again when the sidecar comes back. Any number of threads may share it, and a
-    process that was forked after it was made or used gets a connection of its own.
+    It connects at the first call and again when the sidecar comes back. Any number of threads may share it. A process
+    that is forked while no call is under way gets a connection of its own; a fork during a call can kill the child.
 
     `timeout` is the seconds that `publish` may take, its retries included. `durability` is the least to accept,
     `source` names the registry in events that do not name it themselves. `token` is the sidecar's SIDECAR_API_TOKEN;
@@ -82,7 +83,9 @@ class Publisher(PublisherBase):
         does not pause. Transient failures and a lost sidecar are retried with the same ids, whole frames or single
         events, until for `timeout` seconds no event had its result. Then, or when the sidecar refuses the stream
         itself, the events under way get that PublishError as their result and it is raised; the rest is not pulled.
+        Raises RuntimeError under gevent without `grpc.experimental.gevent.init_gevent()`.
         """
+        check_gevent()
         window = self._window(frame=frame, in_flight=in_flight, durability=durability, timeout=timeout)
         return self._publish_many(iter(events), window)
 
