@@ -322,8 +322,9 @@ class Settings:
     tracing: TracingSettings
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read all groups. Raises SettingsError."""
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read all groups, by default of this process. Raises SettingsError."""
+        environ = os.environ if environ is None else environ
         if not environ.get("REDIS_HOST"):
             raise SettingsError("REDIS_HOST is not set: it must name the Redis host (or start with serve --embedded)")
         settings = cls(
@@ -347,8 +348,9 @@ class Settings:
         return settings
 
 
-def misspelt(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """See modelready.redis.env.misspelt."""
+    environ = os.environ if environ is None else environ
     others = ("AWS_", "OTEL_")  # which have far more variables than stand here
     known = {setting.metadata["name"] for group in GROUPS for setting in fields(group)}
     ours = {name: value for name, value in environ.items() if not name.startswith(others)}

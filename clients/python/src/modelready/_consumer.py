@@ -91,12 +91,13 @@ class ConsumerBase:
 
     @classmethod
     def from_env(
-        cls, *, group: str, environ: Mapping[str, str] = os.environ, **options: Unpack[ConsumerOptions]
+        cls, *, group: str, environ: Mapping[str, str] | None = None, **options: Unpack[ConsumerOptions]
     ) -> Self:
         """A consumer of the queue QUEUE_NAME in the Redis that the REDIS_... variables name, as the sidecar's do.
 
         `options` are those of the class. Raises ValueError, which names the variable or the option.
         """
+        environ = os.environ if environ is None else environ
         options.setdefault("queue", queue_name(environ))
         return cls(server_from_env(environ, Keys(options["queue"]).events), group=group, **options)
 

@@ -130,8 +130,9 @@ class ListReader:
         self._stopping = False
 
     @classmethod
-    def from_env(cls, list_name: str | None, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(cls, list_name: str | None, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """For QUEUE_LIST, or the list named. Raises ValueError, which names the variable."""
+        environ = os.environ if environ is None else environ
         name = list_name or environ.get("QUEUE_LIST")
         if not name:
             raise ValueError("QUEUE_LIST is not set")

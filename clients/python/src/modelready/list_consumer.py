@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
@@ -61,7 +60,9 @@ class ListConsumer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="modelready-list", daemon=True)
 
     @classmethod
-    def from_env(cls, list_name: str | None = None, *, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(
+        cls, list_name: str | None = None, *, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> Self:
         """A consumer of QUEUE_LIST, or of the list named, in the Redis that the REDIS_... variables name.
 
         Raises ValueError, which names the variable. `options`: `max_retries` 3, `retry_seconds` 1.0, `block_seconds`

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,9 @@ class ListConsumer:
         self._reader = reader
 
     @classmethod
-    def from_env(cls, list_name: str | None = None, *, environ: Mapping[str, str] = os.environ, **options: Any) -> Self:
+    def from_env(
+        cls, list_name: str | None = None, *, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> Self:
         """See modelready.list_consumer.ListConsumer.from_env."""
         return cls(ListReader.from_env(list_name, environ, **options))
 
