@@ -129,13 +129,16 @@ class PublishSettings:
             )
 
 
+SPOOL_PLACE = "a path on a local disk, not EFS or NFS"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpoolSettings:
     """The spool on this task's disk."""
 
     directory: Path = variable(
         "SPOOL_DIR",
-        Kind("a path on a local disk, not EFS or NFS", Path),
+        Kind(SPOOL_PLACE, Path),
         Path("/var/lib/modelready-sidecar"),
         "Directory of the spool. Made with mode 0700 where it is not there.",
     )

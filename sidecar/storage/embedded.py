@@ -93,7 +93,7 @@ def start(directory: Path, port: int = 0, token: str = "") -> EmbeddedServer:
 @asynccontextmanager
 async def embedded_redis(environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
     """Run a server and yield the environment with REDIS_HOST, REDIS_PORT and REDIS_AUTH_TOKEN pointing to it."""
-    from sidecar.settings import SpoolSettings  # noqa: PLC0415 - not at import: only --embedded needs it
+    from sidecar.settings import SPOOL_PLACE, SpoolSettings  # noqa: PLC0415 - not at import: only --embedded needs it
 
     directory = read(SpoolSettings, environ).directory / "embedded"
     given = environ.get("REDIS_PORT", "")
@@ -101,7 +101,8 @@ async def embedded_redis(environ: Mapping[str, str]) -> AsyncIterator[dict[str, 
     try:
         server = await asyncio.to_thread(start, directory, port, environ.get("REDIS_AUTH_TOKEN", ""))
     except OSError as error:
-        raise SettingsError(f"SPOOL_DIR is {str(directory.parent)!r}: {error.strerror}") from None
+        allowed = f"it may be {SPOOL_PLACE}, that this user may write to"
+        raise SettingsError(f"SPOOL_DIR is {str(directory.parent)!r}: {error.strerror}; {allowed}") from None
     try:
         yield {
             **environ,

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar.errors import SettingsError
+from sidecar.settings import SPOOL_PLACE
 from sidecar.storage import spool_table as sql
 from sidecar.storage.spool_salvage import salvage
 
@@ -27,6 +28,7 @@ RESERVE_BYTES = 16 << 20
 """Room for the WAL of a few large transactions, and for what they add to the file."""
 CHECKED_BYTES = 8 << 20
 """Up to this size the whole file is checked when it is opened; damage in a larger one shows when it is read."""
+_PLACE = f"{SPOOL_PLACE}, that this user may write to"
 BESIDE = ("-wal", "-shm", "-journal")
 
 
@@ -48,13 +50,14 @@ class SpoolFile:
             self._lock = _create(directory / "spool.lock")
         except OSError as error:
             reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
-            raise SettingsError(f"SPOOL_DIR {directory}: {reason}") from error
+            raise SettingsError(f"SPOOL_DIR {directory}: {reason}; it may be {_PLACE}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            reason = "is in use by another sidecar" if isinstance(error, BlockingIOError) else error.strerror
-            raise SettingsError(f"SPOOL_DIR {directory} {reason}") from error
+            used = isinstance(error, BlockingIOError)
+            reason = " is in use by another sidecar" if used else f": {error.strerror}; it may be {_PLACE}"
+            raise SettingsError(f"SPOOL_DIR {directory}{reason}") from error
 
     def close(self) -> None:
         """Give the directory free."""
