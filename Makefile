@@ -35,7 +35,7 @@ help: ## List the targets
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-check unit soak bench papers pins clean
+.PHONY: install demo serve test lint types imports proto proto-check unit soak mutants bench papers pins clean
 install: .venv/dev ## Install everything into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -62,6 +62,9 @@ unit: .venv/dev ## All tests but the long ones
 
 soak: .venv/dev ## The long tests
 	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+
+mutants: .venv/dev ## Change the core in one place at a time, and list what no test notices; ARGS="-j 2 --seconds 600 PATH..."
+	@$(BIN)/python scripts/mutants.py $(ARGS)
 
 bench: .venv/dev ## Measure, as ratios to baselines; writes bench/RESULTS.md
 	@$(BIN)/python -m bench $(ARGS)
