@@ -67,6 +67,18 @@ def test_each_failure_makes_the_next_delay_longer() -> None:
     assert all(0.5 <= delay <= 1 for delay in delays[4:])
 
 
+def test_a_deadline_after_an_answer_raises_that_answer() -> None:
+    attempts = Attempts(10)
+    late = DeadlineExceeded("late", code=Code.DEADLINE_EXCEEDED)
+    with pytest.raises(DeadlineExceeded) as first:
+        attempts.delay_after(late)
+    assert first.value is late
+    attempts.delay_after(error(Code.UNAVAILABLE, "REDIS_UNAVAILABLE"))
+    with pytest.raises(PublishError, match="said") as second:
+        attempts.delay_after(late)
+    assert (second.value.reason, second.value.__cause__) == ("REDIS_UNAVAILABLE", late)
+
+
 def test_out_of_time_says_what_was_said_before() -> None:
     late = DeadlineExceeded("late", code=Code.DEADLINE_EXCEEDED)
     assert out_of_time(None, late) is late
