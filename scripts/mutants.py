@@ -159,6 +159,19 @@ def _run(place: Path, tests: list[str], seconds: float) -> bool:
         process.wait()
 
 
+def _copied(files: list[str], place: Path) -> Path:
+    for path in (path for path in files if (ROOT / path).is_file()):
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, place / path)
+    return place
+
+
+def _put(place: Path, path: str, text: str) -> None:
+    (place / path).write_text(text)
+    for compiled in (place / path).parent.glob(f"__pycache__/{Path(path).stem}.*"):
+        compiled.unlink()  # its check by size and second is too coarse
+
+
 def main() -> int:
     """Makes them, runs them, reports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -177,11 +190,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         places: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(options.j):
-            place = Path(scratch, str(number))
-            for path in (p for p in tracked if (ROOT / p).is_file()):
-                (place / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / path, place / path)
-            places.put(place)
+            places.put(_copied(tracked, Path(scratch, str(number))))
         limits: dict[tuple[str, ...], float] = {}
         for tests in {tuple(_tests(mutant.path)) for mutant in mutants}:
             began = time.monotonic()
@@ -189,21 +198,16 @@ def main() -> int:
                 sys.exit(f"these fail without a mutant: {' '.join(tests)}")
             limits[tests] = 3 * (time.monotonic() - began) + 20
 
-        def put(place: Path, path: str, text: str) -> None:
-            (place / path).write_text(text)
-            for compiled in (place / path).parent.glob(f"__pycache__/{Path(path).stem}.*"):
-                compiled.unlink()  # its check by size and second is too coarse
-
         def survives(mutant: Mutant) -> bool | None:
             if time.monotonic() > deadline:
                 return None
             place = places.get()
             tests = _tests(mutant.path)
             try:
-                put(place, mutant.path, mutant.text)
+                _put(place, mutant.path, mutant.text)
                 return _run(place, tests, limits[tuple(tests)])
             finally:
-                put(place, mutant.path, (ROOT / mutant.path).read_text())
+                _put(place, mutant.path, (ROOT / mutant.path).read_text())
                 places.put(place)
 
         with ThreadPoolExecutor(options.j) as workers:

@@ -1,0 +1,43 @@
+"""The bounds of what is accepted, each at both of its sides."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from modelready import ModelReadyToDeploy, model_ready
+from sidecar.errors import InvalidEvent
+from sidecar.publishing.validation import Acceptance
+
+FIRST_SECOND, LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
+
+
+def accepted(message: ModelReadyToDeploy) -> bool:
+    try:
+        Acceptance("//registry").accept(message, dict, "event")
+    except InvalidEvent:
+        return False
+    return True
+
+
+def event(occurred_at: Timestamp) -> ModelReadyToDeploy:
+    message = model_ready(name="fraud", version="7", uri="s3://m/", event_id="an-id", correlation_id="c")
+    message.occurred_at.CopyFrom(occurred_at)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "valid"),
+    [
+        (0, 0, True),
+        (1, 999_999_999, True),
+        (1, 1_000_000_000, False),
+        (1, -1, False),
+        (FIRST_SECOND, 0, True),
+        (FIRST_SECOND - 1, 0, False),
+        (LAST_SECOND, 999_999_999, True),
+        (LAST_SECOND + 1, 0, False),
+    ],
+)
+def test_times(seconds: int, nanos: int, *, valid: bool) -> None:
+    assert accepted(event(Timestamp(seconds=seconds, nanos=nanos))) is valid
