@@ -183,7 +183,8 @@ def main() -> int:
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True).stdout.split()
-    chosen = [p for p in tracked if _tests(p) and p.startswith(tuple(options.files) or "") and (ROOT / p).exists()]
+    tests_of = {path: _tests(path) for path in tracked if path.startswith(tuple(options.files) or "")}
+    chosen = [path for path, tests in tests_of.items() if tests and (ROOT / path).exists()]
     mutants = [m for p in chosen for m in (of_lua if p.endswith(".lua") else of_python)(p, (ROOT / p).read_text())]
     if options.sample:
         mutants = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
@@ -192,7 +193,7 @@ def main() -> int:
         for number in range(options.j):
             places.put(_copied(tracked, Path(scratch, str(number))))
         limits: dict[tuple[str, ...], float] = {}
-        for tests in {tuple(_tests(mutant.path)) for mutant in mutants}:
+        for tests in {tuple(tests_of[mutant.path]) for mutant in mutants}:
             began = time.monotonic()
             if not _run(Path(scratch, "0"), list(tests), 600):
                 sys.exit(f"these fail without a mutant: {' '.join(tests)}")
@@ -202,7 +203,7 @@ def main() -> int:
             if time.monotonic() > deadline:
                 return None
             place = places.get()
-            tests = _tests(mutant.path)
+            tests = tests_of[mutant.path]
             try:
                 _put(place, mutant.path, mutant.text)
                 return _run(place, tests, limits[tuple(tests)])
