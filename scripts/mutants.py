@@ -109,7 +109,7 @@ def _others(node: ast.AST) -> Iterator[str]:
         yield str(node.value + 1)
     elif isinstance(node, ast.Break | ast.Continue):
         yield ast.unparse(_OTHER[type(node)]())
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node) != "return None":
         yield "return None"
     elif isinstance(node, ast.Raise | ast.AugAssign) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await)

@@ -89,6 +89,24 @@ def test_what_is_raised_says_whether_the_last_attempt_has_no_answer(*, under_way
     assert result.event_id == "a-1"
 
 
+def test_each_failure_of_the_stream_makes_the_next_delay_longer_until_there_is_progress() -> None:
+    frames = window(timeout=1000)
+    fill(frames, event("a", 1), event("a", 2))
+    now, delays = 0.0, []
+    for _ in range(5):
+        (request,) = frames.to_send(now)
+        frames.interrupted(ended(), now)
+        delays.append(frames.patience(now))
+        now += delays[-1]
+    assert delays[0] <= 0.1
+    assert delays[-1] >= 0.5
+    (request,) = frames.to_send(now)
+    frames.answered(answer(request, None, AWAY), now)
+    frames.to_send(now + 1)
+    frames.interrupted(ended(), now + 1)
+    assert frames.patience(now + 1) <= 0.2
+
+
 def test_a_lost_stream_s_error_is_each_event_s_with_its_own_id() -> None:
     frames = window(timeout=10)
     fill(frames, event("a", 1), event("a", 2))
