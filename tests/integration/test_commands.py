@@ -213,7 +213,7 @@ def test_an_event_by_flags(server: RedisServer, publisher: Caller, capsys: Outpu
     [
         "publish", "publish --name a --uri b", "publish - --name a", "publish + ", "publish - --durability best",
         "publish --name a --version 1 --uri b --metric c", "publish --name a --version 1 --uri b --metric c=d",
-        "publish - --timeout 0", "tail --last 1001", "status --watch 0", "dead-letters", "completion fish",
+        "publish - --timeout 0", "tail --last 1001", "status --watch 0", "dead-letters", "completion tcsh",
     ],
 )  # fmt: skip
 def test_wrong_usage_is_exit_code_2(arguments: str, capsys: Output) -> None:
