@@ -290,4 +290,4 @@ def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:
     metrics.watch(metrics.spool_bytes, lambda: spool.bytes)
     metrics.watch(metrics.spool_max_bytes, lambda: spool.max_bytes)
     metrics.watch(metrics.spool_damaged, lambda: spool.damaged)
-    metrics.watch(metrics.spool_age, lambda: time.time() - spool.oldest_ms / 1000 if spool.oldest_ms else 0.0)
+    metrics.watch(metrics.spool_age, lambda: max(time.time() - spool.oldest_ms / 1000, 0.0) if spool.oldest_ms else 0.0)

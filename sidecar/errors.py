@@ -14,7 +14,7 @@
     │   │   │   ├── AuthFailed    the credentials were refused; transient, since they rotate
     │   │   │   └── QueueFull     QUEUE_MAX_DEPTH is reached; nothing was sent
     │   │   ├── SetupFault        a person must mend the set-up: rights, a key of another type, a certificate
-    │   │   └── Refused           Redis can never take this event
+    │   │   └── Refused           Redis can never take this event, or it cannot be encoded
     │   └── SpoolError            the spool on disk did not take it
     │       ├── SpoolFull         SPOOL_MAX_BYTES is reached
     │       └── SpoolUnavailable  the disk is full, read-only or broken
@@ -134,6 +134,11 @@ class Refused(QueueError):
     """Redis can never take this event."""
 
     reason = "REDIS_REFUSED"
+
+    def __init__(self, text: str, *, reason: str = "") -> None:
+        super().__init__(text)
+        if reason:
+            self.reason = reason
 
 
 class SpoolError(PublishError):

@@ -20,7 +20,7 @@ from sidecar.settings import QueueSettings
 
 NAME = "modelready.v1.QueueService"
 _MOST_TAILS = 8  # each reads from Redis four times a second
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999
 
 
 class QueueService:
@@ -55,8 +55,7 @@ class QueueService:
     async def status(self, timeout: float | None = None) -> pb.GetQueueStatusResponse:
         """The status as an object; what Redis has not said after `timeout` seconds is left out."""
         spool = pb.SpoolStatus(depth=self._spool.depth, bytes=self._spool.bytes, max_bytes=self._spool.max_bytes)
-        if self._spool.oldest_ms is not None:
-            spool.oldest_at.FromMilliseconds(self._spool.oldest_ms)
+        _set_time(spool.oldest_at, self._spool.oldest_ms)
         response = pb.GetQueueStatusResponse(queue=self._inspector.name, stream=self._inspector.stream, spool=spool)
         promise = self._promise()
         response.promise.CopyFrom(pb.PromiseStatus(**promise._asdict()))
@@ -175,8 +174,8 @@ def _fill_letter(into: pb.DeadLetter, letter: BuriedLetter) -> None:
 
 
 def _set_time(moment: Timestamp, unix_ms: int | None) -> None:
-    """Leaves it unset where the time is not known, or past what a Timestamp holds: another program may write ids."""
-    if unix_ms is not None and unix_ms <= _LAST_MS:
+    """Leaves it unset where it is not known, or no time that a Timestamp holds: other programs and damaged disks."""
+    if unix_ms is not None and _FIRST_MS <= unix_ms <= _LAST_MS:
         moment.FromMilliseconds(unix_ms)
 
 

@@ -182,7 +182,9 @@ class Forwarder:
         doubtful = [
             row
             for row in rows
-            if 0 < row.attempts.first_ms < now and (self._outlived(row, now) or self._too_old(row, now))
+            if row.dead is None
+            and 0 < row.attempts.first_ms < now
+            and (self._outlived(row, now) or self._too_old(row, now))
         ]
         if not doubtful:
             return set()

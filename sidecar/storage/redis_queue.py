@@ -8,10 +8,20 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from modelready.entry import CONTENT_TYPES, EVENT_TYPE, encode, encode_data, encode_list_message, iso, subject
+from modelready.entry import (
+    CONTENT_TYPES,
+    EVENT_TYPE,
+    UnencodableEvent,
+    encode,
+    encode_data,
+    encode_list_message,
+    iso,
+    subject,
+)
 from modelready.keys import Keys
 from modelready.redis.script import Script
 from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.errors import Refused
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
@@ -43,20 +53,12 @@ class RedisQueue:
         prefix = keys.seen_prefix
         names = [keys.events, self._settings.list_name or keys.events]
         arguments: list[Any] = [self._window, CONTENT_TYPES[self._settings.encoding], EVENT_TYPE, str(self._width)]
-        for event in events:
-            message = event.message
-            names.append(prefix + event.id)
-            arguments += (
-                event.id,
-                message.source,
-                iso(message.occurred_at),
-                subject(message),
-                message.correlation_id,
-                message.traceparent,
-                event.data if self._settings.encoding == "protobuf" else encode_data(message, "json"),
-            )
-            if self._settings.list_name:
-                arguments.append(encode_list_message(message, self._settings.list_format))
+        try:
+            for event in events:
+                names.append(prefix + event.id)
+                arguments += self._arguments(event)
+        except UnencodableEvent as error:
+            raise Refused(f"the event cannot be encoded: {error}", reason="UNENCODABLE") from error
         reply, confirmed = await self._connection.script_and_wait(
             self._append, names, arguments, replicas=replicas, timeout=timeout
         )
@@ -64,6 +66,22 @@ class RedisQueue:
             Appended(entry[1:].decode(), True) if entry[:1] == b"=" else Appended(entry.decode(), False)
             for entry in reply
         ], confirmed
+
+    def _arguments(self, event: Event) -> list[Any]:
+        """What append.lua takes of one event. Raises UnencodableEvent."""
+        message = event.message
+        arguments = [
+            event.id,
+            message.source,
+            iso(message.occurred_at),
+            subject(message),
+            message.correlation_id,
+            message.traceparent,
+            event.data if self._settings.encoding == "protobuf" else encode_data(message, "json"),
+        ]
+        if self._settings.list_name:
+            arguments.append(encode_list_message(message, self._settings.list_format))
+        return arguments
 
     async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:
         """See publishing.interfaces.Queue.find."""
@@ -93,7 +111,7 @@ class RedisQueue:
     def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
         # What is left of a damaged event, or of one that was cut.
         fields = {"ce_id": letter.event_id.encode(errors="replace"), "data": letter.data}
-        with suppress(DecodeError, ValueError):
+        with suppress(DecodeError, UnencodableEvent):
             if letter.data:
                 fields = encode(ModelReadyToDeploy.FromString(letter.data), self._settings.encoding)
         return fields | {

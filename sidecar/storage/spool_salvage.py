@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ PROBES = 4096
 def salvage(damaged: Path, target: Path, last_seq: int) -> tuple[int, int | None]:
     """Write what can be read into `target`, an empty file; its caller has it fsynced.
 
-    Sequence numbers are kept, and those up to `last_seq` are not given out again. Returns how many events were
+    Sequence numbers are kept, and those up to `last_seq` are not given out again; of two rows with one number, which is
+    damage, the second gets a new one. Returns how many events were
     salvaged, and how many there were, if that can be read. `damaged` is not changed, but for its WAL being worked in.
     Files whose names begin with that of `target` may be left behind.
     """
@@ -35,9 +37,12 @@ def salvage(damaged: Path, target: Path, last_seq: int) -> tuple[int, int | None
         last_seq = max(last_seq, _number(old, sql.SALVAGE_SEQUENCE) or 0, _number(old, sql.SALVAGE_LAST) or 0)
         sql.migrate(new)
         new.execute(sql.BEGIN)
-        rows = (row for row in _readable_rows(old, last_seq) if 0 < row[0] < HIGHEST_SEQ)
-        new.executemany(sql.SALVAGE_PUT, map(sql.to_salvage, rows))
         new.execute(sql.KEEP_SEQUENCE, (last_seq,))
+        for row in _readable_rows(old, last_seq):
+            if 0 < row[0] < HIGHEST_SEQ:
+                salvaged = sql.to_salvage(row)
+                if not new.execute(sql.SALVAGE_PUT, salvaged).rowcount:
+                    new.execute(sql.SALVAGE_PUT, (None, *salvaged[1:]))  # ignored where it is the same event
         new.execute(sql.TOTALS_RECOUNT)
         new.execute(sql.COMMIT)
         return sql.read_totals(new).depth, _number(old, sql.SALVAGE_DEPTH)
@@ -66,13 +71,16 @@ def _open(damaged: Path, copy: Path) -> sqlite3.Connection:
 
 
 def _readable_rows(connection: sqlite3.Connection, last_seq: int) -> Iterator[tuple[Any, ...]]:
-    """Every row that can be read: upwards, over what cannot be; then, where there was such, down to it from the end."""
+    """Every row that can be read: upwards, over what cannot be; then, where there was such, down to it from the end.
+
+    Some come more than once.
+    """
     seq, whole, more = 0, True, True
     while more:
         try:
-            for row in _run(connection, sql.SALVAGE_UP, seq, max):
-                seq = max(seq, row[0])
-                yield row
+            for rows, reached in _run(connection, sql.SALVAGE_UP, seq, 1):
+                yield from rows
+                seq = reached
             more = False
         except sqlite3.DatabaseError:
             seq += max(1, (last_seq - seq) // PROBES)
@@ -80,13 +88,15 @@ def _readable_rows(connection: sqlite3.Connection, last_seq: int) -> Iterator[tu
             whole = False
     if not whole:
         with suppress(sqlite3.DatabaseError):
-            yield from _run(connection, sql.SALVAGE_DOWN, HIGHEST_SEQ, min)
+            for rows, _ in _run(connection, sql.SALVAGE_DOWN, last_seq + 1, -1):
+                yield from rows
 
 
-def _run(
-    connection: sqlite3.Connection, query: str, seq: int, further: Callable[[int, int], int]
-) -> Iterator[tuple[Any, ...]]:
-    """The rows from `seq` on, to the last before one that cannot be read; then raises sqlite3.DatabaseError."""
+def _run(connection: sqlite3.Connection, query: str, seq: int, way: int) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
+    """The rows from `seq` on, `way` being 1 or -1, and where they go on. Raises sqlite3.DatabaseError.
+
+    They go on from a number that a neighbour confirms: a damaged one would skip what is between.
+    """
     limit = READ_ROWS
     while limit:
         try:
@@ -96,9 +106,13 @@ def _run(
             continue
         if not rows:
             return
-        yield from rows
-        start, seq = seq, further(seq, rows[-1][0])
-        limit = min(limit * 2, READ_ROWS) if seq != start else 0
+        numbers = [seq, *(row[0] for row in rows)]
+        confirmed = [here for before, here in pairwise(numbers) if here == before + way]
+        confirmed += [before for before, here in pairwise(numbers[1:]) if here == before + way]
+        least = seq + way * max(1, (rows[0][0] - seq) * way // PROBES)
+        seq = (max if way > 0 else min)((least, *confirmed))
+        yield rows, seq
+        limit = min(limit * 2, READ_ROWS)
     raise sql.Damaged("no further row can be read")
 
 

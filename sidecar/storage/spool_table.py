@@ -194,36 +194,38 @@ def to_rows(events: Iterable[Event], attempts: Attempts, now_ms: int) -> list[tu
 def from_row(row: tuple[Any, ...]) -> Spooled:
     """The event of a row as OLDEST gives it; a dead letter where it is not what was once written."""
     seq, _, spooled_ms, made, first_ms, last_ms, reason, detail, crc, event_id, data = row
-    attempts = Attempts(_int(made), _int(first_ms), _int(last_ms)) if made else Attempts()
-    typed = isinstance(spooled_ms, int) and isinstance(event_id, bytes) and isinstance(data, bytes)
+    left = data if isinstance(data, bytes) else b""
+    numbers = all(isinstance(number, int) and number >= 0 for number in (spooled_ms, made, first_ms, last_ms))
+    texts = all(text is None or isinstance(text, bytes) for text in (reason, detail))
+    typed = numbers and texts and isinstance(event_id, bytes) and isinstance(data, bytes)
+    attempts = Attempts(made, first_ms, last_ms) if numbers and made else Attempts()
     if typed and crc == _crc(spooled_ms, event_id, data):
         dead = None if reason is None else (_text(reason), _text(detail))
         return Spooled(seq, _text(event_id), data, spooled_ms, attempts, dead)
-    left = data if isinstance(data, bytes) else b""
     corrupt = (
         CORRUPT,
         f"the disk did not give back what was written: {len(left)} bytes are left, the checksum differs",
     )
-    return Spooled(seq, _text(event_id) or f"unreadable-{seq}", left, _int(spooled_ms), attempts, corrupt)
+    name = _text(event_id) or f"unreadable-{seq}-{zlib.crc32(repr(row).encode()):08x}"  # another spool has such, too
+    return Spooled(seq, name, left, max(_int(spooled_ms), 0), attempts, corrupt)
 
 
 def to_salvage(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """The parameters of SALVAGE_PUT: the same row, with something in place of what has no sense."""
     event = from_row(row)
     reason, detail = event.dead or (None, None)
-    size = len(event.data) + len(event.event_id) + OVERHEAD
-    made, first_ms, last_ms, crc = map(_int, (*row[3:6], row[8]))
+    event_id = event.event_id
+    if reason == CORRUPT and not event_id.endswith(f" (damaged, {event.seq})"):
+        event_id += f" (damaged, {event.seq})"  # it may read as another event's, whose row must not give way to it
     return (
         event.seq,
-        size,
+        len(event.data) + len(event_id) + OVERHEAD,
         event.spooled_ms,
-        made,
-        first_ms,
-        last_ms,
+        *event.attempts,
         reason,
         detail,
-        crc,
-        event.event_id,
+        _int(row[8]),
+        event_id,
         event.data,
     )
 

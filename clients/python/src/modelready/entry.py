@@ -35,9 +35,19 @@ class UndecodableEntry(ValueError):
     """An entry that is no ModelReadyToDeploy, or not in an encoding that is known."""
 
 
+class UnencodableEvent(ValueError):
+    """An event that no entry or message can hold. The rules of acceptance let none in; a damaged disk may make one."""
+
+
 def iso(time: Timestamp) -> str:
-    """RFC 3339 in UTC, with microseconds."""
-    return f"{_second(time.seconds)}.{time.nanos // 1000:06d}Z"
+    """RFC 3339 in UTC, with microseconds. Raises UnencodableEvent outside the years 1 to 9999."""
+    try:
+        second = _second(time.seconds)
+    except OverflowError as error:
+        raise UnencodableEvent(f"{time.seconds} s are no time in the years 1 to 9999") from error
+    if not 0 <= time.nanos < 1_000_000_000:
+        raise UnencodableEvent(f"{time.nanos} ns are no part of a second")
+    return f"{second}.{time.nanos // 1000:06d}Z"
 
 
 @lru_cache(maxsize=64)
@@ -52,14 +62,20 @@ def subject(event: ModelReadyToDeploy) -> str:
 
 
 def encode_data(event: ModelReadyToDeploy, encoding: Encoding) -> bytes:
-    """The content of `data`. Protobuf in field order, so that equal events have equal bytes."""
+    """The content of `data`. Protobuf in field order, so that equal events have equal bytes.
+
+    Raises UnencodableEvent.
+    """
     if encoding == "json":
-        return json_format.MessageToJson(event, indent=None, preserving_proto_field_name=True).encode()
+        try:
+            return json_format.MessageToJson(event, indent=None, preserving_proto_field_name=True).encode()
+        except json_format.SerializeToJsonError as error:
+            raise UnencodableEvent(f"JSON cannot hold it: {error}") from error
     return event.SerializeToString(deterministic=True)
 
 
 def encode(event: ModelReadyToDeploy, encoding: Encoding = "protobuf") -> dict[str, bytes]:
-    """All fields of the event's entry in the stream."""
+    """All fields of the event's entry in the stream. Raises UnencodableEvent."""
     fields = {
         "ce_id": event.event_id.encode(),
         "ce_source": event.source.encode(),
@@ -130,7 +146,7 @@ def improvement(event: ModelReadyToDeploy) -> float | None:
 
 
 def encode_list_message(event: ModelReadyToDeploy, list_format: ListFormat = "envelope") -> bytes:
-    """The event as a message of the mirror list, JSON."""
+    """The event as a message of the mirror list, JSON. Raises UnencodableEvent."""
     payload = list_payload(event)
     message = payload
     if list_format == "envelope":
@@ -143,4 +159,7 @@ def encode_list_message(event: ModelReadyToDeploy, list_format: ListFormat = "en
             "max_retries": 3,
             "payload": payload,
         }
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError as error:
+        raise UnencodableEvent(f"JSON cannot hold it: {error}") from error
