@@ -27,12 +27,12 @@ from sidecar.api.page.history import History
 from sidecar.api.page.site import PageSite
 from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import QueueService
+from sidecar.errors import PublishError
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.dead_letters import DeadLetters
 from sidecar.publishing.forwarder import Forwarder
 from sidecar.publishing.interfaces import Queue, QueueInspector, Spool, StreamTrimmer
-from sidecar.publishing.promise import Promise, promise
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.room import BoundedQueue, Room
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_LOOK_SECONDS = 0.4
+_FAULT_SECONDS = 10.0
 _FLUSH_SHARE = 0.6
 _TELL_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
 
@@ -93,7 +94,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         publisher = Publisher(bounded, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
         _watch(metrics, spool, publisher)
         health = HealthService()
-        readiness = Readiness(queue, spool, publisher, metrics, health.update)
         forwarder = Forwarder(
             bounded,
             spool,
@@ -105,6 +105,15 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             timeout=settings.redis.timeout,
             tracing=tracing,
         )
+        readiness = Readiness(
+            queue,
+            spool,
+            metrics,
+            health.update,
+            durability=settings.publish.durability,
+            replicas=settings.redis.min_replicas,
+            met=lambda: met(room, publisher, spool, forwarder),
+        )
 
         draining = asyncio.Event()
         dead_letters = DeadLetters(DeadLetterStream(connection, settings.queue), draining)
@@ -114,7 +123,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             dead_letters,
             RedisStreamReader(connection, settings.queue),
             queue=settings.queue,
-            promise=lambda: _promise(readiness, room, spool, publisher, settings),
+            readiness=readiness,
+            pending=lambda: publisher.pending,
             draining=draining,
         )
         server, addresses, tls = grpc_server.build(
@@ -188,7 +198,7 @@ async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: 
     async def look() -> None:
         with suppress(Exception):
             await connection.warm()
-        await readiness.look()
+        await readiness.refresh()
 
     task = tasks.start("first look", look())
     await asyncio.wait({task}, timeout=_FIRST_LOOK_SECONDS)
@@ -271,17 +281,14 @@ def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -
     return None
 
 
-def _promise(
-    readiness: Readiness, room: Room | None, spool: Spool, publisher: Publisher, settings: Settings
-) -> Promise:
-    return promise(
-        readiness.state,
-        full=room is not None and room.full,
-        spooled=spool.depth,
-        pending=publisher.pending,
-        durability=settings.publish.durability,
-        replicas=settings.redis.min_replicas,
-    )
+def met(room: Room | None, publisher: Publisher, spool: Spool, forwarder: Forwarder) -> PublishError | None:
+    """What an attempt to append met lately, or would meet."""
+    if room is not None and room.full:
+        return room.error
+    fault = publisher.fault
+    if fault is not None and time.monotonic() - fault[1] < _FAULT_SECONDS:
+        return fault[0]
+    return forwarder.last_error if spool.depth else None
 
 
 def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:
@@ -289,5 +296,6 @@ def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:
     metrics.watch(metrics.spool_depth, lambda: spool.depth)
     metrics.watch(metrics.spool_bytes, lambda: spool.bytes)
     metrics.watch(metrics.spool_max_bytes, lambda: spool.max_bytes)
+    metrics.watch(metrics.spool_free_bytes, lambda: spool.free_bytes)
     metrics.watch(metrics.spool_damaged, lambda: spool.damaged)
     metrics.watch(metrics.spool_age, lambda: max(time.time() - spool.oldest_ms / 1000, 0.0) if spool.oldest_ms else 0.0)

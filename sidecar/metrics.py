@@ -42,6 +42,7 @@ class Metrics:
         self.spool_depth = self._gauge("modelready_spool_events", "Events in the spool.")
         self.spool_bytes = self._gauge("modelready_spool_bytes", "Bytes in the spool.")
         self.spool_max_bytes = self._gauge("modelready_spool_max_bytes", "SPOOL_MAX_BYTES.")
+        self.spool_free_bytes = self._gauge("modelready_spool_disk_free_bytes", "Free room of the spool's disk.")
         self.spool_age = self._gauge("modelready_spool_oldest_age_seconds", "Age of the oldest spooled event.")
         self.spool_damaged = self._gauge(
             "modelready_spool_damaged_files", "Damaged spool files set aside since the start."

@@ -13,7 +13,7 @@ from sidecar.api.guard import Context, parse
 from sidecar.errors import InvalidRequest, QueueError, TooManyTails, Violation
 from sidecar.publishing.dead_letters import DeadLetters, Filter
 from sidecar.publishing.interfaces import BuriedLetter, QueueInspector, QueueState, RedisState, Spool, StreamReader
-from sidecar.publishing.promise import Promise
+from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.tail import Tail
 from sidecar.publishing.trimmer import held_back
 from sidecar.settings import QueueSettings
@@ -34,16 +34,21 @@ class QueueService:
         reader: StreamReader,
         *,
         queue: QueueSettings,
-        promise: Callable[[], Promise],
+        readiness: Readiness,
+        pending: Callable[[], int],
         draining: asyncio.Event,
     ) -> None:
-        """`draining`: set when the sidecar stops; calls that follow the queue end then."""
+        """`pending`: events that wait in memory.
+
+        `draining`: set when the sidecar stops; calls that follow the queue end then.
+        """
         self._inspector = inspector
         self._spool = spool
         self._dead_letters = dead_letters
         self._reader = reader
         self._queue = queue
-        self._promise = promise
+        self._readiness = readiness
+        self._pending = pending
         self._draining = draining
         self._tails = 0
 
@@ -56,9 +61,13 @@ class QueueService:
         """The status as an object; what Redis has not said after `timeout` seconds is left out."""
         spool = pb.SpoolStatus(depth=self._spool.depth, bytes=self._spool.bytes, max_bytes=self._spool.max_bytes)
         _set_time(spool.oldest_at, self._spool.oldest_ms)
-        response = pb.GetQueueStatusResponse(queue=self._inspector.name, stream=self._inspector.stream, spool=spool)
-        promise = self._promise()
-        response.promise.CopyFrom(pb.PromiseStatus(**promise._asdict()))
+        response = pb.GetQueueStatusResponse(queue=self._inspector.name, stream=self._inspector.stream)
+        spool.free_bytes, spool.error = self._spool.free_bytes, self._readiness.spool_error
+        state = self._readiness.state
+        promise = pb.PromiseStatus(summary=state.summary, accepting=state.accepting, spooling=state.spooling)
+        promise.pending = self._pending()
+        response.spool.CopyFrom(spool)
+        response.promise.CopyFrom(promise)
         try:
             async with asyncio.timeout(timeout):
                 await self._look(response)

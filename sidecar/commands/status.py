@@ -118,7 +118,8 @@ def _rows(status: pb.GetQueueStatusResponse) -> Iterator[tuple[str, str]]:
     yield "dead letters", _dead_letters(status) if status.redis_up else "not known"
     spool = status.spool
     oldest = f", the oldest {since(spool.oldest_at)} ago" if spool.HasField("oldest_at") else ""
-    yield "spool", f"{count(spool.depth, 'event')}, {size(spool.bytes)} of {size(spool.max_bytes)}{oldest}"
+    free = f"; {size(spool.free_bytes)} of the disk are free" if spool.free_bytes else ""
+    yield "spool", f"{count(spool.depth, 'event')}, {size(spool.bytes)} of {size(spool.max_bytes)}{oldest}{free}"
     if status.HasField("list"):
         mirror = status.list
         given = f"in hand {mirror.processing:,}, given up {mirror.dead_letters:,}"

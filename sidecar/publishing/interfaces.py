@@ -88,6 +88,9 @@ class Queue(Protocol):
     async def ping(self) -> None:
         """One authenticated round trip that finds most faults of set-up and writes nothing."""
 
+    async def try_write(self) -> None:
+        """Raise what an append would meet now: a replica, a full memory, a right. It writes nothing."""
+
 
 class Spool(Protocol):
     """The durable buffer on this task's disk. First in, first out.
@@ -115,6 +118,13 @@ class Spool(Protocol):
     @property
     def damaged(self) -> int:
         """How many damaged files were set aside since the start."""
+
+    @property
+    def free_bytes(self) -> int:
+        """The free room of its disk, when it was checked last."""
+
+    async def check(self) -> None:
+        """Raise SpoolFull or SpoolUnavailable where an event of the largest size could not be put now."""
 
     def room_for(self, event: Event) -> int:
         """The bytes that it would take in the spool."""

@@ -1,4 +1,8 @@
-"""Whether an event can be accepted now, and if not, why: looked at every second."""
+"""What a caller of Publish gets at this moment, and why: the one answer of health, /readyz, the status and the page.
+
+Redis and the spool are asked every second; what changes more often (a full queue, the spool's depth) is read when the
+answer is needed.
+"""
 
 from __future__ import annotations
 
@@ -8,92 +12,141 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from sidecar.errors import AuthFailed, QueueError, SetupFault, Unavailable
+from sidecar.errors import AuthFailed, PublishError, QueueError, SetupFault, SpoolError, SpoolUnavailable, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Queue, Spool
-from sidecar.publishing.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS = 1.0
-_FAULT_SECONDS = 10.0
-_ROOM_BYTES = 64 * 1024
+_SPOOL_SECONDS = 2.0
 
 
 class State(NamedTuple):
-    """What is known. `problem` is one line for people; empty when all is well.
+    """For a call that names no durability. `summary`: one line for people; `problem`: what is wrong, or empty.
 
-    `accepting`: ready for more. With credentials that Redis refuses it is not, though events are kept: `spooling`.
+    `accepting`: an event is acknowledged. `spooling`: by this task's disk, where it is.
     """
 
     redis_up: bool
     accepting: bool
     problem: str
     spooling: bool = False
+    summary: str = ""
 
 
 class Readiness:
-    """Asks Redis every second and tells a listener about changes."""
+    """Asks Redis and the spool every second and tells a listener about changes."""
 
     def __init__(
         self,
         queue: Queue,
         spool: Spool,
-        publisher: Publisher,
         metrics: Metrics,
         listen: Callable[[State], Awaitable[None]],
+        *,
+        durability: str,
+        replicas: int,
+        met: Callable[[], PublishError | None],
     ) -> None:
+        """`durability`: PUBLISH_DURABILITY. `met`: what an attempt would meet, as far as those who attempt know."""
         self._queue = queue
         self._spool = spool
-        self._publisher = publisher
         self._metrics = metrics
         self._listen = listen
-        self.state = State(False, False, "starting")
-        self._told: object = None
+        self._durability = durability
+        self._by_redis = "acknowledged by the Redis primary"
+        if durability == "replicated":
+            self._by_redis += f" and {replicas} of its replicas"
+        self._met = met
+        self._redis_up = False
+        self._redis_error: PublishError | None = Unavailable("starting")
+        self._spool_error: SpoolError | None = None
+        self._logged: object = None
+        self._well = False
         self._away_since = time.monotonic()
 
-    async def look(self) -> None:
-        """Look now."""
-        error: QueueError | None = None
-        try:
-            await self._queue.ping()
-        except QueueError as failure:
-            error = failure
-        state = self._judge(error)
-        self._tell(state, error)
-        self.state = state
+    @property
+    def state(self) -> State:
+        """What is known now."""
+        return self._judge(self._error)
+
+    @property
+    def spool_error(self) -> str:
+        """Why the spool would take no event; empty when it would."""
+        return str(self._spool_error or "")
+
+    async def refresh(self) -> None:
+        """Ask now."""
+        self._spool_error = await self._ask_spool()
+        self._redis_up, self._redis_error = await self._ask_redis()
+        state = self.state
+        self._log(state)
         self._metrics.redis_up.set(state.redis_up)
         await self._listen(state)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Ask again and again, until cancelled."""
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
-            await self.look()
+            await self.refresh()
 
-    def _tell(self, state: State, error: QueueError | None) -> None:
-        """Say what has changed, once: a Redis that is away gives several reasons, one after the other."""
-        told = (state.redis_up, state.accepting, "" if type(error) is Unavailable else state.problem)
-        if told == self._told:
+    async def _ask_redis(self) -> tuple[bool, QueueError | None]:
+        """Whether it answers, and what an attempt to write meets."""
+        answers = False
+        try:
+            await self._queue.ping()
+            answers = True
+            await self._queue.try_write()
+        except QueueError as error:
+            return answers, error
+        return True, None
+
+    async def _ask_spool(self) -> SpoolError | None:
+        try:
+            async with asyncio.timeout(_SPOOL_SECONDS):
+                await self._spool.check()
+        except TimeoutError:
+            return SpoolUnavailable(f"the disk of SPOOL_DIR has not answered for {_SPOOL_SECONDS:g} s")
+        except SpoolError as error:
+            return error
+        return None
+
+    @property
+    def _error(self) -> PublishError | None:
+        return self._redis_error or self._met()
+
+    def _judge(self, error: PublishError | None) -> State:
+        spooled, spool_error = self._spool.depth, self._spool_error
+        behind = f"{spooled} events are on their way from the spool" if spooled else ""
+        by_disk = self._durability == "spooled"
+        if error is None and not (spooled and by_disk):
+            problem = f"the spool takes no event: {spool_error}" if spool_error is not None else ""
+            summary = "; ".join(filter(None, (self._by_redis, problem, behind)))
+            return State(self._redis_up, True, problem, summary=summary)
+        # A fault of set-up is said to the caller at once, unless events wait already, whose order has to be kept.
+        if by_disk and spool_error is None and (spooled or not isinstance(error, SetupFault)):
+            why = str(error) if error is not None else behind
+            problem = str(error or "")
+            return State(self._redis_up, True, problem, True, f"acknowledged by this task's disk: {why}")
+        worst = (error, spool_error) if by_disk and not (isinstance(error, SetupFault) and not spooled) else (error,)
+        problem = "; ".join(str(one) for one in worst if one is not None)
+        return State(self._redis_up, False, problem, summary=f"refused: {problem}")
+
+    def _log(self, state: State) -> None:
+        """Log what has changed, once: a Redis that is away gives several reasons, one after the other."""
+        error = self._error
+        kind = type(error) if error is None or type(error) is Unavailable else str(error)
+        changed = (state.redis_up, state.accepting, kind, type(self._spool_error))
+        if changed == self._logged:
             return
         if state.problem:
-            log.log(logging.WARNING if state.accepting else logging.ERROR, "%s", state.problem)
-            if not self.state.problem:
+            grave = not state.accepting or isinstance(error, AuthFailed | SetupFault)
+            log.log(logging.ERROR if grave else logging.WARNING, "%s", state.problem)
+            if self._well:
                 self._away_since = time.monotonic()
         else:
             away = round(time.monotonic() - self._away_since, 1)
-            log.info("Redis answers", extra={} if self._told is None else {"seconds_away": away})
-        self._told = told
-
-    def _judge(self, error: QueueError | None) -> State:
-        fault = self._publisher.fault
-        if error is None and fault is not None and time.monotonic() - fault[1] < _FAULT_SECONDS:
-            return State(redis_up=True, accepting=False, problem=str(fault[0]))
-        if error is None:
-            return State(redis_up=True, accepting=True, problem="")
-        if isinstance(error, SetupFault):
-            return State(redis_up=False, accepting=False, problem=str(error))
-        if self._spool.max_bytes - self._spool.bytes < _ROOM_BYTES:
-            return State(redis_up=False, accepting=False, problem=f"{error}; the spool is full")
-        ready = not isinstance(error, AuthFailed)  # somebody must act, and soon
-        return State(redis_up=False, accepting=ready, problem=f"{error}; events are spooled", spooling=True)
+            log.info("Redis answers", extra={} if self._logged is None else {"seconds_away": away})
+        self._well = not state.problem
+        self._logged = changed

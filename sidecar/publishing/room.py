@@ -33,7 +33,12 @@ class Room:
     def check(self) -> None:
         """Raise QueueFull where it is."""
         if self.full:
-            raise QueueFull(f"the queue is full, QUEUE_MAX_DEPTH is {self._max_depth}")
+            raise self.error
+
+    @property
+    def error(self) -> QueueFull:
+        """What is said where it is full."""
+        return QueueFull(f"the queue is full, QUEUE_MAX_DEPTH is {self._max_depth}")
 
     def added(self, count: int) -> None:
         """So many entries more were appended."""
@@ -74,6 +79,10 @@ class BoundedQueue:
     async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
         """See publishing.interfaces.Queue.bury."""
         await self._queue.bury(letters, timeout=timeout)
+
+    async def try_write(self) -> None:
+        """See publishing.interfaces.Queue.try_write."""
+        await self._queue.try_write()
 
     async def ping(self) -> None:
         """See publishing.interfaces.Queue.ping. Raises QueueFull, so that what is spooled waits without an attempt."""

@@ -1,6 +1,7 @@
 """The life of `spool.db`: locked, opened, and replaced by a new one when it is damaged.
 
     spool.lock              held with flock for as long as this process uses the directory
+    spool.trial             there for a moment, after an error of the disk
     spool.reserve           room on the disk, given up when events cannot be forgotten because the disk is full
     spool.db, spool.db-wal  SQLite's
     spool.db.damaged-<UTC>  set aside, with its -wal; kept until a person removes it
@@ -26,6 +27,8 @@ from sidecar.storage.spool_salvage import salvage
 
 RESERVE_BYTES = 16 << 20
 """Room for the WAL of a few large transactions, and for what they add to the file."""
+EVENT_BYTES = 1 << 20
+"""Room for the largest event, twice: in the WAL and in the file."""
 CHECKED_BYTES = 8 << 20
 """Up to this size the whole file is checked when it is opened; damage in a larger one shows when it is read."""
 _PLACE = f"{SPOOL_PLACE}, that this user may write to"
@@ -99,6 +102,29 @@ class SpoolFile:
             finally:
                 os.close(file)
             self._has_reserve = True
+
+    def free_bytes(self) -> int:
+        """The free room of the disk. Raises OSError."""
+        disk = os.statvfs(self.directory)
+        return disk.f_bavail * disk.f_frsize
+
+    def needed_bytes(self) -> int:
+        """The room that the next event may take, with what the reserve still lacks."""
+        try:
+            reserved = self._reserve.stat().st_blocks * 512
+        except OSError:
+            reserved = 0
+        return EVENT_BYTES + max(RESERVE_BYTES - reserved, 0)
+
+    def try_room(self) -> None:
+        """Take the room that an event may need, and give it back: quotas show in no figure. Raises OSError."""
+        path = self.directory / "spool.trial"
+        file = _create(path)
+        try:
+            _allocate(file, EVENT_BYTES)
+        finally:
+            os.close(file)
+            path.unlink()
 
     def release_reserve(self) -> bool:
         """Whether there was one."""

@@ -81,6 +81,7 @@ TOTALS_SUBTRACT = """UPDATE totals SET (depth, bytes) =
     (SELECT totals.depth - count(*), totals.bytes - coalesce(sum(size), 0) FROM events
      WHERE seq IN (SELECT value FROM json_each(?)))"""
 TOTALS_RECOUNT = "UPDATE totals SET (depth, bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM events)"
+TOUCH = "UPDATE totals SET depth = depth"
 COUNT = "SELECT count(*), coalesce(sum(size), 0) FROM events"
 
 PUT = """INSERT INTO events (size, spooled_ms, attempts, first_ms, last_ms, crc, event_id, data)

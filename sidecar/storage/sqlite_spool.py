@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
 from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
+from sidecar.publishing.validation import MAX_EVENT_BYTES
 from sidecar.storage import spool_table as sql
 from sidecar.storage.spool_file import SpoolFile, checkpoint, is_damage
 
@@ -44,6 +45,8 @@ class SqliteSpool(Spool):
         self._opened = False
         self._damaged = 0
         self._failures = 0
+        self._refused = False  # the last put, by the disk
+        self._free_bytes = 0
 
     @classmethod
     async def open(cls, directory: Path, *, max_bytes: int) -> SqliteSpool:
@@ -91,6 +94,15 @@ class SqliteSpool(Spool):
         """See Spool."""
         return self._damaged
 
+    @property
+    def free_bytes(self) -> int:
+        """See Spool."""
+        return self._free_bytes
+
+    async def check(self) -> None:
+        """See Spool."""
+        await self._in_thread(self._check)
+
     def room_for(self, event: Event) -> int:
         """See Spool."""
         return sql.size_of(event)
@@ -111,7 +123,7 @@ class SqliteSpool(Spool):
                     f" {size - self._totals.bytes}"
                 )
 
-        await self._in_thread(lambda: self._commit(job))
+        await self._in_thread(lambda: self._put(job))
 
     async def advance(
         self, done: Sequence[int], limit: int, attempt_ms: int | None = None, *, after: int = 0
@@ -174,6 +186,43 @@ class SqliteSpool(Spool):
         if self._file:
             self._file.close()
             self._file = None
+
+    def _put(self, job: Callable[[sqlite3.Connection], None]) -> None:
+        self._refused = True
+        try:
+            self._commit(job)
+        except SpoolFull:
+            self._refused = False
+            raise
+        self._refused = False
+
+    def _check(self) -> None:
+        """By the last answer of the disk and by its free room; after an error by a commit that changes nothing."""
+        file = self._opened_file
+        try:
+            file.path.stat()
+            self._free_bytes, needed = file.free_bytes(), file.needed_bytes()
+        except OSError as error:
+            raise SpoolUnavailable(f"SPOOL_DIR {self._directory}: {error}") from error
+        if self._free_bytes < needed:
+            raise SpoolUnavailable(
+                f"the disk of SPOOL_DIR {self._directory} is full: {self._free_bytes} bytes are free,"
+                f" and the next event may need {needed}"
+            )
+        if self._refused:
+            self._put(self._try)
+        left = self._max_bytes - self._totals.bytes
+        largest = min(MAX_EVENT_BYTES + sql.OVERHEAD, self._max_bytes // 4)
+        if left < largest:
+            raise SpoolFull(
+                f"the spool is full: {left} of SPOOL_MAX_BYTES, {self._max_bytes}, are left,"
+                f" and the next event may need {largest}"
+            )
+
+    def _try(self, connection: sqlite3.Connection) -> None:
+        self._opened_file.make_ready()
+        self._opened_file.try_room()
+        connection.execute(sql.TOUCH)
 
     def _commit(self, job: Callable[[sqlite3.Connection], T], *, drains: bool = False) -> T:
         """Run the job in one transaction. Raises what the job raises, or SpoolUnavailable; then nothing was changed.

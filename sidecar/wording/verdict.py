@@ -24,7 +24,7 @@ def verdict(status: pb.GetQueueStatusResponse) -> str:
     """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused; the worst comes first."""
     refuses = status.HasField("promise") and not status.promise.accepting
     troubles = [
-        *([f"events are {legible(status.promise.summary)}"] if refuses else []),
+        *_publishing(status),
         *_spool(status),
         *_redis(status),
         *_groups(status),
@@ -35,17 +35,20 @@ def verdict(status: pb.GetQueueStatusResponse) -> str:
     return f"{'failure' if refuses else 'warning'}: {'; '.join(troubles)}"
 
 
+def _publishing(status: pb.GetQueueStatusResponse) -> Iterator[str]:
+    """What a caller gets, where it is not what it should be: the sidecar's own line."""
+    promise = status.promise
+    if status.HasField("promise") and (not promise.accepting or promise.spooling or status.spool.error):
+        yield f"events are {legible(promise.summary)}"
+    elif not status.redis_up:  # the sidecar has not met it yet
+        yield f"Redis is away ({legible(status.redis_error)})"
+
+
 def _spool(status: pb.GetQueueStatusResponse) -> Iterator[str]:
-    spool, promise = status.spool, status.promise
-    waiting = f"{count(spool.depth, 'event')} in the spool"
-    if spool.HasField("oldest_at"):
-        waiting += f", the oldest for {since(spool.oldest_at)}"
-    if not status.redis_up:
-        yield f"Redis is away, {waiting} ({legible(status.redis_error)})"
-    elif promise.spooling and not spool.depth:
-        yield f"events go to the spool: {legible(promise.summary)}"
-    elif spool.depth:
-        yield f"{waiting}" + (f": {legible(promise.summary)}" if promise.spooling else "")
+    spool = status.spool
+    if spool.depth:
+        oldest = f", the oldest for {since(spool.oldest_at)}" if spool.HasField("oldest_at") else ""
+        yield f"{count(spool.depth, 'event')} in the spool{oldest}"
     if spool.max_bytes and spool.bytes >= _NEARLY_FULL * spool.max_bytes:
         yield f"the spool is {spool.bytes / spool.max_bytes:.0%} full"
 

@@ -60,3 +60,7 @@ class MemoryQueue(Queue):
         self.pings += 1
         if self.always is not None:
             raise self.always
+
+    async def try_write(self) -> None:
+        if self.always is not None:
+            raise self.always

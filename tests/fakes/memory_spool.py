@@ -40,6 +40,15 @@ class MemorySpool(Spool):
     def damaged(self) -> int:
         return self._damaged
 
+    @property
+    def free_bytes(self) -> int:
+        return 1 << 30
+
+    async def check(self) -> None:
+        await self._disk()
+        if self._max_bytes - self.bytes < min(1 << 19, self._max_bytes // 4):
+            raise SpoolFull(f"the spool is full: it holds {self.bytes} of {self._max_bytes} bytes")
+
     def room_for(self, event: Event) -> int:
         return _room(event.id, event.data)
 

@@ -137,7 +137,9 @@ def test_redis_away_is_exit_code_1_and_events_are_spooled(capsys: Output, monkey
         assert "(again: --event-id a-1)" in capsys.readouterr().err
         assert main(["status"]) == 1
         state, *rows = capsys.readouterr().out.splitlines()
-        assert re.match(r"warning: Redis is away, 1 event in the spool, the oldest for \ds \(", state)
+        assert re.match(
+            r"warning: events are acknowledged by this task's disk: .*; 1 event in the spool, the oldest for \ds", state
+        )
         assert [row for row in rows if row.startswith(("redis", "stream", "dead letters"))][1].endswith("not known")
         assert main(["dead-letters", "list"]) == 1
         assert "docs/troubleshooting.md has REDIS_" in capsys.readouterr().err
@@ -161,12 +163,13 @@ def _status(**fields: Any) -> pb.GetQueueStatusResponse:
     [
         ({}, True, "ok: "),
         ({"redis_up": False, "redis_error": "refused", "spool": {"depth": 2000}}, False,
-         "warning: Redis is away, 2,000 events in the spool (refused)"),
+         "warning: Redis is away (refused); 2,000 events in the spool"),
         ({"promise": {"accepting": False, "summary": "refused: the spool is full"}}, False,
          "failure: events are refused: the spool is full"),
         ({"spool": {"bytes": 90}}, True, "warning: the spool is 90% full"),
         ({"promise": {"spooling": True, "summary": "by disk: the queue is full"}}, True,
-         "warning: events go to the spool: by disk: the queue is full"),
+         "warning: events are by disk: the queue is full"),
+        ({"spool": {"error": "no room"}}, True, "warning: events are acknowledged by the Redis primary"),
         ({"redis": {"eviction_policy": "volatile-lru"}}, True, "volatile-lru, not noeviction"),
         ({"redis": {"used_memory_bytes": 81, "max_memory_bytes": 100}}, True, "the memory of Redis is 81% full"),
         ({"redis": {"role": "slave"}}, True, "is a replica"),

@@ -144,9 +144,9 @@ def test_a_wrong_token_at_start_is_said_plainly_and_loses_nothing() -> None:
         sidecar.start("listening")
         with sidecar, calling(sidecar) as caller:
             until(lambda: "credentials" in sidecar.get("/readyz")[1], 3, "/readyz says why")
-            assert health(sidecar) == (True, False, False)
+            assert health(sidecar) == (True, True, False)
             status, body = sidecar.get("/readyz")
-            assert status == http.client.SERVICE_UNAVAILABLE
+            assert status == http.client.OK, "its callers are acknowledged by its disk"
             assert "Redis refused the credentials" in json.loads(body)["problem"]
             refusal = caller.refused(durability=PRIMARY, timeout=1)
             assert (refusal.code, refusal.reason, refusal.retry) == (Code.UNAVAILABLE, "REDIS_AUTH_FAILED", True)
@@ -348,7 +348,7 @@ def test_an_acl_user_with_a_token(protected: bool) -> None:
                 assert caller.publish(durability=PRIMARY).outcome == STORED
             else:
                 assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
-                assert health(sidecar) == (True, False, False)
+                assert health(sidecar) == (True, True, False)
             assert NEW not in published_by(sidecar)
 
 

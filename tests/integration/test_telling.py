@@ -11,7 +11,7 @@ from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import Artifact
 from tests.harness.embedded_metrics import embedded
 from tests.harness.redis_server import RedisServer
-from tests.harness.sidecar_process import SERVING, SidecarProcess
+from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import KEYS, SPOOLED, STORED, TO_DISK, calling, model_event, to_redis
 
@@ -81,6 +81,7 @@ def tell(level: str) -> Story:
             receipts["spooled"] = caller.publish(model_event("late"), SPOOLED)
             assert receipts["spooled"].outcome == TO_DISK
             until(lambda: "not answer in time" in sidecar.get("/readyz")[1], 5, "it is frozen")
+            until(lambda: sidecar.health("redis") == NOT_SERVING, 5, "its health says so")
             server.kill()
             until(lambda: "no connection" in sidecar.get("/readyz")[1], 5, "it is gone")
             server.start()

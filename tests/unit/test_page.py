@@ -55,7 +55,7 @@ def spooled(events: int, seconds: float) -> pb.SpoolStatus:
         (
             status(up=False, spool=spooled(12, 34)),
             "warning",
-            "Redis is away, 12 events in the spool, the oldest for ",
+            "Redis is away (no route); 12 events in the spool, the oldest for ",
         ),
         (status(accepting=False), "failure", "events are refused: the disk is full"),
         (status(trim=pb.TrimStatus(held_back_by="a&b")), "warning", "the group a&amp;b holds back entries"),

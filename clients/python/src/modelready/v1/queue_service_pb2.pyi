@@ -129,16 +129,20 @@ class GroupStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., depth: _Optional[int] = ..., pending: _Optional[int] = ..., consumers: _Optional[int] = ..., oldest_unacknowledged_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., undelivered: _Optional[int] = ..., idle: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SpoolStatus(_message.Message):
-    __slots__ = ("depth", "bytes", "max_bytes", "oldest_at")
+    __slots__ = ("depth", "bytes", "max_bytes", "oldest_at", "free_bytes", "error")
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     OLDEST_AT_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     depth: int
     bytes: int
     max_bytes: int
     oldest_at: _timestamp_pb2.Timestamp
-    def __init__(self, depth: _Optional[int] = ..., bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., oldest_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    free_bytes: int
+    error: str
+    def __init__(self, depth: _Optional[int] = ..., bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., oldest_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., free_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ListStatus(_message.Message):
     __slots__ = ("name", "depth", "processing", "dead_letters")
