@@ -84,6 +84,7 @@ PANELS = (
     Panel("Spool: age of the oldest event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),),
           "spool-growing"),
     Panel("Spool: how full", "percent", ((_USED, "used"),), "spool-filling"),
+    Panel("Spool: free room of its disk", "bytes", (("min(modelready_spool_disk_free_bytes)", "free"),), "spool-disk"),
     Panel("Redis: failures a minute", "short", (
         (_minutely("modelready_redis_connection_failures_total"), "connections and commands"),
         (_minutely("modelready_redis_auth_failures_total"), "logins"),

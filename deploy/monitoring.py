@@ -49,6 +49,7 @@ METRICS = (
     Metric("SpoolDepth", "Count", "Maximum", "Events in the spool of the task that has most."),
     Metric("SpoolOldestAge", "Seconds", "Maximum", "Age of the oldest spooled event."),
     Metric("SpoolBytesUsedPercent", "Percent", "Maximum", "What the spool holds, of SPOOL_MAX_BYTES."),
+    Metric("SpoolDiskFreeBytes", "Bytes", "Minimum", "Free room of the disk that has the spool."),
     Metric("PublishesStored", "Count", "Sum", "Events that got into Redis."),
     Metric("PublishesDuplicate", "Count", "Sum", "Events that were there already."),
     Metric("PublishesSpooled", "Count", "Sum", "Events acknowledged from the task's disk."),
@@ -135,6 +136,12 @@ ALARMS = (
         "spool",
     ),
     Alarm(
+        "spool-disk", "SpoolDiskFreeBytes", "Minimum", 256 << 20, 3, 3,
+        "The disk of a task's spool is nearly full. When it is full, nothing can be spooled.",
+        "See what fills SPOOL_DIR's disk: the spool itself while Redis is away, else another container or its logs.",
+        "spool", "LessThanThreshold",
+    ),
+    Alarm(
         "publishes-refused", "PublishesRefused", "Sum", 0, 1, 15,
         "Events of the registry were refused, one or more: a model that is ready is not announced.",
         "The sidecar's log has the reason. INVALID_EVENT is for the registry's developers.",
@@ -172,9 +179,19 @@ def _limit(name: str) -> float:
 _ALARM_ARNS = "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"
 
 
+_REPEATED = {
+    "D": '"Service","${Source}","Queue","${QueueName}"',
+    "W": f'"region":"${{AWS::Region}}","period":{INTERVAL_SECONDS},"yAxis":{{"left":{{"min":0}}}},"metrics":',
+}
+
+
 def generated() -> str:
     """Return the resources of the template that stand between BEGIN and END."""
     alarms = "\n".join(_alarm(alarm) for alarm in ALARMS)
+    dashboard, repeated = _dashboard(), ""
+    for name, text in _REPEATED.items():  # written once: the template has a size that it must not exceed
+        dashboard = dashboard.replace(text, f"${{{name}}}")
+        repeated += f"          {name}: !Sub '{text}'\n"
     return f"""{alarms}
 {_alarm(ROTATION_ALARM, "AWS/Lambda")}
   Dashboard:
@@ -183,8 +200,8 @@ def generated() -> str:
       DashboardName: !Ref AWS::StackName
       DashboardBody: !Sub
         - |
-{textwrap.indent(_dashboard(), " " * 10)}        - Alarms: !Sub {_ALARM_ARNS}
-"""
+{textwrap.indent(dashboard, " " * 10)}        - Alarms: !Sub {_ALARM_ARNS}
+{repeated}"""
 
 
 def terraform_alarms() -> str:
@@ -301,10 +318,17 @@ def _widgets() -> list[dict[str, Any]]:
         ),
         _graph(8, 23, "Redis: latency of appends", RedisLatency=("p50", "p99")),
         _errors_of_emf(16, 23),
+        _graph(
+            0,
+            29,
+            "Spool: free room of its disk",
+            line=_limit("spool-disk"),
+            SpoolDiskFreeBytes="of the task with least",
+        ),
         {
             "type": "log",
             "x": 0,
-            "y": 29,
+            "y": 35,
             "width": 24,
             "height": 6,
             "properties": {

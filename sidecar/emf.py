@@ -41,6 +41,7 @@ UNITS = {
     "SpoolDepth": "Count",
     "SpoolOldestAge": "Seconds",
     "SpoolBytesUsedPercent": "Percent",
+    "SpoolDiskFreeBytes": "Bytes",
     "PublishesStored": "Count",
     "PublishesDuplicate": "Count",
     "PublishesSpooled": "Count",
@@ -193,6 +194,7 @@ def _gauges(metrics: Metrics) -> Values:
         "SpoolDepth": int(_value(metrics.spool_depth)),
         "SpoolOldestAge": round(max(_value(metrics.spool_age), 0), 3),
         "SpoolBytesUsedPercent": round(100 * bytes_used / bytes_most, 3) if bytes_most else 0,
+        "SpoolDiskFreeBytes": int(_value(metrics.spool_free_bytes)),
         "RedisUp": int(_value(metrics.redis_up)),
     }
 

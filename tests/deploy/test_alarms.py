@@ -48,6 +48,7 @@ class Sidecar:
         self.counted = Counted()
         self.counted.redis_up.set(1)
         self.counted.spool_max_bytes.set(100)
+        self.counted.spool_free_bytes.set(1 << 30)
         self._read, self._write = os.pipe()
         self._emf = EmbeddedMetrics(self.counted, cast("QueueInspector", self), service=SOURCE, fd=self._write)
 
@@ -137,6 +138,7 @@ EFFECTS: dict[str, Effect] = {
     "dead-letters": lambda sidecar, seconds, on: setattr(sidecar, "dead_letters", int(on)),
     "spool-growing": lambda sidecar, seconds, on: sidecar.counted.spool_age.set(301 if on else 0),
     "spool-filling": lambda sidecar, seconds, on: sidecar.counted.spool_bytes.set(51 if on else 0),
+    "spool-disk": lambda sidecar, seconds, on: sidecar.counted.spool_free_bytes.set(1 << (27 if on else 30)),
     "publishes-refused": lambda sidecar, seconds, on: sidecar.counted.published.labels("SPOOL_FULL").inc(seconds),
     "eviction-policy": lambda sidecar, seconds, on: setattr(sidecar, "policy", "allkeys-lru" if on else "noeviction"),
     "redis-memory": lambda sidecar, seconds, on: setattr(sidecar, "used_memory", 81 if on else 30),

@@ -95,6 +95,7 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     metrics.rpc_seconds.labels("Publish").observe(60)
     metrics.redis_seconds.observe(0.0004)
     metrics.spool_bytes.set(125)
+    metrics.spool_free_bytes.set(1 << 30)
     metrics.redis_up.set(1)
     root = await reader.tell()
     named = {one["Name"]: one["Unit"] for one in root["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
@@ -105,6 +106,7 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     assert (root["PublishesStored"], root["PublishesDuplicate"], root["PublishesRefused"]) == (3, 0, 3)
     assert root["RpcLatency"] == {"Values": [2.0, 10000.0], "Counts": [2, 1]}
     assert root["RedisLatency"] == {"Values": [0.5], "Counts": [1]}
+    assert root["SpoolDiskFreeBytes"] == 1 << 30
     assert (root["SpoolBytesUsedPercent"], root["RedisUp"], root["EvictionPolicyWrong"]) == (12.5, 1, 0)
     assert root["RedisMemoryUsedPercent"] == 25
 
