@@ -1,0 +1,246 @@
+"""Status, /readyz, health and the page say what a caller gets: each Redis, spool and default durability, for real."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+
+from modelready.keys import Keys
+from sidecar.wording.verdict import verdict
+from tests.harness.redis_server import RedisServer
+from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import until
+from tests.integration.calls import DEFAULT, SPOOLED, TO_DISK, Caller, calling, health, model_event, to_redis
+from tests.integration.operators import Operator, operating
+
+LIMIT = 500
+
+
+class Redis(NamedTuple):
+    """A way in which Redis takes no event, the word that names it, and the way back."""
+
+    word: str
+    begin: Callable[[RedisServer], object]
+    end: Callable[[RedisServer], object]
+
+
+def refuse_login(server: RedisServer) -> None:
+    server.execute("CONFIG", "SET", "requirepass", "x")
+    server.execute("CLIENT", "KILL", "TYPE", "normal")
+
+
+def fill_queues(server: RedisServer) -> None:
+    with server.client() as client, client.pipeline(transaction=False) as pipeline:
+        for name in names():
+            for _ in range(LIMIT):
+                pipeline.xadd(Keys(name).events, {"of": "another"})
+        pipeline.execute()
+
+
+def empty_queues(server: RedisServer) -> None:
+    for name in names():
+        server.execute("XTRIM", Keys(name).events, "MAXLEN", "0")
+
+
+def writes(server: RedisServer) -> None:
+    server.execute("REPLICAOF", "NO", "ONE")
+
+
+READONLY = Redis("READONLY", lambda server: server.execute("REPLICAOF", "127.0.0.1", "1"), writes)
+REDIS = {
+    "away": Redis("Redis", RedisServer.kill, RedisServer.start),
+    "credentials refused": Redis(
+        "credentials", refuse_login, lambda server: server.execute("CONFIG", "SET", "requirepass", "")
+    ),
+    "a right is missing": Redis(
+        "lacks a right",
+        lambda server: server.execute("ACL", "SETUSER", "default", "-xadd"),
+        lambda server: server.execute("ACL", "SETUSER", "default", "+@all"),
+    ),
+    "a replica": READONLY,
+    "its memory is full": Redis(
+        "OOM",
+        lambda server: server.execute("CONFIG", "SET", "maxmemory", "1"),
+        lambda server: server.execute("CONFIG", "SET", "maxmemory", "0"),
+    ),
+    "the queue is full": Redis("the queue is full", fill_queues, empty_queues),
+}
+
+
+class Disk:
+    """A small disk of its own; `spoil` is what is wrong with it from `begin` to `end`."""
+
+    def __init__(self, path: Path, spoil: str) -> None:
+        self.path, self.spoil, self.spoiled = path, spoil, False
+        (path / "spool").mkdir()
+
+    def begin(self) -> None:
+        if self.spoil == "full":
+            with (self.path / "ballast").open("ab", buffering=0) as file:
+                try:
+                    while file.write(bytes(4096)):
+                        pass
+                except OSError:
+                    pass
+        if self.spoil == "broken" and not self.spoiled:  # another one, read-only, in its place
+            mount("-o", "ro,size=1m", "tmpfs", self.path / "spool")
+        self.spoiled = self.spoil in {"full", "broken"}
+
+    def end(self) -> None:
+        if self.spoiled and self.spoil == "full":
+            (self.path / "ballast").unlink()
+        if self.spoiled and self.spoil == "broken":
+            subprocess.run(["umount", self.path / "spool"], check=True)
+        self.spoiled = False
+
+
+def mount(*arguments: object) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", *map(str, arguments)], check=True)
+
+
+class Watched(NamedTuple):
+    """A sidecar with its disk."""
+
+    name: str
+    durability: str
+    disk: Disk
+    sidecar: SidecarProcess
+    caller: Caller
+    operator: Operator
+
+    def knows(self, word: str) -> bool:
+        """Whether it has met what is wrong with Redis, and with its spool."""
+        problem = json.loads(self.sidecar.get("/readyz")[1])["problem"]
+        broken = self.disk.spoiled or (self.disk.spoil == "small" and self.operator.status().spool.bytes > 16_000)
+        return word in problem and bool(self.operator.status().spool.error) == broken
+
+    def is_well(self) -> bool:
+        state = json.loads(self.sidecar.get("/readyz")[1])
+        return state["problem"] == "" and state["accepting"] and not state["spooled"]
+
+    def hold(self) -> None:
+        """Let the spool hold what it can."""
+        for number in range(100 if self.disk.spoil == "small" else 3):
+            if self.outcome(SPOOLED, number) == "refused":
+                return
+
+    def exhaust(self) -> None:
+        """Let the spool use up what its file has room for, on a disk that has none."""
+        for size in (30_000, 1):
+            refused = 0
+            while refused < 4:  # a refusal makes some room, from what the file does not need
+                refused = refused + 1 if self.outcome(SPOOLED, size=size) == "refused" else 0
+                self.disk.begin()
+
+    def outcome(self, durability: Any = DEFAULT, number: int = 0, size: int = 1) -> str:
+        event = model_event(number)
+        event.runtime.signature = "x" * size
+        try:
+            receipt = self.caller.publish(event, durability, timeout=0.6)
+        except grpc.RpcError:
+            return "refused"
+        return "spooled" if receipt.outcome == TO_DISK else "stored"
+
+    def check(self) -> None:
+        """All of them say the same, and that is what a caller gets."""
+        until(
+            lambda: health(self.sidecar)[1] == self.operator.status().promise.accepting,
+            3,
+            f"{self.name}: its health says so",  # which is a second old
+        )
+        status = self.operator.status()
+        said = status.promise
+        code, body = self.sidecar.get("/readyz")
+        serving = health(self.sidecar)
+        if said.spooling or not said.accepting:  # the page may be a second old
+            until(lambda: said.summary in html.unescape(self.sidecar.get("/")[1]), 3, f"{self.name}: the page says so")
+        outcome = self.outcome()
+        told = (said.accepting, said.spooling)
+        assert told == (outcome != "refused", outcome == "spooled"), (self.name, outcome, said)
+        assert (code, serving[1]) == (200 if said.accepting else 503, said.accepting), self.name
+        state = json.loads(body)
+        assert (state["accepting"], state["spooling"], state["summary"]) == (*told, said.summary), self.name
+        assert serving[2] == state["redis_up"]
+        assert said.summary in verdict(status) or outcome == "stored"
+        assert said.summary.startswith("refused: ") == (outcome == "refused")
+
+
+KINDS = [(spoil, durability) for spoil in ("", "small", "full", "broken") for durability in ("spooled", "primary")]
+
+
+def names() -> list[str]:
+    return [f"{spoil or 'sound'}-{durability}" for spoil, durability in KINDS]
+
+
+@contextmanager
+def watched(server: RedisServer, directory: Path) -> Iterator[list[Watched]]:
+    with ExitStack() as stack:
+        found = []
+        for (spoil, durability), name in zip(KINDS, names(), strict=True):
+            (directory / name).mkdir()
+            mount("-o", "size=24m", "tmpfs", directory / name)
+            stack.callback(subprocess.run, ["umount", "-l", directory / name], check=True)
+            disk = Disk(directory / name, spoil)
+            stack.callback(disk.end)
+            env = to_redis(server, QUEUE_NAME=name, PUBLISH_DURABILITY=durability, QUEUE_MAX_DEPTH=str(LIMIT))
+            env |= {"SPOOL_DIR": str(disk.path / "spool"), "RETRY_MAX_SECONDS": "0.5", "REDIS_TIMEOUT_SECONDS": "1"}
+            env["SPOOL_MAX_BYTES"] = str(20_000 if spoil == "small" else 1 << 30)
+            sidecar = SidecarProcess(env)
+            sidecar.start(None)
+            stack.enter_context(sidecar)
+            caller, operator = stack.enter_context(calling(sidecar)), stack.enter_context(operating(sidecar))
+            found.append(Watched(name, durability, disk, sidecar, caller, operator))
+        yield found
+
+
+def test_all_say_what_a_caller_gets(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs the right to mount small disks")
+    with RedisServer() as server, watched(server, tmp_path) as all_of_them, ThreadPoolExecutor(len(KINDS)) as pool:
+
+        def each(do: Callable[[Watched], object]) -> None:
+            list(pool.map(do, all_of_them))
+
+        each(lambda one: until(one.is_well, 20, f"{one.name} is well"))
+        each(Watched.check)
+        for what, redis in REDIS.items():
+            for spool in ("empty", "holds"):
+                first = redis if spool == "empty" or what == "the queue is full" else READONLY
+                if spool == "holds":
+                    first.begin(server)
+                    each(lambda one, word=first.word: until(lambda: one.knows(word), 8, f"{one.name} knows {word}"))
+                    each(Watched.hold)
+                each(lambda one: one.disk.begin())
+                if spool == "empty" or redis is not first:
+                    redis.begin(server)
+                if first is not redis and what != "away":
+                    first.end(server)
+                about = f"{what}, spool {spool}"
+                each(
+                    lambda one, about=about, word=redis.word: until(lambda: one.knows(word), 8, f"{one.name}: {about}")
+                )
+                each(lambda one: one.exhaust() if one.disk.spoil == "full" else None)
+                each(
+                    lambda one, about=about, word=redis.word: until(lambda: one.knows(word), 8, f"{one.name}: {about}")
+                )
+                each(Watched.check)
+                redis.end(server)
+                each(lambda one: one.disk.end())
+                each(lambda one, about=about: until(one.is_well, 15, f"{one.name} is well again after {about}"))
+        each(lambda one: one.disk.begin())  # with Redis up it matters to nobody yet, and is said
+        spoiled = [one for one in all_of_them if one.disk.spoiled]
+        for one in spoiled:
+            until(lambda one=one: one.knows("the spool takes no event"), 8, f"{one.name} says so")
+        each(Watched.check)
+        assert all("the spool takes no event" in verdict(one.operator.status()) for one in spoiled)
+        each(lambda one: one.disk.end())
