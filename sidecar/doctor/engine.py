@@ -18,6 +18,7 @@ from sidecar.doctor.report import Report
 from sidecar.errors import SetupFault
 from sidecar.settings import QueueSettings, Settings
 from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.redis_inspector import RedisInspector
 
 _PINGS = 100
 
@@ -39,10 +40,24 @@ async def check_keys(report: Report, queue: QueueSettings, connection: RedisConn
                 raise
     if wrong:
         report.add("keys-wrong-type", "; ".join(wrong))
+    elif found and (full := await _full(queue, connection)):
+        report.add("keys-queue-full", full)
     elif found:
         report.ok("keys", f"entries: {', '.join(found)}")
     else:
         report.skip("keys", "not tried: acl failed")
+
+
+async def _full(queue: QueueSettings, connection: RedisConnection) -> str:
+    """What is said of a queue that has QUEUE_MAX_DEPTH; empty where it has room, or where that is not known."""
+    if not queue.max_depth:
+        return ""
+    try:
+        depth = await RedisInspector(connection, queue).depth()
+    except SetupFault:  # a right is missing, which acl has said
+        return ""
+    said = f"the slowest group has {depth} entries open, QUEUE_MAX_DEPTH is {queue.max_depth}: the queue is full"
+    return said if depth >= queue.max_depth else ""
 
 
 def check_version(report: Report, hello: Hello) -> None:

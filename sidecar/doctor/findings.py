@@ -117,6 +117,9 @@ FINDINGS = {
     "keys-wrong-type": Finding(
         "keys", FAILURE, "Set another QUEUE_NAME or QUEUE_LIST, or rename the key: something else uses it."
     ),
+    "keys-queue-full": Finding(
+        "keys", WARNING, "See which group is behind, and start its consumers: new events are spooled, or refused."
+    ),
     "version-old": Finding("version", FAILURE, "Upgrade the engine to Redis 6.2 or later, or to Valkey."),
     "role-replica": Finding("role", FAILURE, "Set REDIS_HOST to the primary endpoint, not to the reader endpoint."),
     "cluster-on": Finding("cluster", FAILURE, "Set REDIS_CLUSTER=true."),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sidecar.doctor.findings import FSYNCS_PER_SECOND
 from sidecar.doctor.report import Report
 from sidecar.settings import SpoolSettings
-from sidecar.storage.spool_file import RESERVE_BYTES
+from sidecar.storage.spool_file import EVENT_BYTES, RESERVE_BYTES
 
 MOUNTS = Path("/proc/self/mounts")
 """Linux's; where there is none the file system is not known, and not complained of."""
@@ -77,8 +77,9 @@ def _faults(disk: _Disk, most: int) -> list[tuple[str, str]]:
     faults = []
     if disk.kind in _MEMORY:
         faults.append(("spool-memory", f"is on {disk.kind}"))
-    if disk.room < RESERVE_BYTES:
-        faults.append(("spool-full", f"has {_size_of(disk.room)} left, a spool needs {_size_of(RESERVE_BYTES)}"))
+    least = RESERVE_BYTES + EVENT_BYTES
+    if disk.room < least:
+        faults.append(("spool-full", f"has {_size_of(disk.room)} left, a spool needs {_size_of(least)}"))
     elif disk.room < most + RESERVE_BYTES:
         faults.append(("spool-room", f"has room for {_size_of(disk.room)}, SPOOL_MAX_BYTES is {_size_of(most)}"))
     if disk.rate < FSYNCS_PER_SECOND:

@@ -227,6 +227,16 @@ def test_a_policy_that_evicts_the_dedup_keys(tmp_path: Path) -> None:
         assert "volatile-lru" in the_finding(examined(to_port(server.port), tmp_path), "eviction-policy").found
 
 
+def test_a_queue_that_is_full(tmp_path: Path) -> None:
+    with RedisServer(password=TOKEN) as server:
+        for _ in range(3):
+            server.execute("XADD", "{model-ready}:events", "*", "of", "another")
+        for limit, full in (("0", False), ("4", False), ("3", True)):
+            report = examined(to_port(server.port, QUEUE_MAX_DEPTH=limit), tmp_path)
+            assert ("keys-queue-full" in {line.finding for line in report.lines}) == full
+        assert "3 entries open, QUEUE_MAX_DEPTH is 3" in the_finding(report, "keys-queue-full").found
+
+
 def test_memory_that_is_nearly_full_and_full(tmp_path: Path) -> None:
     with RedisServer(password=TOKEN) as server:
         server.execute("SET", "filling", bytes(30_000_000))

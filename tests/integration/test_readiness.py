@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,12 +101,16 @@ class Disk:
         if self.spoiled and self.spoil == "full":
             (self.path / "ballast").unlink()
         if self.spoiled and self.spoil == "broken":
-            subprocess.run(["umount", self.path / "spool"], check=True)
+            unmount(self.path / "spool")
         self.spoiled = False
 
 
 def mount(*arguments: object) -> None:
     subprocess.run(["mount", "-t", "tmpfs", *map(str, arguments)], check=True)
+
+
+def unmount(path: Path) -> None:
+    subprocess.run(["umount", "-l", path], check=True)
 
 
 class Watched(NamedTuple):
@@ -189,7 +194,7 @@ def watched(server: RedisServer, directory: Path) -> Iterator[list[Watched]]:
         for (spoil, durability), name in zip(KINDS, names(), strict=True):
             (directory / name).mkdir()
             mount("-o", "size=24m", "tmpfs", directory / name)
-            stack.callback(subprocess.run, ["umount", "-l", directory / name], check=True)
+            stack.callback(unmount, directory / name)
             disk = Disk(directory / name, spoil)
             stack.callback(disk.end)
             env = to_redis(server, QUEUE_NAME=name, PUBLISH_DURABILITY=durability, QUEUE_MAX_DEPTH=str(LIMIT))
@@ -203,44 +208,45 @@ def watched(server: RedisServer, directory: Path) -> Iterator[list[Watched]]:
         yield found
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount small disks")
 def test_all_say_what_a_caller_gets(tmp_path: Path) -> None:
-    if os.geteuid():
-        pytest.skip("needs the right to mount small disks")
     with RedisServer() as server, watched(server, tmp_path) as all_of_them, ThreadPoolExecutor(len(KINDS)) as pool:
 
         def each(do: Callable[[Watched], object]) -> None:
             list(pool.map(do, all_of_them))
 
-        each(lambda one: until(one.is_well, 20, f"{one.name} is well"))
+        def await_all(word: str, about: str) -> None:
+            each(lambda one: until(lambda: one.knows(word), 8, f"{one.name} knows: {about}"))
+
+        def await_health(after: str) -> None:
+            each(lambda one: until(one.is_well, 20, f"{one.name} is well after {after}"))
+
+        await_health("the start")
         each(Watched.check)
         for what, redis in REDIS.items():
             for spool in ("empty", "holds"):
+                about = f"{what}, spool {spool}"
                 first = redis if spool == "empty" or what == "the queue is full" else READONLY
                 if spool == "holds":
                     first.begin(server)
-                    each(lambda one, word=first.word: until(lambda: one.knows(word), 8, f"{one.name} knows {word}"))
+                    await_all(first.word, about)
                     each(Watched.hold)
                 each(lambda one: one.disk.begin())
                 if spool == "empty" or redis is not first:
                     redis.begin(server)
                 if first is not redis and what != "away":
                     first.end(server)
-                about = f"{what}, spool {spool}"
-                each(
-                    lambda one, about=about, word=redis.word: until(lambda: one.knows(word), 8, f"{one.name}: {about}")
-                )
+                await_all(redis.word, about)
                 each(lambda one: one.exhaust() if one.disk.spoil == "full" else None)
-                each(
-                    lambda one, about=about, word=redis.word: until(lambda: one.knows(word), 8, f"{one.name}: {about}")
-                )
+                await_all(redis.word, about)
                 each(Watched.check)
                 redis.end(server)
                 each(lambda one: one.disk.end())
-                each(lambda one, about=about: until(one.is_well, 15, f"{one.name} is well again after {about}"))
+                await_health(about)
         each(lambda one: one.disk.begin())  # with Redis up it matters to nobody yet, and is said
         spoiled = [one for one in all_of_them if one.disk.spoiled]
         for one in spoiled:
-            until(lambda one=one: one.knows("the spool takes no event"), 8, f"{one.name} says so")
+            until(partial(one.knows, "the spool takes no event"), 8, f"{one.name} says so")
         each(Watched.check)
         assert all("the spool takes no event" in verdict(one.operator.status()) for one in spoiled)
         each(lambda one: one.disk.end())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.errors import SettingsError, SpoolUnavailable
+from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
 from sidecar.publishing.interfaces import Attempts
 from sidecar.storage import spool_file
 from sidecar.storage.sqlite_spool import SqliteSpool
@@ -60,6 +60,14 @@ def use_up(path: Path) -> None:
     with path.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(PAGE))
+
+
+def make_read_only(path: Path) -> None:
+    """As this process has it open: from now on no write to it succeeds until it is opened again."""
+    [open_one] = [fd.name for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.resolve() == path]
+    read_only = os.open(path, os.O_RDONLY)
+    os.dup2(read_only, int(open_one), inheritable=False)
+    os.close(read_only)
 
 
 async def in_little_room(path: str) -> None:
@@ -186,3 +194,54 @@ async def test_a_file_that_was_removed_is_not_written_to(directory: Path) -> Non
         assert (await everything(spool))[0].seq > rows[-1].seq
     async with opened(directory) as spool:
         assert numbers(await everything(spool)) == [3]
+
+
+async def test_it_is_opened_again_after_repeated_errors_of_the_disk(directory: Path) -> None:
+    """An error that stays with a file that is open goes when it is opened again; nothing that was kept is lost."""
+    async with opened(directory) as spool:
+        await spool.put(events(0, 3), Attempts())
+        make_read_only(directory / "spool.db-wal")
+        for _ in range(2):
+            with pytest.raises(SpoolUnavailable, match="disk I/O error"):
+                await spool.put([event(3)], Attempts())
+            assert spool.depth == 3
+        with suppress(SpoolUnavailable):
+            await spool.check()
+        await spool.put([event(3)], Attempts())
+        await spool.check()
+        assert numbers(await everything(spool)) == [0, 1, 2, 3]
+    assert await consistent(directory) == [0, 1, 2, 3]
+
+
+async def test_the_check_knows_what_a_put_would_meet(small_disk: Path) -> None:
+    """By the room that is there, and by the disk's last answer, with nothing put and nothing left behind."""
+    directory = small_disk / "spool"
+    async with opened(directory) as spool:
+        await spool.check()
+        assert spool.free_bytes > spool_file.RESERVE_BYTES
+        use_up(small_disk / "ballast")
+        with pytest.raises(SpoolUnavailable, match="is full: 0 bytes are free, and the next event may need 17825792"):
+            await spool.check()
+        (small_disk / "ballast").unlink()
+        await spool.put([event(0)], Attempts())
+        await spool.check()  # the reserve is there, and takes no more room
+        (small_disk / "ballast").write_bytes(bytes(spool.free_bytes - (1 << 20)))
+        await spool.check()
+        (directory / "spool.db").rename(small_disk / "away")
+        with pytest.raises(SpoolUnavailable, match="No such file"):
+            await spool.check()
+        with pytest.raises(SpoolUnavailable, match="No such file"):
+            await spool.put([event(1)], Attempts())
+        (small_disk / "away").rename(directory / "spool.db")
+        await spool.check()
+        assert numbers(await everything(spool)) == [0]
+        assert "spool.trial" not in contents(directory, "*")
+
+
+async def test_the_check_knows_a_full_spool(directory: Path) -> None:
+    async with opened(directory, max_bytes=10_000) as spool:
+        await spool.put(events(0, 10), Attempts())
+        await spool.check()
+        await spool.put([event(10, size=1000)], Attempts())
+        with pytest.raises(SpoolFull, match="the spool is full: "):
+            await spool.check()
