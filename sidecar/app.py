@@ -31,12 +31,12 @@ from sidecar.errors import PublishError
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.dead_letters import DeadLetters
+from sidecar.publishing.depth_limit import BoundedQueue, DepthLimit
 from sidecar.publishing.forwarder import Forwarder
-from sidecar.publishing.interfaces import Queue, QueueInspector, Spool, StreamTrimmer
+from sidecar.publishing.interfaces import Queue, QueueInspector, QueueObserver, Spool, StreamTrimmer
 from sidecar.publishing.publisher import Publisher
+from sidecar.publishing.queue_metrics import QueueMetrics
 from sidecar.publishing.readiness import Readiness
-from sidecar.publishing.room import BoundedQueue, Room
-from sidecar.publishing.survey import Survey
 from sidecar.publishing.trimmer import Trimmer
 from sidecar.publishing.validation import Acceptance
 from sidecar.settings import QueueSettings, Settings
@@ -44,6 +44,7 @@ from sidecar.storage.dead_letters import DeadLetterStream
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
 from sidecar.storage.redis_queue import RedisQueue
+from sidecar.storage.shared_looks import SharedLooks
 from sidecar.storage.sqlite_spool import SqliteSpool
 from sidecar.storage.stream_reader import RedisStreamReader
 from sidecar.storage.stream_trimmer import RedisTrimmer
@@ -89,7 +90,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         stack.push_async_callback(connection.close)
         queue = RedisQueue(connection, settings.queue)
         inspector = RedisInspector(connection, settings.queue)
-        bounded, room = _bounded(queue, inspector, settings.queue.max_depth)
+        observer = SharedLooks(inspector, connection, settings.queue.name)
+        bounded, limit = _bounded(queue, observer, settings.queue.max_depth)
         tracing = _tracing(settings, queue.stream, spans_to)
         publisher = Publisher(bounded, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
         _watch(metrics, spool, publisher)
@@ -112,7 +114,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             health.update,
             durability=settings.publish.durability,
             replicas=settings.redis.min_replicas,
-            met=lambda: met(room, publisher, spool, forwarder),
+            met=lambda: met(limit, publisher, spool, forwarder),
         )
 
         draining = asyncio.Event()
@@ -134,7 +136,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             PublisherService(publisher, Acceptance(settings.publish.source, tracing), metrics, queue.stream, draining),
             operators,
         )
-        history = History(inspector, spool, metrics)
+        history = History(observer, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
             {
@@ -163,9 +165,9 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         tasks.start("readiness", readiness.run())
         _watch_queue(
             tasks,
-            inspector,
+            observer,
             RedisTrimmer(connection, settings.queue),
-            room=room,
+            limit=limit,
             history=history,
             metrics=metrics,
             settings=settings.queue,
@@ -173,7 +175,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
 
         http.start()
         await server.start()
-        _tell_cloudwatch(stack, tasks, metrics, inspector, settings)
+        _tell_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
         _give_back_memory()
         log.info("serving", extra={"grpc": addresses, "http_port": http.port, "spooled": spool.depth})
         yield Running(addresses, http.port, readiness, failed)
@@ -220,12 +222,12 @@ def _give_back_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _bounded(queue: Queue, inspector: QueueInspector, max_depth: int) -> tuple[Queue, Room | None]:
+def _bounded(queue: Queue, observer: QueueObserver, max_depth: int) -> tuple[Queue, DepthLimit | None]:
     """The queue to append to, and what knows whether it is full; None where it never is."""
     if not max_depth:
         return queue, None
-    room = Room(inspector, max_depth)
-    return BoundedQueue(queue, room), room
+    limit = DepthLimit(observer, max_depth)
+    return BoundedQueue(queue, limit), limit
 
 
 def _watch_secrets(
@@ -238,30 +240,36 @@ def _watch_secrets(
 
 def _watch_queue(
     tasks: Tasks,
-    inspector: QueueInspector,
+    observer: QueueObserver,
     stream: StreamTrimmer,
     *,
-    room: Room | None,
+    limit: DepthLimit | None,
     history: History,
     metrics: Metrics,
     settings: QueueSettings,
 ) -> None:
     tasks.start("history", history.run())
-    tasks.start("survey", Survey(inspector, metrics, settings.retention_seconds).run())
+    tasks.start("queue metrics", QueueMetrics(observer, metrics, settings.retention_seconds).run())
     tasks.start("trimmer", Trimmer(stream, settings.retention_seconds, metrics).run())
-    if room is not None:
-        tasks.start("room", room.run())
+    if limit is not None:
+        tasks.start("depth limit", limit.run())
 
 
 def _tell_cloudwatch(
-    stack: AsyncExitStack, tasks: Tasks, metrics: Metrics, inspector: QueueInspector, settings: Settings
+    stack: AsyncExitStack,
+    tasks: Tasks,
+    metrics: Metrics,
+    inspector: QueueInspector,
+    *,
+    observer: QueueObserver,
+    settings: Settings,
 ) -> None:
     """On standard output, from now until the stop, where METRICS_EMF is set."""
     if not settings.metrics.emf:
         return
     from sidecar.emf import EmbeddedMetrics
 
-    emf = EmbeddedMetrics(metrics, inspector, service=settings.publish.source)
+    emf = EmbeddedMetrics(metrics, inspector, observer, service=settings.publish.source)
     stack.callback(emf.close)
     tasks.start("embedded metrics", emf.run())
 
@@ -281,10 +289,10 @@ def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -
     return None
 
 
-def met(room: Room | None, publisher: Publisher, spool: Spool, forwarder: Forwarder) -> PublishError | None:
+def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, forwarder: Forwarder) -> PublishError | None:
     """What an attempt to append met lately, or would meet."""
-    if room is not None and room.full:
-        return room.error
+    if limit is not None and limit.full:
+        return limit.error
     fault = publisher.fault
     if fault is not None and time.monotonic() - fault[1] < _FAULT_SECONDS:
         return fault[0]

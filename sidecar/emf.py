@@ -26,7 +26,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from sidecar.errors import QueueError
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import QueueInspector
+from sidecar.publishing.interfaces import QueueInspector, QueueObserver
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,19 @@ class EmbeddedMetrics:
     What is not known, such as the queue while Redis is away, is left out.
     """
 
-    def __init__(self, metrics: Metrics, inspector: QueueInspector, *, service: str, fd: int | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        inspector: QueueInspector,
+        observer: QueueObserver,
+        *,
+        service: str,
+        fd: int | None = None,
+    ) -> None:
         """`service`: SIDECAR_SOURCE, the first dimension. `fd`: what to write to; default: standard output."""
         self._metrics = metrics
         self._inspector = inspector
+        self._observer = observer
         self._dimensions = dict(zip(DIMENSIONS, (_dimension(service), _dimension(inspector.name)), strict=True))
         self._before: Counts = {}
         self._output = _Output(_STANDARD_OUTPUT if fd is None else fd)
@@ -116,10 +125,10 @@ class EmbeddedMetrics:
         """What Redis knows; empty where it is away."""
         values: Values = {}
         with suppress(QueueError):
-            state = await self._inspector.inspect()
+            state = (await self._observer.observe()).state
             ages = [group.age(time.time()) for group in state.groups]
             values |= {
-                "QueueDepth": max((group.depth for group in state.groups), default=state.length),
+                "QueueDepth": state.depth,
                 "QueuePending": sum(group.pending for group in state.groups),
                 "OldestUnacknowledgedAge": round(max(ages, default=0.0), 3),
                 "DeadLetters": state.dead_letters,

@@ -12,7 +12,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from sidecar.api.guard import Context, parse
 from sidecar.errors import InvalidRequest, QueueError, TooManyTails, Violation
 from sidecar.publishing.dead_letters import DeadLetters, Filter
-from sidecar.publishing.interfaces import BuriedLetter, QueueInspector, QueueState, RedisState, Spool, StreamReader
+from sidecar.publishing.interfaces import QueueInspector, QueueState, RedisState, Spool, StoredDeadLetter, StreamReader
 from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.tail import Tail
 from sidecar.publishing.trimmer import held_back
@@ -172,7 +172,7 @@ def _filter(sent: pb.DeadLetterFilter) -> Filter:
     return Filter(sent.reason, sent.model, sent.origin, ages.get("older_than"), ages.get("newer_than"))
 
 
-def _fill_letter(into: pb.DeadLetter, letter: BuriedLetter) -> None:
+def _fill_letter(into: pb.DeadLetter, letter: StoredDeadLetter) -> None:
     """All but the event and the data."""
     into.id, into.event_id, into.entry_id = letter.id, letter.event_id, letter.entry_id
     into.reason, into.detail, into.origin, into.attempts = letter.reason, letter.detail, letter.origin, letter.attempts

@@ -6,24 +6,27 @@ import asyncio
 import base64
 import binascii
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.errors import InvalidRequest, NotFound, ShuttingDown, Violation
-from sidecar.publishing.interfaces import BuriedLetter, DeadLetterStore, Replayed
+from sidecar.publishing.entry_ids import milliseconds, number, parse
+from sidecar.publishing.interfaces import DeadLetterStore, Replayed, StoredDeadLetter
 
 log = logging.getLogger(__name__)
 
-_PAGE = 100  # dead letters that are read at a time: one may be some 100 KiB
-_MOST_SCANNED = 10_000  # a call; a filter that matches nothing must not read for minutes
+_FIRST_PAGE, _PAGE = 10, 100  # dead letters that are read at a time, at most
+_READ_BYTES = 128 << 10  # that are read at a time, about: one may be some 100 KiB
+_READ_SHARE = 0.2  # of the time, for all that read dead letters together: events are published meanwhile
+_MOST_SCANNED = 10_000  # a call, and for how long: a filter that matches nothing must not read for minutes
+_SCAN_SECONDS = 1.0
 _MOST_IDS = 1000
 _PAGE_SIZE, _MOST_PAGE_SIZE = 100, 1000
 _PAGE_BYTES = 2 << 20  # a message may have 4 MiB
-_ID = re.compile(r"\d{1,20}-\d{1,20}")
-_BIGGEST = 2**64
+
+_Read = Callable[[str, str, int], Awaitable[Sequence[StoredDeadLetter]]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Filter:
     text: str = ""
     """Stands in the detail, the subject or an id, in capitals or not."""
 
-    def matches(self, letter: BuriedLetter) -> bool:
+    def matches(self, letter: StoredDeadLetter) -> bool:
         """Whether it is one of them, its age apart."""
         return (
             (not self.reason or letter.reason == self.reason)
@@ -47,14 +50,15 @@ class Filter:
             and (not self.text or self._has_text(letter))
         )
 
-    def _has_text(self, letter: BuriedLetter) -> bool:
+    def _has_text(self, letter: StoredDeadLetter) -> bool:
         where = (letter.detail, letter.subject, letter.event_id, letter.correlation_id, letter.id, letter.entry_id)
         return self.text.casefold() in "\n".join(where).casefold()
 
-    def _is_model(self, letter: BuriedLetter) -> bool:
-        if letter.event is not None:
-            return letter.event.model.name == self.model
-        return letter.subject.startswith(f"{self.model}/")
+    def _is_model(self, letter: StoredDeadLetter) -> bool:
+        if letter.subject and not letter.subject.startswith(f"{self.model}/"):
+            return False  # so that few are decoded
+        event = letter.event
+        return event.model.name == self.model if event is not None else bool(letter.subject)
 
     def range(self) -> tuple[str, str]:
         """The ids that are neither too young nor too old now, as XRANGE takes them."""
@@ -67,7 +71,7 @@ class Filter:
 class Page(NamedTuple):
     """Some dead letters, and the token of the next page; empty where this is the last."""
 
-    letters: Sequence[BuriedLetter]
+    letters: Sequence[StoredDeadLetter]
     next_token: str
 
 
@@ -86,6 +90,8 @@ class DeadLetters:
         """`draining`: set when the sidecar stops; what takes long ends then."""
         self._store = store
         self._draining = draining
+        self._reading = asyncio.Lock()
+        self._rests_until = 0.0
 
     async def list(self, selected: Filter, page_size: int, page_token: str, *, newest_first: bool = False) -> Page:
         """One page, the oldest or the newest first. It may be short, even empty, and not the last.
@@ -97,19 +103,20 @@ class DeadLetters:
         wanted = page_size or _PAGE_SIZE
         first, last = selected.range()
         after = _read_token(page_token) if page_token else ""
-        found: list[BuriedLetter] = []
+        found: list[StoredDeadLetter] = []
         scanned = size = 0
-        scan = self._scan_back if newest_first else self._scan
-        async for letter in scan(first, last, after):
+        ends_at = time.monotonic() + _SCAN_SECONDS
+        async for letter in self._scan(first, last, after, newest_first=newest_first):
             scanned, after = scanned + 1, letter.id
             if selected.matches(letter):
                 found.append(letter)
                 size += len(letter.detail) + 500
-            if len(found) == wanted or scanned == _MOST_SCANNED or size > _PAGE_BYTES:
+            late = scanned == _MOST_SCANNED or time.monotonic() > ends_at
+            if len(found) == wanted or late or size > _PAGE_BYTES:
                 return Page(found, _make_token(after))
         return Page(found, "")
 
-    async def get(self, letter_id: str) -> BuriedLetter:
+    async def get(self, letter_id: str) -> StoredDeadLetter:
         """One. Raises NotFound and InvalidRequest."""
         _check_id(letter_id, "id")
         (letter,) = await self._store.get([letter_id])
@@ -158,13 +165,13 @@ class DeadLetters:
         if not dry_run:
             await self._store.check_rights()
         done = missing = 0
-        batch: list[BuriedLetter] = []
+        batch: list[StoredDeadLetter] = []
         try:
             async for letter in self._selected(selection):
                 if letter is None:
                     missing += 1
                     continue
-                batch.append(letter._replace(data=b"", event=None))
+                batch.append(letter._replace(data=b""))
                 if len(batch) == _PAGE:
                     done += await self._remove(batch, dry_run=dry_run)
                     batch = []
@@ -174,7 +181,7 @@ class DeadLetters:
                 log.info("dead letters discarded", extra={"done": done, "missing": missing})
         return Outcome(done, missing)
 
-    async def _remove(self, batch: Sequence[BuriedLetter], *, dry_run: bool) -> int:
+    async def _remove(self, batch: Sequence[StoredDeadLetter], *, dry_run: bool) -> int:
         self._go_on()
         return len(batch) if dry_run or not batch else await self._store.discard(batch)
 
@@ -186,10 +193,10 @@ class DeadLetters:
         for index, letter_id in enumerate(selection):
             _check_id(letter_id, f"ids.ids[{index}]")
 
-    async def _selected(self, selection: Sequence[str] | Filter) -> AsyncIterator[BuriedLetter | None]:
+    async def _selected(self, selection: Sequence[str] | Filter) -> AsyncIterator[StoredDeadLetter | None]:
         """Those that are meant, the oldest first; None for each that is named and gone."""
         if not isinstance(selection, Filter):
-            ids = sorted(dict.fromkeys(selection), key=_position)
+            ids = sorted(dict.fromkeys(selection), key=number)
             for start in range(0, len(ids), _PAGE):
                 for letter in await self._store.get(ids[start : start + _PAGE]):
                     yield letter
@@ -198,36 +205,39 @@ class DeadLetters:
         newest = await self._store.last_id()
         if newest is None:
             return
-        last = newest if last == "+" else min(last, newest, key=_position)
+        last = newest if last == "+" else min(last, newest, key=number)
         async for letter in self._scan(first, last, ""):
             if selection.matches(letter):
                 yield letter
 
-    async def _scan(self, first: str, last: str, after: str) -> AsyncIterator[BuriedLetter]:
+    async def _scan(
+        self, first: str, last: str, after: str, *, newest_first: bool = False
+    ) -> AsyncIterator[StoredDeadLetter]:
         """All of a range, from behind `after` on where that is not empty."""
-        start = first
-        if after and (first == "-" or _position(after)[0] >= int(first)):
-            start = f"({after}"
+        start, end, read = (last, first, self._store.read_back) if newest_first else (first, last, self._store.read)
+        if after and start not in ("-", "+"):  # the range may have moved on meanwhile: its ages are counted from now
+            behind = milliseconds(number(after)) - int(start)
+            after = "" if (behind > 0 if newest_first else behind < 0) else after
+        start = f"({after}" if after else start
+        count = _FIRST_PAGE
         while True:
-            page = await self._store.read(start, last, _PAGE)
+            page = await self._read_page(read, start, end, count)
             for letter in page:
                 yield letter
-            if len(page) < _PAGE:
+            if len(page) < count:
                 return
             start = f"({page[-1].id}"
+            size = sum(len(letter.data) for letter in page) + 1
+            count = max(1, min(_PAGE, count * _READ_BYTES // size))
 
-    async def _scan_back(self, first: str, last: str, after: str) -> AsyncIterator[BuriedLetter]:
-        """All of a range, the newest first, from before `after` on where that is not empty."""
-        start = last
-        if after and (last == "+" or _position(after)[0] <= int(last)):
-            start = f"({after}"
-        while True:
-            page = await self._store.read_back(start, first, _PAGE)
-            for letter in page:
-                yield letter
-            if len(page) < _PAGE:
-                return
-            start = f"({page[-1].id}"
+    async def _read_page(self, read: _Read, start: str, end: str, count: int) -> Sequence[StoredDeadLetter]:
+        """One at a time for all who read, with rests between: reading takes its share of this process, and no more."""
+        async with self._reading:
+            await asyncio.sleep(self._rests_until - time.monotonic())
+            began = time.monotonic()
+            page = await read(start, end, count)
+            self._rests_until = began + (time.monotonic() - began) / _READ_SHARE
+            return page
 
     async def _wait(self, moment: float) -> None:
         """Until then, or until the sidecar stops."""
@@ -242,21 +252,15 @@ class DeadLetters:
             raise ShuttingDown("the sidecar is stopping; what is done is done")
 
 
-def _can_be_replayed(letter: BuriedLetter, groups: set[str], *, everyone: bool) -> bool:
+def _can_be_replayed(letter: StoredDeadLetter, groups: set[bytes], *, everyone: bool) -> bool:
     """To all, only what a consumer can read; a group gets back what it gave up, byte for byte."""
     if letter.group and not everyone:
         return letter.group in groups
     return letter.event is not None
 
 
-def _position(entry_id: str) -> tuple[int, int]:
-    """Where an id stands; `<ms>` alone is the end of that millisecond."""
-    time_part, _, sequence = entry_id.partition("-")
-    return int(time_part), int(sequence) if sequence else _BIGGEST
-
-
 def _check_id(entry_id: str, field: str) -> None:
-    if not _ID.fullmatch(entry_id) or max(_position(entry_id)) >= _BIGGEST:
+    if parse(entry_id) is None:
         raise InvalidRequest([Violation(field, "must be the id of a dead letter, such as 1700000000000-0")])
 
 

@@ -6,9 +6,11 @@ All times that are stored are Unix milliseconds of this machine's clock; all dur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from modelready.entry import UndecodableEntry, decode_data
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
@@ -186,12 +188,34 @@ class QueueState(NamedTuple):
     groups: Sequence[GroupState]
     mirror: MirrorState | None
 
+    @property
+    def depth(self) -> int:
+        """Of the slowest group; without groups the stream's length."""
+        return max((group.depth for group in self.groups), default=self.length)
+
 
 class DeadLetterCounts(NamedTuple):
     """How many dead letters there are by reason, the most frequent first, and the time of the oldest."""
 
     reasons: Sequence[tuple[str, int]]
     oldest_ms: int | None
+
+
+class Observed(NamedTuple):
+    """The queue as it was when a sidecar last looked."""
+
+    state: QueueState
+    dead: DeadLetterCounts
+
+
+class Depth(NamedTuple):
+    """The depth of the slowest group, without groups the stream's length, when the newest id was `last_id`.
+
+    That id is a number, see publishing.entry_ids.
+    """
+
+    depth: int
+    last_id: int
 
 
 class RedisState(NamedTuple):
@@ -209,7 +233,11 @@ class RedisState(NamedTuple):
 
 
 class QueueInspector(Protocol):
-    """Looks at the queue in Redis."""
+    """Looks at the queue in Redis, now, for one who asks. What looks again and again uses a QueueObserver.
+
+    Where a group stands in the middle of a long stream, and nothing was counted there yet, its depth is an estimate.
+    It becomes exact at 1,500 entries a second.
+    """
 
     @property
     def name(self) -> str:
@@ -222,11 +250,8 @@ class QueueInspector(Protocol):
     async def inspect(self) -> QueueState:
         """The state now. Raises QueueErrors."""
 
-    async def depth(self) -> int:
-        """The depth of the slowest group; without groups the stream's length. Raises QueueErrors."""
-
     async def dead_letter_counts(self) -> DeadLetterCounts:
-        """Of the oldest 10,000 dead letters. Raises QueueErrors."""
+        """Of the oldest 10,000 dead letters, the 20 most frequent reasons and the rest as one. Raises QueueErrors."""
 
     async def dedup_keys(self) -> int:
         """About how many dedup keys there are; see the implementation. Raises QueueErrors."""
@@ -235,14 +260,26 @@ class QueueInspector(Protocol):
         """The node that answers. Raises QueueErrors."""
 
 
-class BuriedLetter(NamedTuple):
-    """A dead letter as it stands in its stream, whoever wrote it. `event` is None where the data is not legible."""
+class QueueObserver(Protocol):
+    """Looks at the queue for all sidecars of it: what one of them saw, the others read."""
+
+    async def observe(self) -> Observed:
+        """As it was at most some 20 seconds ago. The consumers include those of a replay. Raises QueueErrors."""
+
+    async def depth(self) -> Depth:
+        """As it was at most some two seconds ago. Raises QueueErrors."""
+
+
+class StoredDeadLetter(NamedTuple):
+    """A dead letter as it stands in its stream, whoever wrote it."""
 
     id: str
     event_id: str
     reason: str
     detail: str
     origin: str
+    group: bytes
+    """The consumer group that gave it up; empty where none did. No text: it may have any name."""
     attempts: int
     first_ms: int | None
     last_ms: int | None
@@ -251,12 +288,13 @@ class BuriedLetter(NamedTuple):
     correlation_id: str
     content_type: str
     data: bytes
-    event: ModelReadyToDeploy | None
 
     @property
-    def group(self) -> str:
-        """The consumer group that gave it up; empty where none did."""
-        return self.origin.partition("group:")[2]
+    def event(self) -> ModelReadyToDeploy | None:
+        """The event in its data, decoded at each use; None where that is not legible."""
+        with suppress(UndecodableEntry):
+            return decode_data(self.content_type.encode(), self.data)
+        return None
 
     @property
     def dead_ms(self) -> int:
@@ -275,35 +313,35 @@ class Replayed(Enum):
 class DeadLetterStore(Protocol):
     """The stream of dead letters. Every method raises QueueErrors."""
 
-    async def read(self, first: str, last: str, count: int) -> Sequence[BuriedLetter]:
+    async def read(self, first: str, last: str, count: int) -> Sequence[StoredDeadLetter]:
         """The oldest `count` dead letters of a range of ids, in order.
 
         Ids as XRANGE takes them: `-`, `+`, `<ms>` for all of a millisecond, `(` before what is left out.
         """
 
-    async def read_back(self, last: str, first: str, count: int) -> Sequence[BuriedLetter]:
+    async def read_back(self, last: str, first: str, count: int) -> Sequence[StoredDeadLetter]:
         """The newest `count` dead letters of a range of ids, the newest first."""
 
-    async def get(self, ids: Sequence[str]) -> Sequence[BuriedLetter | None]:
+    async def get(self, ids: Sequence[str]) -> Sequence[StoredDeadLetter | None]:
         """These, in order; None for each that is gone."""
 
     async def last_id(self) -> str | None:
         """The id of the newest; None where there is none."""
 
-    async def groups(self) -> set[str]:
+    async def groups(self) -> set[bytes]:
         """The names of the queue's consumer groups."""
 
     async def check_rights(self) -> None:
         """Raise SetupFault where a right to replay or to discard is missing; nothing is changed."""
 
-    async def replay(self, letter: BuriedLetter, *, everyone: bool) -> Replayed:
+    async def replay(self, letter: StoredDeadLetter, *, everyone: bool) -> Replayed:
         """Put one back in one atomic step, and at most once however often this is called.
 
         To the one group that gave it up, unless `everyone` is set or the sidecar did. What goes to everyone must be
         legible. When it raises an ambiguous Unavailable, it is either replayed or still a dead letter.
         """
 
-    async def discard(self, letters: Sequence[BuriedLetter]) -> int:
+    async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
         """Remove these for good; how many were still there."""
 
 

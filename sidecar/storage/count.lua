@@ -1,31 +1,29 @@
 -- Counts entries of a stream without sending them, by the value of one field where that is asked for.
 --
 -- KEYS[1]  the stream
--- ARGV[1]  the first id, as XRANGE takes it
--- ARGV[2]  how many entries to look at, at most: it keeps the server busy for about 2 us each
--- ARGV[3]  the field; "" for none
--- Returns  how many there were, the id of the last ("" for none), then each value and how many had it
+-- ARGV[1]  XRANGE or XREVRANGE
+-- ARGV[2]  the id to begin at, as that command takes it
+-- ARGV[3]  the id to end at
+-- ARGV[4]  how many entries to look at, at most: the server does nothing else for about 2 us each
+-- ARGV[5]  the field; "" for none. What is longer than 64 bytes of its value is cut
+-- Returns  how many there were, the id of the last ("" for none), then each value ("" for none) and how many had it
 
-local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
-local counts, values = {}, {}
-if ARGV[3] ~= '' then
+local entries = redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3], 'COUNT', ARGV[4])
+local reply, at = {#entries, #entries > 0 and entries[#entries][1] or ''}, {}
+if ARGV[5] ~= '' then
   for _, entry in ipairs(entries) do
-    local fields = entry[2]
+    local fields, value = entry[2], ''
     for i = 1, #fields, 2 do
-      if fields[i] == ARGV[3] then
-        local value = fields[i + 1]
-        if not counts[value] then
-          counts[value] = 0
-          values[#values + 1] = value
-        end
-        counts[value] = counts[value] + 1
+      if fields[i] == ARGV[5] then
+        value = string.sub(fields[i + 1], 1, 64)
+        break
       end
     end
+    if not at[value] then
+      at[value] = #reply + 2
+      reply[at[value] - 1], reply[at[value]] = value, 0
+    end
+    reply[at[value]] = reply[at[value]] + 1
   end
-end
-local reply = {#entries, #entries > 0 and entries[#entries][1] or ''}
-for _, value in ipairs(values) do
-  reply[#reply + 1] = value
-  reply[#reply + 1] = counts[value]
 end
 return reply

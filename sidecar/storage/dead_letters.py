@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-from modelready.entry import UndecodableEntry, decode, encode_list_message
+from modelready.entry import encode_list_message
 from modelready.keys import Keys
 from modelready.redis.script import Script
-from sidecar.publishing.interfaces import BuriedLetter, Replayed
+from sidecar.publishing.interfaces import Replayed, StoredDeadLetter
 from sidecar.settings import QueueSettings
-from sidecar.storage.groups import REPLAY_CONSUMER, read_groups
 from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.stream_info import REPLAY_CONSUMER, read_groups
 
 _MOST_ATTEMPTS = 2**32 - 1
 
@@ -27,17 +26,17 @@ class DeadLetterStream:
         self._replay = Script("sidecar.storage", "replay.lua")
         self._discard = Script("sidecar.storage", "discard.lua")
 
-    async def read(self, first: str, last: str, count: int) -> Sequence[BuriedLetter]:
+    async def read(self, first: str, last: str, count: int) -> Sequence[StoredDeadLetter]:
         """See publishing.interfaces.DeadLetterStore.read."""
         page = await self._connection.execute("XRANGE", self._keys.dead_letters, first, last, "COUNT", count)
         return [_letter(*entry) for entry in page]
 
-    async def read_back(self, last: str, first: str, count: int) -> Sequence[BuriedLetter]:
+    async def read_back(self, last: str, first: str, count: int) -> Sequence[StoredDeadLetter]:
         """See publishing.interfaces.DeadLetterStore.read_back."""
         page = await self._connection.execute("XREVRANGE", self._keys.dead_letters, last, first, "COUNT", count)
         return [_letter(*entry) for entry in page]
 
-    async def get(self, ids: Sequence[str]) -> Sequence[BuriedLetter | None]:
+    async def get(self, ids: Sequence[str]) -> Sequence[StoredDeadLetter | None]:
         """See publishing.interfaces.DeadLetterStore.get."""
         pages = await self._connection.pipeline([("XRANGE", self._keys.dead_letters, one, one) for one in ids])
         return [_letter(*page[0]) if page else None for page in pages]
@@ -47,9 +46,9 @@ class DeadLetterStream:
         page = await self._connection.execute("XREVRANGE", self._keys.dead_letters, "+", "-", "COUNT", 1)
         return page[0][0].decode() if page else None
 
-    async def groups(self) -> set[str]:
+    async def groups(self) -> set[bytes]:
         """See publishing.interfaces.DeadLetterStore.groups."""
-        return {group["name"].decode() for group in await read_groups(self._connection, self._keys.events)}
+        return {group.name for group in await read_groups(self._connection, self._keys.events)}
 
     async def check_rights(self) -> None:
         """See publishing.interfaces.DeadLetterStore.check_rights. Neither the entry nor the key can exist."""
@@ -58,14 +57,14 @@ class DeadLetterStream:
             ("DEL", self._keys.seen_dead(" ")),
         ])  # fmt: skip
 
-    async def replay(self, letter: BuriedLetter, *, everyone: bool) -> Replayed:
+    async def replay(self, letter: StoredDeadLetter, *, everyone: bool) -> Replayed:
         """See publishing.interfaces.DeadLetterStore.replay."""
         keys = self._keys
-        group = "" if everyone else letter.group
+        group = b"" if everyone else letter.group
         message = b""
-        if self._settings.list_name and not group and letter.event is not None:
+        if self._settings.list_name and not group and (event := letter.event) is not None:
             try:
-                message = encode_list_message(letter.event, self._settings.list_format)
+                message = encode_list_message(event, self._settings.list_format)
             except ValueError:  # a number that JSON does not have; no event that was accepted holds one
                 return Replayed.SKIPPED
         names = (
@@ -82,28 +81,26 @@ class DeadLetterStream:
         )
         return Replayed(reply.decode())
 
-    async def discard(self, letters: Sequence[BuriedLetter]) -> int:
+    async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
         """See publishing.interfaces.DeadLetterStore.discard."""
         keys = [self._keys.dead_letters, *(self._keys.seen_dead(letter.event_id) for letter in letters)]
         return int(await self._connection.script(self._discard, keys, [letter.id for letter in letters]))
 
 
-def _letter(raw_id: bytes, flat: Sequence[bytes]) -> BuriedLetter:
+def _letter(raw_id: bytes, flat: Sequence[bytes]) -> StoredDeadLetter:
     """What stands there, also where another program wrote it."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    event = None
-    with suppress(UndecodableEntry):
-        event = decode(fields)
 
     def text(name: bytes) -> str:
         return fields.get(name, b"").decode(errors="replace")
 
-    return BuriedLetter(
+    letter = StoredDeadLetter(
         id=raw_id.decode(),
-        event_id=event.event_id if event else text(b"ce_id"),
+        event_id=text(b"ce_id"),
         reason=text(b"dl_reason"),
         detail=text(b"dl_detail"),
         origin=text(b"dl_origin"),
+        group=fields.get(b"dl_origin", b"").partition(b"group:")[2],
         attempts=min(_number(fields, b"dl_attempts") or 0, _MOST_ATTEMPTS),
         first_ms=_number(fields, b"dl_first_at"),
         last_ms=_number(fields, b"dl_last_at"),
@@ -112,8 +109,10 @@ def _letter(raw_id: bytes, flat: Sequence[bytes]) -> BuriedLetter:
         correlation_id=text(b"correlationid"),
         content_type=text(b"content-type"),
         data=fields.get(b"data", b""),
-        event=event,
     )
+    if not letter.event_id and (event := letter.event) is not None:
+        return letter._replace(event_id=event.event_id)
+    return letter
 
 
 def _number(fields: Mapping[bytes, Any], name: bytes) -> int | None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from modelready.entry import UndecodableEntry, decode
 from modelready.keys import Keys
+from sidecar.publishing.entry_ids import text
 from sidecar.publishing.interfaces import Entry
 from sidecar.settings import QueueSettings
-from sidecar.storage.groups import read_groups
 from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.stream_info import read_groups
 
 _PAGE = 1000
 
@@ -35,9 +36,9 @@ class RedisStreamReader:
 
     async def last_delivered(self, group: str) -> str | None:
         """See publishing.interfaces.StreamReader.last_delivered."""
-        for info in await read_groups(self._connection, self._stream):
-            if info["name"].decode(errors="replace") == group:
-                return str(info["last-delivered-id"].decode())
+        for one in await read_groups(self._connection, self._stream):
+            if one.name.decode(errors="replace") == group:
+                return text(one.last)
         return None
 
     async def pending(self, group: str, last: str) -> Sequence[str]:

@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from sidecar.emf import EmbeddedMetrics
 from sidecar.metrics import Metrics as Counted
-from sidecar.publishing.interfaces import GroupState, QueueInspector, QueueState, RedisState
+from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, Observed, QueueState, RedisState
 from tests.deploy.cloudwatch import ALARM, FURTHER_BACK, OK, UNKNOWN, Metrics, alarms, state
 from tests.deploy.template import RESOURCES, resolve
 
@@ -50,11 +50,12 @@ class Sidecar:
         self.counted.spool_max_bytes.set(100)
         self.counted.spool_free_bytes.set(1 << 30)
         self._read, self._write = os.pipe()
-        self._emf = EmbeddedMetrics(self.counted, cast("QueueInspector", self), service=SOURCE, fd=self._write)
+        self._emf = EmbeddedMetrics(self.counted, cast("Any", self), cast("Any", self), service=SOURCE, fd=self._write)
 
-    async def inspect(self) -> QueueState:
+    async def observe(self) -> Observed:
         oldest = round((time.time() - self.oldest_age) * 1000)
-        return QueueState(9, self.dead_letters, oldest, [GroupState("deployer", 1, 1, 1, oldest, 8, 0.0)], None)
+        groups = [GroupState("deployer", 1, 1, 1, oldest, 8, 0.0)]
+        return Observed(QueueState(9, self.dead_letters, oldest, groups, None), DeadLetterCounts([], None))
 
     async def redis(self) -> RedisState:
         return RedisState(0.001, eviction_policy=self.policy, used_memory=self.used_memory, max_memory=self.max_memory)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from sidecar.publishing.room import Room
+from sidecar.publishing import depth_limit
+from sidecar.publishing.depth_limit import DepthLimit
+from sidecar.publishing.entry_ids import number
+from sidecar.publishing.interfaces import Appended, Depth
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
@@ -73,26 +77,51 @@ def test_what_is_too_much_is_spooled_or_refused_and_comes_later(server: RedisSer
 
 
 class Depths:
-    """An inspector whose depth is what a test says."""
+    """An observer whose depth is what a test says."""
 
-    def __init__(self, depth: int) -> None:
-        self.now = depth
+    def __init__(self, depth: int, last_id: str) -> None:
+        self.set(depth, last_id)
 
-    async def depth(self) -> int:
+    def set(self, depth: int, last_id: str) -> None:
+        self.now = Depth(depth, number(last_id))
+
+    async def depth(self) -> Depth:
         return self.now
 
 
-async def test_what_was_appended_since_the_last_look_counts() -> None:
-    inspector = Depths(7)
-    room = Room(inspector, 10)  # type: ignore[arg-type]
-    assert not room.full
-    await room.look()
-    room.added(2)
-    assert not room.full
-    room.added(1)
-    assert room.full
-    inspector.now = 9
-    await room.look()
-    assert not room.full
-    room.added(1)
-    assert room.full
+def stored(*entry_ids: str) -> list[Appended]:
+    return [Appended(entry_id, False) for entry_id in entry_ids]
+
+
+async def test_what_was_appended_since_the_depth_was_taken_counts() -> None:
+    observer = Depths(7, "5-1")
+    limit = DepthLimit(cast("Any", observer), 10)
+    assert not limit.full
+    await limit.refresh()
+    limit.added(stored("5-2", "5-3"))
+    limit.added([Appended("5-3", True)])
+    assert not limit.full
+    limit.added(stored("5-10"))
+    assert limit.full
+    await limit.refresh()  # another sidecar's look, which is older than these
+    assert limit.full
+    observer.set(9, "5-9")
+    await limit.refresh()
+    assert limit.full
+    observer.set(9, "5-10")
+    await limit.refresh()
+    assert not limit.full
+    limit.added(stored("5-11"))
+    assert limit.full
+
+
+async def test_what_went_with_a_deleted_stream_counts_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depth_limit, "_NOT_IN_DEPTH_SECONDS", 0.05)
+    observer = Depths(0, "0-0")
+    limit = DepthLimit(cast("Any", observer), 2)
+    limit.added(stored("5-1", "5-2"))
+    await limit.refresh()
+    assert limit.full
+    await asyncio.sleep(0.06)
+    await limit.refresh()
+    assert not limit.full

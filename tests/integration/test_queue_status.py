@@ -154,24 +154,24 @@ async def test_depth_is_what_a_count_gives(
     pending, undelivered, oldest = stream.open()
     (group,) = (await inspector.inspect()).groups
     assert (group.pending, group.undelivered, group.oldest_ms) == (pending, undelivered, oldest)
-    assert group.depth == await inspector.depth() == pending + undelivered
+    assert group.depth == (await inspector.depth()).depth == pending + undelivered
 
 
 async def test_without_a_stream_there_is_nothing(client: redis.Redis, inspector: RedisInspector) -> None:
     state = await inspector.inspect()
     assert (state.length, state.dead_letters, state.oldest_ms, list(state.groups)) == (0, 0, None, [])
-    assert await inspector.depth() == await inspector.dedup_keys() == 0
+    assert (await inspector.depth()).depth == await inspector.dedup_keys() == 0
     assert await inspector.dead_letter_counts() == ([], None)
 
 
 async def test_depth_is_the_slowest_group_s_or_the_length(client: redis.Redis, inspector: RedisInspector) -> None:
     stream = Stream(client)
     stream.add(30)
-    assert await inspector.depth() == 30
+    assert (await inspector.depth()).depth == 30
     stream.group("$")
-    assert await inspector.depth() == 0
+    assert (await inspector.depth()).depth == 0
     client.xgroup_create(KEYS.events, "slow", id="10-0")
-    assert await inspector.depth() == 20
+    assert (await inspector.depth()).depth == 20
 
 
 async def test_consumers_and_when_they_last_asked(client: redis.Redis, inspector: RedisInspector) -> None:

@@ -16,7 +16,7 @@ from deploy import monitoring
 from sidecar.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import GroupState, QueueInspector, QueueState, RedisState
+from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, Observed, QueueState, RedisState
 from tests.harness.embedded_metrics import check, embedded
 from tests.harness.waiting import until
 
@@ -31,12 +31,12 @@ class Inspector:
         self.policy = "noeviction"
         self.max_memory = 400
 
-    async def inspect(self) -> QueueState:
+    async def observe(self) -> Observed:
         if self.away:
             raise Unavailable("away")
         old = int(time.time() * 1000) - 90_000
         groups = [GroupState("a", 7, 2, 1, old, 5, 0.0), GroupState("b", 3, 3, 1, old + 60_000, 0, 0.0)]
-        return QueueState(20, 4, old, groups, None)
+        return Observed(QueueState(20, 4, old, groups, None), DeadLetterCounts([], None))
 
     async def redis(self) -> RedisState:
         return RedisState(0.001, eviction_policy=self.policy, used_memory=100, max_memory=self.max_memory)
@@ -50,7 +50,7 @@ class Reader:
         os.set_blocking(self._read, False)
         self.metrics, self.inspector = Metrics(), Inspector()
         self.metrics.spool_max_bytes.set(1000)
-        self.emf = EmbeddedMetrics(self.metrics, cast("QueueInspector", self.inspector), service=service, fd=self.write)
+        self.emf = emf_of(self.metrics, self.inspector, service, self.write)
 
     async def tell(self) -> dict[str, Any]:
         """The next line."""
@@ -71,6 +71,10 @@ class Reader:
         os.close(self._read)  # first: whoever is still writing must end
         self.emf.close()
         os.close(self.write)
+
+
+def emf_of(metrics: Metrics, inspector: Inspector, service: str, fd: int) -> EmbeddedMetrics:
+    return EmbeddedMetrics(metrics, cast("Any", inspector), cast("Any", inspector), service=service, fd=fd)
 
 
 @pytest.fixture
@@ -186,7 +190,7 @@ def test_an_output_that_is_gone_is_told_once(caplog: pytest.LogCaptureFixture) -
     reader = Reader()
     reader.close()
     full = os.open("/dev/full", os.O_WRONLY)
-    gone = EmbeddedMetrics(reader.metrics, cast("QueueInspector", reader.inspector), service="s", fd=full)
+    gone = emf_of(reader.metrics, reader.inspector, "s", full)
     for _ in range(2):
         until(lambda: not gone._output.busy, 5, "it takes another")
         gone._tell({})

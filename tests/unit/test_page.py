@@ -26,7 +26,7 @@ from sidecar.api.page.times import ago, duration, exact
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.dead_letters import DeadLetters, Filter, Outcome, Page
-from sidecar.publishing.interfaces import BuriedLetter
+from sidecar.publishing.interfaces import DeadLetterCounts, Observed, QueueState, StoredDeadLetter
 from sidecar.settings import ServerSettings
 from tests.fakes.memory_spool import MemorySpool
 from tests.harness.waiting import until
@@ -153,10 +153,10 @@ class Inspector:
     def __init__(self) -> None:
         self.answer: int | None = 5
 
-    async def depth(self) -> int:
+    async def observe(self) -> Observed:
         if self.answer is None:
             raise Unavailable("away")
-        return self.answer
+        return Observed(QueueState(self.answer, 0, None, [], None), DeadLetterCounts([], None))
 
 
 async def test_the_history_has_rates_and_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,13 +164,13 @@ async def test_the_history_has_rates_and_what_is_not_known(monkeypatch: pytest.M
     monkeypatch.setattr("sidecar.api.page.history.time.monotonic", lambda: clock[0])
     metrics, inspector = Metrics(), Inspector()
     history = History(cast("Any", inspector), MemorySpool(), metrics)
-    await history.look()
+    await history.refresh()
     metrics.published.labels("stored").inc(30)
     metrics.published.labels("spooled").inc(15)
     metrics.published.labels("OVERLOADED").inc(1000)
     clock[0] += 15
     inspector.answer = None
-    await history.look()
+    await history.refresh()
     assert [(one.depth, one.rate, one.spooled) for one in history.samples()] == [(5, None, 0), (None, 3.0, 0)]
 
 
@@ -270,10 +270,10 @@ class Stage:
     """Two dead letters, and a Redis on which everything takes too long."""
 
     letters = tuple(
-        BuriedLetter(
-            id=f"{number}-0", event_id=f"e{number}", reason="TOO_OLD", detail="", origin="sidecar", attempts=1,
-            first_ms=None, last_ms=None, entry_id="", subject=f"fraud/{number}", correlation_id="", content_type="",
-            data=b"\xff", event=None,
+        StoredDeadLetter(
+            id=f"{number}-0", event_id=f"e{number}", reason="TOO_OLD", detail="", origin="sidecar", group=b"",
+            attempts=1, first_ms=None, last_ms=None, entry_id="", subject=f"fraud/{number}", correlation_id="",
+            content_type="", data=b"\xff",
         )
         for number in (1, 2)
     )  # fmt: skip
@@ -284,10 +284,10 @@ class Stage:
     def find(self, *_: object, **__: object) -> Page:
         return Page(self.letters, "token")
 
-    def get(self, letter_id: str) -> BuriedLetter:
+    def get(self, letter_id: str) -> StoredDeadLetter:
         return self.get_all([letter_id])[0]
 
-    def get_all(self, ids: list[str]) -> list[BuriedLetter]:
+    def get_all(self, ids: list[str]) -> list[StoredDeadLetter]:
         return [letter for letter in self.letters if letter.id in ids]
 
     def replayable(self, ids: list[str], *, everyone: bool) -> Outcome:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import NotFound, SidecarError
 from sidecar.publishing.dead_letters import DeadLetters, Filter, Outcome, Page
-from sidecar.publishing.interfaces import BuriedLetter
+from sidecar.publishing.interfaces import StoredDeadLetter
 
 Answer = TypeVar("Answer")
 
@@ -68,14 +68,14 @@ class Backstage:
         """One page of dead letters."""
         return self._read(lambda: self._dead_letters.list(selected, size, token, newest_first=newest_first))
 
-    def get(self, letter_id: str) -> BuriedLetter:
+    def get(self, letter_id: str) -> StoredDeadLetter:
         """One dead letter. Raises NotFound."""
         return self._read(lambda: self._dead_letters.get(letter_id))
 
-    def get_all(self, ids: Sequence[str]) -> list[BuriedLetter]:
+    def get_all(self, ids: Sequence[str]) -> list[StoredDeadLetter]:
         """Those of them that are there."""
 
-        async def get_all() -> list[BuriedLetter]:
+        async def get_all() -> list[StoredDeadLetter]:
             found = []
             for letter_id in ids[:MOST_IDS]:
                 with suppress(NotFound):

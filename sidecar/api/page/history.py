@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sidecar.errors import QueueError
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import QueueInspector, Spool
+from sidecar.publishing.interfaces import QueueObserver, Spool
 
 PERIOD_SECONDS = 15.0
 HOUR_SECONDS = 3600
@@ -34,8 +34,8 @@ class Sample(NamedTuple):
 class History:
     """Samples of the last hour, the oldest first."""
 
-    def __init__(self, inspector: QueueInspector, spool: Spool, metrics: Metrics) -> None:
-        self._inspector = inspector
+    def __init__(self, observer: QueueObserver, spool: Spool, metrics: Metrics) -> None:
+        self._observer = observer
         self._spool = spool
         self._metrics = metrics
         self._samples: deque[Sample] = deque(maxlen=_POINTS)
@@ -44,14 +44,14 @@ class History:
     async def run(self) -> None:
         """Take a sample every 15 s, until cancelled."""
         while True:
-            await self.look()
+            await self.refresh()
             await asyncio.sleep(PERIOD_SECONDS)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Take one now."""
         depth = None
         with suppress(QueueError):
-            depth = await self._inspector.depth()
+            depth = (await self._observer.observe()).state.depth
         now, total = time.monotonic(), _acknowledged(self._metrics)
         rate = None
         if self._before is not None and now > self._before[0]:

@@ -13,7 +13,7 @@ from sidecar.api.page.frame import Visitor
 from sidecar.api.page.markup import Markup, html, join
 from sidecar.api.page.times import ago, exact
 from sidecar.publishing.dead_letters import Filter, Outcome
-from sidecar.publishing.interfaces import BuriedLetter
+from sidecar.publishing.interfaces import StoredDeadLetter
 
 FIELDS = (("text", "Text"), ("reason", "Reason"), ("model", "Model"), ("origin", "Given up by"))
 _MOST_SHOWN = 10
@@ -92,7 +92,7 @@ def search(selected: Filter, status: pb.GetQueueStatusResponse | None) -> Markup
     return html(_SEARCH, fields=join(parts))
 
 
-def table(letters: Sequence[BuriedLetter], visitor: Visitor, caption: str) -> Markup:
+def table(letters: Sequence[StoredDeadLetter], visitor: Visitor, caption: str) -> Markup:
     """Dead letters; who may mend them gets a box to tick for each, and what can be done with the ticked ones."""
     check = Markup('<th scope="col"><span class="hidden">Select</span></th>') if visitor.mends else Markup()
     rows = join(_row(letter, visitor) for letter in letters)
@@ -125,7 +125,7 @@ def more(selected: Filter, token: str) -> Markup:
     return html('<p><a href="/dead-letters?{query}" rel="next">Older ones</a></p>\n', query=query)
 
 
-def letter_page(letter: BuriedLetter, visitor: Visitor) -> Markup:
+def letter_page(letter: StoredDeadLetter, visitor: Visitor) -> Markup:
     """One, whole: its story, what can be done, the event."""
     rows: list[tuple[str, Markup | str]] = [
         ("Reason", letter.reason),
@@ -146,7 +146,7 @@ def letter_page(letter: BuriedLetter, visitor: Visitor) -> Markup:
 
 
 def confirm(
-    action: str, letters: Sequence[BuriedLetter], csrf: str, *, more_match: bool, replays: Sequence[Outcome]
+    action: str, letters: Sequence[StoredDeadLetter], csrf: str, *, more_match: bool, replays: Sequence[Outcome]
 ) -> Markup:
     """Ask before it is done. `replays`: what a replay to the origin, and one to all, would do."""
     count = len(letters)
@@ -192,7 +192,7 @@ def told(action: str, done: Outcome) -> str:
     return said
 
 
-def _row(letter: BuriedLetter, visitor: Visitor) -> Markup:
+def _row(letter: StoredDeadLetter, visitor: Visitor) -> Markup:
     check = html(_CHECK, id=letter.id, subject=_subject(letter)) if visitor.mends else Markup()
     return html(
         _ROW, check=check, id=letter.id, subject=_subject(letter), reason=letter.reason or "-",
@@ -200,7 +200,7 @@ def _row(letter: BuriedLetter, visitor: Visitor) -> Markup:
     )  # fmt: skip
 
 
-def _subject(letter: BuriedLetter) -> str:
+def _subject(letter: StoredDeadLetter) -> str:
     return letter.subject or letter.event_id or "not legible"
 
 
@@ -212,7 +212,7 @@ def _moment(unix_ms: int | None) -> Markup | str:
     return "-" if unix_ms is None else html("{age} ({exact})", age=ago(unix_ms), exact=exact(unix_ms))
 
 
-def _content(letter: BuriedLetter) -> Markup:
+def _content(letter: StoredDeadLetter) -> Markup:
     if letter.event is not None:
         try:
             text = MessageToJson(letter.event, preserving_proto_field_name=True, ensure_ascii=False)

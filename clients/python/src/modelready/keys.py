@@ -62,6 +62,14 @@ class Keys(NamedTuple):
         """Held, until it expires, by the sidecar whose turn it is to trim."""
         return f"{self.tag}:trim-lock"
 
+    def observed(self, what: str) -> str:
+        """What one sidecar saw of the queue, for the others: `state` or `depth`."""
+        return f"{self.tag}:observed:{what}"
+
+    def observed_turn(self, what: str) -> str:
+        """Held, until it expires, by the sidecar whose turn it is to look."""
+        return f"{self.observed(what)}:turn"
+
 
 def processing(list_name: str) -> str:
     """Where a consumer of the mirror list keeps the messages that it has in hand."""

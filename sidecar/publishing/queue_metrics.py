@@ -8,7 +8,7 @@ import time
 
 from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import GroupState, QueueInspector
+from sidecar.publishing.interfaces import GroupState, QueueObserver
 from sidecar.publishing.trimmer import held_back
 
 log = logging.getLogger(__name__)
@@ -16,33 +16,33 @@ log = logging.getLogger(__name__)
 _PERIOD_SECONDS = 10.0
 
 
-class Survey:
+class QueueMetrics:
     """One background task, of no consequence to publishing."""
 
-    def __init__(self, inspector: QueueInspector, metrics: Metrics, retention: float) -> None:
-        """`retention`: QUEUE_RETENTION_SECONDS, of which is told which group keeps entries for longer."""
-        self._inspector = inspector
+    def __init__(self, observer: QueueObserver, metrics: Metrics, retention: float) -> None:
+        """`retention`: QUEUE_RETENTION_SECONDS; a group that holds entries past this is reported."""
+        self._observer = observer
         self._metrics = metrics
         self._retention = retention
         self._late = ""
         self._complained = False
 
     async def run(self) -> None:
-        """Look every ten seconds, until cancelled."""
+        """Refresh every ten seconds, until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.refresh()
             except SetupFault as error:
                 if not self._complained:
                     log.warning("the queue's depth is not known: %s", error)
                 self._complained = True
             except QueueError:
-                pass  # readiness tells; the gauges keep what was known
+                pass  # readiness reports it; the gauges keep what was known
             await asyncio.sleep(_PERIOD_SECONDS)
 
-    async def look(self) -> None:
-        """Look now. Raises QueueErrors."""
-        state = await self._inspector.inspect()
+    async def refresh(self) -> None:
+        """Set the gauges. Raises QueueErrors."""
+        state, dead = await self._observer.observe()
         self._metrics.stream_length.set(state.length)
         self._metrics.dead_letter_depth.set(state.dead_letters)
         self._metrics.queue_depth.clear()  # groups that are gone leave no gauge behind
@@ -52,14 +52,13 @@ class Survey:
             self._metrics.queue_depth.labels(group.name).set(group.depth)
             self._metrics.queue_pending.labels(group.name).set(group.pending)
             self._metrics.queue_age.labels(group.name).set(group.age(time.time()))
-        self._tell_late(held_back(state.groups, self._retention))
-        reasons = await self._inspector.dead_letter_counts()
+        self._report_late(held_back(state.groups, self._retention))
         self._metrics.dead_letters_by_reason.clear()
-        for reason, count in reasons.reasons:
+        for reason, count in dead.reasons:
             self._metrics.dead_letters_by_reason.labels(reason).set(count)
 
-    def _tell_late(self, group: GroupState | None) -> None:
-        """Say once of a group that it keeps the stream from being trimmed; it may have been abandoned."""
+    def _report_late(self, group: GroupState | None) -> None:
+        """Log once that a group keeps the stream from being trimmed; it may have been abandoned."""
         self._metrics.held_back.clear()
         if group is not None:
             age = group.age(time.time())
