@@ -59,7 +59,9 @@ OPERATING = (
     Right("del", ("DEL", "{key}"), ("seen",)),
     Right("xclaim", ("XCLAIM", "{key}", _NONE, _NONE, "0", "0-1"), ("events",)),
     Right("xtrim", ("XTRIM", "{key}", "MINID", "0"), ("events",)),
-    Right("set", _SET, ("trim lock",)),
+    Right("set", _SET, ("trim lock", "observed")),
+    Right("get", ("GET", "{key}"), ("observed",)),
+    Right("xinfo|stream", ("XINFO", "STREAM", "{key}"), ("events",)),
     Right("xinfo|consumers", ("XINFO", "CONSUMERS", "{key}", _NONE), ("events",)),
     Right("info", ("INFO", "memory")),
 )
@@ -108,12 +110,13 @@ def _keys(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
         "events": names.events,
         "dead-letters": names.dead_letters,
         "trim lock": names.trim_lock,
+        "observed": names.observed("depth"),
         "seen": names.seen(f"doctor-{uuid4()}"),
         "list": mirror,
         "processing": processing(mirror),
         "given up": list_dead_letters(mirror),
     }
-    return keys, {**keys, "seen": f"{names.seen_prefix}*"}
+    return keys, {**keys, "seen": f"{names.seen_prefix}*", "observed": names.observed("*")}
 
 
 async def _lacking(

@@ -236,7 +236,7 @@ class QueueInspector(Protocol):
     """Looks at the queue in Redis, now, for one who asks. What looks again and again uses a QueueObserver.
 
     Where a group stands in the middle of a long stream, and nothing was counted there yet, its depth is an estimate.
-    It becomes exact at 1,500 entries a second.
+    It becomes exact at 1,000 entries a second.
     """
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from sidecar.storage.stream_info import REPLAY_CONSUMER, Group, if_allowed, name
 from sidecar.storage.stream_positions import Positions
 
 _GROUPS = 50  # that are asked about in one pipeline: Redis does nothing else for 0.2 ms
-_EXACT_DEDUP_KEYS = 1000
+_FEW, _ANY = 1000, sys.maxsize  # entries, that are counted to know one number exactly
 
 
 class RedisInspector:
@@ -52,7 +53,7 @@ class RedisInspector:
     async def inspect(self, *, consumers: bool = True) -> QueueState:
         """See publishing.interfaces.QueueInspector.inspect. Without `consumers` those of a replay are not left out."""
         async with self._looking:
-            raw = await self._look()
+            raw = await self._look(_ANY)
             groups: list[GroupState] = []
             for start in range(0, len(raw), _GROUPS):
                 groups += await self._states(raw[start : start + _GROUPS], consumers=consumers)
@@ -64,7 +65,7 @@ class RedisInspector:
     async def depth(self) -> Depth:
         """See publishing.interfaces.QueueInspector.depth."""
         async with self._looking:
-            groups = await self._look()
+            groups = await self._look(_FEW)
             stream = self.positions.snapshot
             depths = [group.pending + self.positions.behind(group.last, group.lag) for group in groups]
             return Depth(max(depths, default=stream.length), stream.last)
@@ -82,8 +83,7 @@ class RedisInspector:
         since = number(f"{int((time.time() - self._dedup_seconds) * 1000)}-0")
         async with self._looking:
             self.positions.observe(await read_snapshot(self._connection, self._keys.events))
-            if self.positions.cost(since) <= _EXACT_DEDUP_KEYS:
-                await self._counter.resolve(self._keys.events, self.positions, since)
+            await self._counter.resolve(self._keys.events, self.positions, since, _FEW)
             return self.positions.behind(since)
 
     async def redis(self) -> RedisState:
@@ -110,13 +110,13 @@ class RedisInspector:
             cluster=info.get("redis_mode", info.get("server_mode")) == "cluster",
         )
 
-    async def _look(self) -> Sequence[Group]:
-        """The groups; where they stand is known then, or nearly. Raises QueueErrors."""
+    async def _look(self, most: int) -> Sequence[Group]:
+        """The groups; where they stand is known then, or nearly. `most`: see EntryCounter. Raises QueueErrors."""
         try:
             groups = await read_groups(self._connection, self._keys.events)
             self.positions.observe(await read_snapshot(self._connection, self._keys.events))
             for last in sorted({group.last for group in groups}, key=self.positions.cost):
-                await self._counter.resolve(self._keys.events, self.positions, last)
+                await self._counter.resolve(self._keys.events, self.positions, last, most)
         except QueueError:
             self.positions.forget()  # a failover may have lost entries
             raise

@@ -113,5 +113,7 @@ class SharedLooks:
         state = QueueState(length, dead_letters, oldest, [GroupState(*group) for group in groups], None)
         reasons, oldest_dead = found["dead"]
         counts = DeadLetterCounts([(reason, count) for reason, count in reasons], oldest_dead)
-        self._inspector.positions.load(Snapshot(*found["snapshot"]), [(at, of) for at, of in found["positions"]])
+        self._inspector.positions.load(
+            Snapshot(*found["snapshot"]), [(at, of, low) for at, of, low in found["positions"]]
+        )
         return Observed(state, counts)

@@ -70,16 +70,18 @@ class Positions:
         self._keep([])
         self._since = time.monotonic()
 
-    def known(self) -> Sequence[tuple[int, int]]:
-        """Ids and their positions, without those that the next snapshot may prove wrong."""
-        return [(entry, self._at[entry]) for entry in self._ids if entry not in self._unproven]
+    def known(self) -> Sequence[tuple[int, int, int]]:
+        """Ids, their positions, and the lowest id that each was counted from since the last snapshot."""
+        return [(entry, self._at[entry], self._unproven.get(entry, entry)) for entry in self._ids]
 
-    def load(self, snapshot: Snapshot, known: Sequence[tuple[int, int]]) -> None:
+    def load(self, snapshot: Snapshot, known: Sequence[tuple[int, int, int]]) -> None:
         """Go on from what another sidecar knew at that snapshot, if that is not older than ours."""
         if snapshot.appended >= self.snapshot.appended and snapshot.last >= self.snapshot.last:
             self.forget()
             self.snapshot = snapshot
-            self._ids, self._at = [entry for entry, _ in known], dict(known)
+            self._ids = [entry for entry, _, _ in known]
+            self._at = {entry: position for entry, position, _ in known}
+            self._unproven = {entry: low for entry, _, low in known}
 
     def observe(self, now: Snapshot) -> None:
         """Take the stream as it is now, and forget what that makes doubtful."""

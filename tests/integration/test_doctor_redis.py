@@ -88,7 +88,7 @@ def test_each_missing_right_is_named_and_the_whole_line_is_enough(binary: str, t
             assert line.found == f"the user registry lacks +{right}" or right == "client|setname"
         for pattern in PATTERNS:
             grant(pattern)
-            finding = "acl-operating" if pattern == f"~{KEYS.trim_lock}" else "acl-keys"
+            finding = "acl-operating" if pattern in (f"~{KEYS.trim_lock}", f"~{KEYS.observed('*')}") else "acl-keys"
             line = the_finding(examined(to_port(server.port, **env), tmp_path), finding)
             assert line.found == f"the user registry lacks {pattern}"
         empties(server)
