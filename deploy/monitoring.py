@@ -149,7 +149,8 @@ ALARMS = (
     ),
     Alarm(
         "eviction-policy", "EvictionPolicyWrong", "Maximum", 0, 5, 5,
-        "Redis may evict the ids by which a repeated event is recognised.",
+        "Redis evicts when its memory is full: with an allkeys- policy whole queues with all acknowledged events,"
+        " with a volatile- policy the ids by which a repeated event is recognised.",
         "Give the cache a parameter group with maxmemory-policy noeviction; that needs no restart.",
         "eviction",
     ),

@@ -24,7 +24,10 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parser of the command."""
     help_text = "show the queue, its groups, the spool and the dead letters"
-    described = f"{help_text}. Exit code 1: Redis is away, events are refused, or the sidecar does not answer."
+    described = (
+        f"{help_text}. Exit code 1: Redis is away or may evict the queue, events are refused, or the sidecar does not "
+        "answer."
+    )
     parser = parsers.add_parser("status", help=help_text, description=described, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="as JSON; with --watch one object a line")
     parser.add_argument(
@@ -51,7 +54,7 @@ def _period(text: str) -> float:
 
 @quietly
 def run(options: argparse.Namespace) -> int:
-    """Print the status; return 0 where it is well, 1 where Redis is away or events are refused. Raises Failed."""
+    """Print the status; return 0 where it is well, else 1. Raises Failed."""
     with channel.connect(options) as sidecar:
         if options.watch is None:
             status = _ask(sidecar)

@@ -120,7 +120,9 @@ def _check_replicas(report: Report, settings: Settings, info: dict[str, str]) ->
 
 def _check_eviction(report: Report, info: dict[str, str]) -> None:
     policy = info.get("maxmemory_policy", "")
-    if policy != "noeviction":
+    if policy.startswith("allkeys"):
+        report.add("eviction-queue", f"maxmemory-policy is {policy}: when memory runs out whole queues are evicted")
+    elif policy != "noeviction":
         why = "when memory runs out the dedup keys are evicted first, and a retry makes a second entry"
         report.add("eviction-policy", f"maxmemory-policy is {policy or 'not told'}: {why}")
     else:

@@ -130,6 +130,10 @@ FINDINGS = {
     "replicas-too-few": Finding(
         "replicas", FAILURE, "Add replicas, or lower REDIS_MIN_REPLICAS, or set another PUBLISH_DURABILITY."
     ),
+    "eviction-queue": Finding(
+        "eviction", FAILURE,
+        "Set maxmemory-policy to noeviction in the parameter group, now: acknowledged events are lost without a trace.",
+    ),
     "eviction-policy": Finding("eviction", WARNING, "Set maxmemory-policy to noeviction in the parameter group."),
     "memory-nearly-full": Finding(
         "memory", WARNING, "Give the engine more memory, or see which consumer group holds the queue back."

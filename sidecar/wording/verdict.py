@@ -16,23 +16,35 @@ _UNREAD_SECONDS = 300
 
 
 def is_well(status: pb.GetQueueStatusResponse) -> bool:
-    """Whether Redis answers and the sidecar accepts events; an older sidecar does not say the second."""
-    return status.redis_up and (status.promise.accepting or not status.HasField("promise"))
+    """Whether Redis answers and keeps the queue, and events are accepted; an older sidecar does not say the last."""
+    return status.redis_up and not _evicts_queues(status) and not _refuses(status)
 
 
 def verdict(status: pb.GetQueueStatusResponse) -> str:
-    """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused; the worst comes first."""
-    refuses = status.HasField("promise") and not status.promise.accepting
-    troubles = [
-        *_publishing(status),
+    """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused or may be lost; the worst comes first."""
+    evicting = []
+    if _evicts_queues(status):
+        policy = legible(status.redis.eviction_policy)
+        evicting.append(f"Redis deletes whole queues when its memory is full: {policy}, not noeviction")
+    publishing = list(_publishing(status))
+    found = [
+        *(publishing + evicting if _refuses(status) else evicting + publishing),
         *_spool(status),
         *_redis(status),
         *_groups(status),
         *_dead_letters(status),
     ]
-    if not troubles:
+    if not found:
         return "ok: Redis answers, events go straight into the queue, and there are no dead letters"
-    return f"{'failure' if refuses else 'warning'}: {'; '.join(troubles)}"
+    return f"{'failure' if evicting or _refuses(status) else 'warning'}: {'; '.join(found)}"
+
+
+def _refuses(status: pb.GetQueueStatusResponse) -> bool:
+    return status.HasField("promise") and not status.promise.accepting
+
+
+def _evicts_queues(status: pb.GetQueueStatusResponse) -> bool:
+    return status.redis.eviction_policy.startswith("allkeys")
 
 
 def _publishing(status: pb.GetQueueStatusResponse) -> Iterator[str]:
@@ -59,7 +71,7 @@ def _redis(status: pb.GetQueueStatusResponse) -> Iterator[str]:
         yield "the Redis node that answers is a replica"
     if redis.max_memory_bytes and redis.used_memory_bytes >= _NEARLY_FULL * redis.max_memory_bytes:
         yield f"the memory of Redis is {redis.used_memory_bytes / redis.max_memory_bytes:.0%} full"
-    if redis.eviction_policy not in ("", "noeviction"):
+    if redis.eviction_policy not in ("", "noeviction") and not _evicts_queues(status):
         yield f"Redis may evict what keeps events from being doubled: {legible(redis.eviction_policy)}, not noeviction"
 
 

@@ -171,6 +171,8 @@ def _status(**fields: Any) -> pb.GetQueueStatusResponse:
          "warning: events are by disk: the queue is full"),
         ({"spool": {"error": "no room"}}, True, "warning: events are acknowledged by the Redis primary"),
         ({"redis": {"eviction_policy": "volatile-lru"}}, True, "volatile-lru, not noeviction"),
+        ({"redis": {"eviction_policy": "allkeys-lfu"}, "dead_letters": 3}, False,
+         "failure: Redis deletes whole queues when its memory is full: allkeys-lfu, not noeviction; 3 dead letters"),
         ({"redis": {"used_memory_bytes": 81, "max_memory_bytes": 100}}, True, "the memory of Redis is 81% full"),
         ({"redis": {"role": "slave"}}, True, "is a replica"),
         ({"dead_letters": 3}, True, "warning: 3 dead letters"),

@@ -237,6 +237,12 @@ def test_a_queue_that_is_full(tmp_path: Path) -> None:
         assert "3 entries open, QUEUE_MAX_DEPTH is 3" in the_finding(report, "keys-queue-full").found
 
 
+def test_a_policy_that_evicts_queues_is_a_failure(tmp_path: Path) -> None:
+    with RedisServer(password=TOKEN, config={"maxmemory-policy": "allkeys-random"}) as server:
+        found = the_finding(examined(to_port(server.port), tmp_path), "eviction-queue")
+        assert (found.status, "whole queues are evicted" in found.found) == ("failure", True)
+
+
 def test_memory_that_is_nearly_full_and_full(tmp_path: Path) -> None:
     with RedisServer(password=TOKEN) as server:
         server.execute("SET", "filling", bytes(30_000_000))

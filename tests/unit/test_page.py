@@ -58,6 +58,7 @@ def spooled(events: int, seconds: float) -> pb.SpoolStatus:
             "Redis is away (no route); 12 events in the spool, the oldest for ",
         ),
         (status(accepting=False), "failure", "events are refused: the disk is full"),
+        (status(redis=pb.RedisStatus(eviction_policy="allkeys-lru")), "failure", "Redis deletes whole queues"),
         (status(trim=pb.TrimStatus(held_back_by="a&b")), "warning", "the group a&amp;b holds back entries"),
     ],
 )
