@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
     from sidecar.commands.letters import Done, Letters
 
-_ID = re.compile(r"\d{1,20}-\d{1,20}")
+_ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _FILTERS = ("reason", "model", "origin", "older_than", "newer_than")
 _MOST_DETAIL = 60
 

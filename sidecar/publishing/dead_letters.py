@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAGE, _PAGE = 10, 100  # dead letters that are read at a time, at most
 _READ_BYTES = 128 << 10  # that are read at a time, about: one may be some 100 KiB
-_READ_SHARE = 0.2  # of the time, for all that read dead letters together: events are published meanwhile
+_READ_SHARE = 0.1  # of the time, for all that read dead letters together: events are published meanwhile
 _MOST_SCANNED = 10_000  # a call, and for how long: a filter that matches nothing must not read for minutes
 _SCAN_SECONDS = 1.0
 _MOST_IDS = 1000

@@ -6,7 +6,7 @@ import argparse
 import re
 
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
-_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
 
 
 def age(text: str) -> float:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 
-from modelready.entry import encode_list_message
+from modelready.credentials import StaticCredentials
+from modelready.entry import encode, encode_list_message
 from modelready.ids import uuid7
 from modelready.v1 import queue_service_pb2 as pb
+from sidecar.errors import SetupFault
+from sidecar.metrics import Metrics
+from sidecar.publishing.dead_letters import DeadLetters, Filter
+from sidecar.settings import QueueSettings, RedisSettings
+from sidecar.storage.dead_letters import DeadLetterStream
+from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
@@ -130,7 +139,58 @@ def test_a_scan_that_finds_nothing_is_bounded_and_goes_on(server: RedisServer, o
     last = bury(server, model_event(), reason="B")
     page = operator.page(reason="B")
     assert not page.dead_letters
-    assert [letter.id for letter in operator.page(token=page.next_page_token, reason="B").dead_letters] == [last]
+    for _ in range(20):  # a call ends after a second, too
+        page = operator.page(token=page.next_page_token, reason="B")
+        if page.dead_letters:
+            break
+    assert [letter.id for letter in page.dead_letters] == [last]
+
+
+def test_listing_what_no_filter_matches_leaves_publishing_near_its_rate(
+    server: RedisServer, sidecar: SidecarProcess, operator: Operator, publisher: Caller
+) -> None:
+    """Four callers list without a pause, over letters of 20 KB."""
+    event = model_event()
+    event.runtime.signature = '"' + "x" * 20_000 + '"'
+    fields = encode(event) | {"dl_reason": b"TOO_OLD", "dl_origin": b"sidecar"}
+    with server.client() as client, client.pipeline(transaction=False) as pipe:
+        for _ in range(3000):
+            pipe.xadd(KEYS.dead_letters, dict(fields))
+        pipe.execute()
+    listing, stop = threading.Event(), threading.Event()
+
+    def list_again_and_again(selected: dict[str, str]) -> None:
+        with operating(sidecar) as caller:
+            while not stop.is_set():
+                token = ""
+                while listing.wait(0.05):
+                    page = caller.page(0, token, **selected)
+                    assert not page.dead_letters
+                    token = page.next_page_token
+
+    with ThreadPoolExecutor(4) as threads:
+        filters = [{"reason": "NONE"}, {"model": "none"}, {"origin": "group:none"}, {"reason": "NONE", "model": "none"}]
+        listers = [threads.submit(list_again_and_again, one) for one in filters]
+        alone = beside = 0
+        for _ in range(5):  # in turns: what else this machine does meanwhile slows both
+            alone += published_in(publisher, 0.5)
+            listing.set()
+            beside += published_in(publisher, 0.5)
+            listing.clear()
+            time.sleep(0.1)
+        stop.set()
+        for lister in listers:
+            lister.result(15)
+    assert beside > alone * 0.3, f"{beside} instead of {alone}"
+
+
+def published_in(publisher: Caller, seconds: float) -> int:
+    """How many events one caller gets into the queue in that time, one after the other."""
+    count, ends = 0, time.monotonic() + seconds
+    while time.monotonic() < ends:
+        publisher.publish()
+        count += 1
+    return count
 
 
 def test_one_is_shown_whole_in_both_encodings(server: RedisServer, operator: Operator) -> None:
@@ -172,7 +232,7 @@ def test_what_another_program_wrote_breaks_nothing(server: RedisServer, operator
     assert operator.replay() == (1, 0, 1)
 
 
-@pytest.mark.parametrize("bad", ["", "7", "a-1", "1-2-3", "99999999999999999999-0"])
+@pytest.mark.parametrize("bad", ["", "7", "a-1", "1-2-3", "99999999999999999999-0", "\u0661\u0662-\u0663"])
 def test_a_bad_request_names_the_field(operator: Operator, bad: str) -> None:
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: operator.get(bad), "id"),
@@ -425,6 +485,87 @@ def test_where_a_key_holds_another_type_it_stays_a_dead_letter(
     assert len(operator.list()) == 1
     assert server.execute("EXISTS", KEYS.events, LIST) == 0
     assert operator.replay() == (1, 0, 0)
+
+
+def replaying(server: RedisServer, settings: QueueSettings) -> tuple[DeadLetterStream, RedisConnection]:
+    """The store alone."""
+    redis = RedisSettings(host=server.host, port=server.port, tls=False)
+    connection = RedisConnection(redis, StaticCredentials(), Metrics(), KEYS.events)
+    return DeadLetterStream(connection, settings), connection
+
+
+async def test_a_stream_of_another_type_is_seen_before_the_list_gets_anything(server: RedisServer) -> None:
+    """Also where it became one after the replay began."""
+    server.execute("FLUSHALL")
+    store, connection = replaying(server, QueueSettings(list_name=LIST))
+    (letter,) = await store.get([bury(server, model_event())])
+    assert letter is not None
+    server.execute("SET", KEYS.events, "something")
+    with pytest.raises(SetupFault):
+        await store.replay(letter, everyone=True)
+    assert server.execute("EXISTS", LIST, KEYS.seen(letter.event_id)) == 0
+    assert server.execute("XLEN", KEYS.dead_letters) == 1
+    await connection.close()
+
+
+def test_a_group_may_have_a_name_that_is_no_text(server: RedisServer, operator: Operator) -> None:
+    group = b"caf\xe9"
+    server.execute("XGROUP", "CREATE", KEYS.events, group, "0", "MKSTREAM")
+    server.execute("XADD", KEYS.events, "1-1", "n", "1")
+    server.execute("XREADGROUP", "GROUP", group, "c", "STREAMS", KEYS.events, ">")
+    server.execute("XACK", KEYS.events, group, "1-1")
+    letter = bury(server, model_event(), entry_id="1-1")
+    for name in (b"group:" + group, b"group:other\xff"):
+        fields: list[Any] = ["dl_reason", "A", "dl_origin", name, "dl_entry_id", "1-1", "data", "x"]
+        server.execute("XADD", KEYS.dead_letters, "*", *fields)
+    assert [one.origin for one in operator.list(reason="A")] == ["group:caf\ufffd", "group:other\ufffd"]
+    assert operator.replay(reason="A") == (1, 0, 1)
+    assert operator.replay([letter]) == (1, 0, 0)
+    with server.client() as client:
+        assert len(client.xpending_range(KEYS.events, group, "-", "+", 10)) == 1
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_within_ages_end(server: RedisServer, newest_first: bool) -> None:
+    """The range moves on while one reads, and ids of one millisecond are told apart by their sequence."""
+    server.execute("FLUSHALL")
+    store, connection = replaying(server, QueueSettings())
+    dead_letters = DeadLetters(store, asyncio.Event())
+    old = time.time_ns() // 1_000_000 - 60_000
+    ids = [bury(server, model_event(), letter_id=f"{old + number // 4}-{number % 4}") for number in range(12)]
+    bury(server, model_event())
+    selected = Filter(older_than=20.0, newer_than=300.0)
+    seen: list[str] = []
+    token = ""
+    for _ in range(len(ids) + 1):
+        page = await dead_letters.list(selected, 1, token, newest_first=newest_first)
+        seen += [letter.id for letter in page.letters]
+        if not (token := page.next_token):
+            break
+    assert seen == (ids[::-1] if newest_first else ids)
+    assert not token
+    await connection.close()
+
+
+async def test_from_an_exact_age_on_the_pages_go_on_within_that_millisecond(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.execute("FLUSHALL")
+    store, connection = replaying(server, QueueSettings())
+    dead_letters = DeadLetters(store, asyncio.Event())
+    now = time.time_ns() // 1_000_000
+    ids = [bury(server, model_event(), letter_id=f"{now - 60_000}-{number}") for number in range(5)]
+    monkeypatch.setattr("sidecar.publishing.dead_letters.time.time_ns", lambda: now * 1_000_000)
+    for selected, newest_first in ((Filter(older_than=60.0), True), (Filter(newer_than=60.0), False)):
+        seen: list[str] = []
+        token = ""
+        for _ in range(len(ids) + 1):
+            page = await dead_letters.list(selected, 1, token, newest_first=newest_first)
+            seen += [letter.id for letter in page.letters]
+            if not (token := page.next_token):
+                break
+        assert (seen, token) == (ids[::-1] if newest_first else ids, "")
+    await connection.close()
 
 
 # -- discard
