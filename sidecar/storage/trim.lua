@@ -7,32 +7,43 @@
 --
 -- All is looked up in this one step, so that a group which is made or set back at any moment keeps what it has open.
 -- Without groups nobody has acknowledged anything. Ids are compared as text: their numbers have more digits than a Lua
--- number holds.
+-- number holds. It ends as soon as something keeps the oldest entry: with 1,000 groups the rest takes milliseconds.
 
-local stream, floor = KEYS[1], ARGV[1]
+local stream = KEYS[1]
+local floor = ARGV[1]
+local floor_time, floor_sequence
 
-local function before(one, other)
-  local a, b = {string.match(one, '^(%d+)-(%d+)$')}, {string.match(other, '^(%d+)-(%d+)$')}
-  for i = 1, 2 do
-    if a[i] ~= b[i] then
-      return #a[i] < #b[i] or (#a[i] == #b[i] and a[i] < b[i])
-    end
-  end
-  return false
+local function parse(id)
+  return string.match(id, '^(%d+)-(%d+)$')
 end
 
-local function after(id)
-  local time, sequence = string.match(id, '^(%d+)-(%d+)$')
+local function less(one, other)
+  return #one < #other or (#one == #other and one < other)
+end
+
+local function lower_to(id)
+  floor = id
+  floor_time, floor_sequence = parse(id)
+end
+
+local function below_floor(time, sequence)
+  return less(time, floor_time) or (time == floor_time and less(sequence, floor_sequence))
+end
+
+local function after(time, sequence)
   if #sequence > 15 then
-    return id -- one entry more is kept
+    return time .. '-' .. sequence -- one entry more is kept
   end
   return time .. '-' .. string.format('%.0f', tonumber(sequence) + 1)
 end
 
-local groups = redis.pcall('XINFO', 'GROUPS', stream)
-if groups.err then
-  return string.find(groups.err, 'no such key') and 0 or groups
+lower_to(floor)
+local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local oldest_time, oldest_sequence = parse(oldest and oldest[1] or '0-0')
+if not oldest or not below_floor(oldest_time, oldest_sequence) then
+  return 0
 end
+local groups = redis.call('XINFO', 'GROUPS', stream)
 if #groups == 0 then
   return 0
 end
@@ -41,14 +52,18 @@ for _, info in ipairs(groups) do
   for i = 1, #info, 2 do
     group[info[i]] = info[i + 1]
   end
-  local open = {after(group['last-delivered-id'])}
-  if group['pending'] > 0 then
-    open[2] = redis.call('XPENDING', stream, group['name'])[2]
+  local time, sequence = parse(group['last-delivered-id'])
+  if below_floor(time, sequence) then
+    lower_to(after(time, sequence))
   end
-  for _, id in ipairs(open) do
-    if before(id, floor) then
-      floor = id
+  if group['pending'] > 0 then
+    local open = redis.call('XPENDING', stream, group['name'], '-', '(' .. floor, 1)[1]
+    if open then
+      lower_to(open[1])
     end
+  end
+  if not below_floor(oldest_time, oldest_sequence) then
+    return 0
   end
 end
 

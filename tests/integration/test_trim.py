@@ -136,6 +136,24 @@ async def test_ids_of_any_length_keep_their_order(
     assert entries[-1][0].decode() == following
 
 
+@pytest.mark.parametrize("slow_first", [True, False])
+@pytest.mark.parametrize("pending", [True, False], ids=["pending", "undelivered"])
+async def test_within_a_millisecond_the_sequence_decides(
+    client: redis.Redis, stream: RedisTrimmer, slow_first: bool, pending: bool
+) -> None:
+    for sequence in range(1, 13):
+        client.xadd(KEYS.events, {"n": "1"}, id=f"5-{sequence}")
+    names = ["a slow", "b quick"] if slow_first else ["b slow", "a quick"]  # groups come in the order of their names
+    for name in names:
+        client.xgroup_create(KEYS.events, name, id="0")
+        read(client, name, 3)
+        if "quick" in name or pending:
+            read(client, name, 7, ack="quick" in name)
+    assert await stream.trim(AT_THE_END) == 3
+    entries: Any = client.xrange(KEYS.events)
+    assert [entry_id.decode() for entry_id, _ in entries] == [f"5-{sequence}" for sequence in range(4, 13)]
+
+
 async def test_many_go_in_bounded_steps(client: redis.Redis, stream: RedisTrimmer) -> None:
     add(client, 25_000)
     client.xgroup_create(KEYS.events, "g", id="24950-0")
