@@ -82,7 +82,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
     metrics = Metrics()
     failed: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
-        spool = await SqliteSpool.open(settings.spool.directory, max_bytes=settings.spool.max_bytes)
+        spool = await _open_spool(settings)
         stack.push_async_callback(spool.close)
 
         credentials = credential_source(settings.redis)
@@ -228,6 +228,19 @@ def _bounded(queue: Queue, observer: QueueObserver, max_depth: int) -> tuple[Que
         return queue, None
     limit = DepthLimit(observer, max_depth)
     return BoundedQueue(queue, limit), limit
+
+
+async def _open_spool(settings: Settings) -> SqliteSpool:
+    """Also warns where an event may be trimmed, and its id forgotten, before its copy in the spool is forwarded."""
+    queue, longest = settings.queue, settings.spool.max_age
+    if 0 < queue.retention_seconds < longest and queue.dedup_seconds < longest:
+        log.warning(
+            "QUEUE_RETENTION_SECONDS (%g) is below SPOOL_MAX_AGE_SECONDS (%g): an event that was appended without an "
+            "answer and is forwarded after that time may be delivered twice",
+            queue.retention_seconds,
+            longest,
+        )
+    return await SqliteSpool.open(settings.spool.directory, max_bytes=settings.spool.max_bytes)
 
 
 def _watch_secrets(

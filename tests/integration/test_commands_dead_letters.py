@@ -134,9 +134,9 @@ def on_a_terminal(sidecar: SidecarProcess, answer: str, *arguments: str) -> tupl
             seen += os.read(ours, 4096)
             return b"[y/N] " in seen
 
-        until(asked, 10, "it asks")
+        until(asked, 30, "it asks")
         os.write(ours, f"{answer}\n".encode())
-        code = process.wait(10)
+        code = process.wait(30)
     os.close(theirs)
     os.close(ours)
     return code, seen.decode()
@@ -186,20 +186,20 @@ def test_what_becomes_a_dead_letter_during_a_replay_stays_one(server: RedisServe
         bury(server, model_event(number))
     began = time.monotonic()
     with started(sidecar, "dead-letters", "replay", "--all", "--yes", "--rate", "10") as replay:
-        until(lambda: left(server) < 6, 10, "it has begun")
+        until(lambda: left(server) < 6, 30, "it has begun")
         bury(server, model_event(99))
-        output, errors = replay.communicate(timeout=10)
+        output, errors = replay.communicate(timeout=30)
     assert time.monotonic() - began >= 0.5
     assert (replay.returncode, output, errors) == (0, "6 dead letters replayed\n", "")
     assert (left(server), len(queued_ids(server))) == (1, 6)
 
 
 def test_an_interrupted_replay_leaves_every_event_in_one_place(server: RedisServer, sidecar: SidecarProcess) -> None:
-    events = [model_event(number) for number in range(20)]
+    events = [model_event(number) for number in range(300)]  # half a minute: it is interrupted long before
     for event in events:
         bury(server, event)
     with started(sidecar, "dead-letters", "replay", "--all", "--yes", "--rate", "10") as replay:
-        until(lambda: left(server) < 19, 10, "some are back")
+        until(lambda: left(server) < 299, 30, "some are back")
         code, output, errors = interrupt(replay)
     assert (code, output) == (130, "")
     assert errors.startswith("interrupted; until then ")
@@ -235,18 +235,18 @@ def test_a_poison_event_goes_back_to_its_group_alone_and_is_handled_once(
     with ThreadPoolExecutor(2) as threads:
         runs = [threads.submit(consumers["deployer"].run, deploy), threads.submit(consumers["auditor"].run, audit)]
         try:
-            until(lambda: left(server) == 1 and len(handled["deployer"]) == 4, 15, "the rest is done")
-            until(lambda: len(handled["auditor"]) == 5, 15, "the other group has all")
+            until(lambda: left(server) == 1 and len(handled["deployer"]) == 4, 30, "the rest is done")
+            until(lambda: len(handled["auditor"]) == 5, 30, "the other group has all")
             assert main(["dead-letters", "list", "--origin", "group:deployer"]) == 0
             line = capsys.readouterr().out.splitlines()[1]
             assert "HANDLER_FAILED" in line
             assert line.endswith("ValueError: no such bucket")
             healed.set()
             assert main(["dead-letters", "replay", "--origin", "group:deployer", "--yes"]) == 0
-            until(lambda: poison in handled["deployer"], 15, "it is handled")
+            until(lambda: poison in handled["deployer"], 30, "it is handled")
             with calling(sidecar) as caller:
                 last = publish(caller, 9)
-            until(lambda: all(last in seen for seen in handled.values()), 15, "both have what came after")
+            until(lambda: all(last in seen for seen in handled.values()), 30, "both have what came after")
         finally:
             for consumer in consumers.values():
                 consumer.stop()

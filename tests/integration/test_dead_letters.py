@@ -16,11 +16,12 @@ import pytest
 from modelready.credentials import StaticCredentials
 from modelready.entry import encode, encode_list_message
 from modelready.ids import uuid7
+from modelready.redis.settings import RedisSettings
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import SetupFault
 from sidecar.metrics import Metrics
 from sidecar.publishing.dead_letters import DeadLetters, Filter
-from sidecar.settings import QueueSettings, RedisSettings
+from sidecar.settings import QueueSettings
 from sidecar.storage.dead_letters import DeadLetterStream
 from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.ports import LOOPBACK, PortLease

@@ -302,6 +302,9 @@ def test_a_list_that_refused_gets_its_message_when_it_can(server: RedisServer) -
         event = model_event()
         refusal = caller.refused(event)
         assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "REDIS_NO_PERMISSION")
+        owed = KEYS.seen(event.event_id)
+        assert server.execute("GET", owed).endswith(b"!")
+        assert 0 < server.execute("PTTL", owed) <= 86_400_000  # it expires like any other
         server.execute("ACL", "SETUSER", "default", "+lpush")
         assert caller.publish(event).outcome in {STORED, DUPLICATE}
         assert caller.publish(event).outcome == DUPLICATE

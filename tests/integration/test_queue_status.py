@@ -313,3 +313,33 @@ def test_an_abandoned_group_is_named_with_its_age(server: RedisServer) -> None:
         warning = "keeps entries older than QUEUE_RETENTION_SECONDS"
         assert sidecar.logs().count(warning) == 1
         assert server.execute("XLEN", KEYS.events) == 3
+
+
+async def test_reasons_of_other_programs_are_bounded(client: redis.Redis, inspector: RedisInspector) -> None:
+    """Each is a time series in somebody's Prometheus, and a line in the status."""
+    with client.pipeline(transaction=False) as pipe:
+        for number in range(300):
+            pipe.xadd(KEYS.dead_letters, {"dl_reason": f"{number} {'x' * 100_000 * (number == 7)}"})
+            pipe.xadd(KEYS.dead_letters, {"dl_reason": "OFTEN"})
+        pipe.xadd(KEYS.dead_letters, {"other": "x"})
+        pipe.execute()
+    reasons, _ = await inspector.dead_letter_counts()
+    assert reasons[0] == ("OFTEN", 300)
+    assert reasons[-1] == ("OTHER", 282)
+    assert sum(count for _, count in reasons) == 601
+    assert len(reasons) == 21
+    assert max(len(reason) for reason, _ in reasons) <= 64
+
+
+async def test_only_dead_letters_that_came_are_counted(
+    server: RedisServer, client: redis.Redis, inspector: RedisInspector
+) -> None:
+    with client.pipeline(transaction=False) as pipe:
+        for _ in range(2000):
+            pipe.xadd(KEYS.dead_letters, {"dl_reason": "A"})
+        pipe.execute()
+    assert (await inspector.dead_letter_counts()).reasons == [("A", 2000)]
+    server.execute("CONFIG", "RESETSTAT")
+    bury(server, model_event(), reason="B")
+    assert (await inspector.dead_letter_counts()).reasons == [("A", 2000), ("B", 1)]
+    assert server.info("commandstats")["cmdstat_evalsha"]["calls"] == 1

@@ -12,9 +12,10 @@ import redis
 
 from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
+from modelready.redis.settings import RedisSettings
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.settings import QueueSettings, RedisSettings
+from sidecar.settings import QueueSettings
 from sidecar.storage import shared_looks
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.redis_inspector import RedisInspector
