@@ -20,6 +20,7 @@ from sidecar.storage.stream_info import REPLAY_CONSUMER, Group, if_allowed, name
 from sidecar.storage.stream_positions import Positions
 
 _GROUPS = 50  # that are asked about in one pipeline: Redis does nothing else for 0.2 ms
+_REST_SECONDS = 0.005  # in which events are published
 _FEW, _ANY = 1000, sys.maxsize  # entries, that are counted to know one number exactly
 
 
@@ -57,6 +58,8 @@ class RedisInspector:
             groups: list[GroupState] = []
             for start in range(0, len(raw), _GROUPS):
                 groups += await self._states(raw[start : start + _GROUPS], consumers=consumers)
+                if start + _GROUPS < len(raw):
+                    await asyncio.sleep(_REST_SECONDS)
             stream = self.positions.snapshot
             dead_letters = await self._connection.execute("XLEN", self._keys.dead_letters)
             oldest = milliseconds(stream.first) if stream.length else None
