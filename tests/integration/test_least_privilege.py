@@ -51,7 +51,7 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
     hours_ago = int(time.time() * 1000) - 7_200_000
     doubtful = model_event("doubtful")
     doubtful.occurred_at.GetCurrentTime()
-    server.execute("XGROUP", "CREATE", KEYS.events, "early", "0", "MKSTREAM")  # without groups nothing is trimmed
+    old_and_read_by_a_group(server)
     put_into_spool(
         sidecar,
         [as_spooled(doubtful), Event("damaged", doubtful, b"\xff")],
@@ -59,6 +59,7 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
     )
     with sidecar, calling(sidecar) as caller:
         until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 5, "the spool is empty")
+        until(lambda: server.execute("XRANGE", KEYS.events, "1-1", "1-1") == [], 5, "it trims")
         event = model_event()
         assert caller.publish(event).outcome == STORED
         assert caller.publish(event, PRIMARY).outcome == DUPLICATE
@@ -67,8 +68,13 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
         assert (unconfirmed.code, unconfirmed.reason) == (Code.UNAVAILABLE, "OUTCOME_UNKNOWN")  # there is no replica
         look_at_groups(caller, server)
         mend(sidecar, server)
-        until(lambda: server.execute("GET", KEYS.trim_lock), 5, "it trims")
         assert health(sidecar) == (True, True, True)
+
+
+def old_and_read_by_a_group(server: RedisServer) -> None:
+    """An entry that is to be trimmed."""
+    server.execute("XADD", KEYS.events, "1-1", "n", "1")
+    server.execute("XGROUP", "CREATE", KEYS.events, "early", "$")
 
 
 def mend(sidecar: SidecarProcess, server: RedisServer) -> None:
@@ -188,7 +194,7 @@ def test_without_the_rights_to_replay_nothing_is_added(right: str) -> None:
 
 def test_without_the_right_to_trim_it_says_so_once() -> None:
     with RedisServer(acl=user(RIGHTS.replace("+xtrim ", ""))) as server:
-        server.execute("XGROUP", "CREATE", KEYS.events, "g", "0", "MKSTREAM")
+        old_and_read_by_a_group(server)
         with SidecarProcess(to_redis(server, **as_user())) as sidecar, calling(sidecar) as caller:
             until(lambda: "the stream is not trimmed" in sidecar.logs(), 5, "it says so")
             assert caller.publish().outcome == STORED
