@@ -53,7 +53,7 @@ async def _full(queue: QueueSettings, connection: RedisConnection) -> str:
     if not queue.max_depth:
         return ""
     try:
-        depth = await RedisInspector(connection, queue).depth()
+        depth = (await RedisInspector(connection, queue).depth()).depth
     except SetupFault:  # a right is missing, which acl has said
         return ""
     said = f"the slowest group has {depth} entries open, QUEUE_MAX_DEPTH is {queue.max_depth}: the queue is full"

@@ -92,6 +92,10 @@ class BoundedQueue:
         """See publishing.interfaces.Queue.bury."""
         await self._queue.bury(letters, timeout=timeout)
 
+    async def try_write(self) -> None:
+        """See publishing.interfaces.Queue.try_write."""
+        await self._queue.try_write()
+
     async def ping(self) -> None:
         """See publishing.interfaces.Queue.ping. Raises QueueFull, so that what is spooled waits without an attempt."""
         await self._queue.ping()

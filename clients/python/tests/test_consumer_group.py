@@ -18,7 +18,7 @@ from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
 from modelready.consumer import Consumer
 from modelready.entry import encode
-from sidecar.storage.groups import REPLAY_CONSUMER
+from sidecar.storage.stream_info import REPLAY_CONSUMER
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.rights import CONSUMER
 from tests.harness.waiting import until
