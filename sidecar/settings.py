@@ -106,7 +106,7 @@ class PublishSettings:
         "SIDECAR_MAX_PENDING",
         number(1, 1_000_000),
         10_000,
-        "Events that may wait in memory, and at most 32 MiB of them; more are refused with `RESOURCE_EXHAUSTED`.",
+        "Events that may wait in memory, and at most 16 MiB of them; more are refused with `RESOURCE_EXHAUSTED`.",
     )
     retry_base: float = variable(
         "RETRY_BASE_SECONDS",

@@ -1,28 +1,33 @@
 """grpc.health.v1: Check and Watch of the three names.
 
 The servicer that grpcio-health-checking brings writes to a watcher under the lock that setting a status needs, so that
-one watcher that does not read would freeze every status; and its Watch never ends, which holds up a stop.
+one watcher that does not read would freeze every status; and its Watch never ends, which holds up a stop. These calls
+need no token, so what they may take is bounded here: calls at the same time, and what they send.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
+from sidecar.api.guard import Context, Intake, Places, answered, parse
+from sidecar.errors import Overloaded
 from sidecar.publishing.readiness import State
 
+NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 PUBLISHER = "modelready.v1.PublisherService"
 REDIS = "redis"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+_MOST_CHECKS, _MOST_WATCHES = 1000, 500
+_RECEIVED_AT_ONCE, _SECONDS = 8, 1.0
 
 
-class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+class HealthService:
     """The empty name: the process lives and is not draining. The publisher's: it can accept an event now.
 
     redis: an authenticated round trip succeeded lately.
@@ -32,6 +37,14 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._statuses: dict[str, int] = {"": _SERVING, PUBLISHER: _NOT_SERVING, REDIS: _NOT_SERVING}
         self._changed = asyncio.Event()
         self._draining = False
+        self._intake = Intake(_RECEIVED_AT_ONCE, _SECONDS, newest_first=True)
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """The methods by their names."""
+        return {
+            "Check": grpc.stream_stream_rpc_method_handler(answered(self._check, Places(_MOST_CHECKS))),
+            "Watch": grpc.stream_stream_rpc_method_handler(answered(self._watch, Places(_MOST_WATCHES))),
+        }
 
     async def update(self, state: State) -> None:
         """Take over what is known now."""
@@ -54,25 +67,33 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    async def Check(  # noqa: N802 - the contract's name
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> health_pb2.HealthCheckResponse:
+    async def _check(self, context: Context) -> None:
         """The status of one name; NOT_FOUND for one that is not known."""
-        status = self._statuses.get(request.service)
+        name = await self._name(context)
+        status = self._statuses.get(name)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r}")
-        return health_pb2.HealthCheckResponse(status=status)
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {name!r}")
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await context.write(_response(status))
+        except TimeoutError:
+            raise Overloaded("the caller does not read the answer") from None
 
-    async def Watch(  # noqa: N802 - the contract's name
-        self, request: health_pb2.HealthCheckRequest, _context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+    async def _watch(self, context: Context) -> None:
         """The status of one name now and whenever it changes, until the sidecar drains."""
-        sent = None
+        name, sent = await self._name(context), None
         while True:
-            changed, status = self._changed, self._statuses.get(request.service, _UNKNOWN)
+            changed, status = self._changed, self._statuses.get(name, _UNKNOWN)
             if status != sent:
-                yield health_pb2.HealthCheckResponse(status=status)
+                await context.write(_response(status))
                 sent = status
             if self._draining:
                 return
             await changed.wait()
+
+    async def _name(self, context: Context) -> str:
+        return str(parse(health_pb2.HealthCheckRequest, await self._intake.receive(context)).service)
+
+
+def _response(status: int) -> bytes:
+    return bytes(health_pb2.HealthCheckResponse(status=status).SerializeToString())

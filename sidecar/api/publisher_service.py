@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
+
+import grpc
 
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
@@ -24,6 +26,9 @@ from sidecar.publishing.validation import Acceptance, Metadata
 NAME = "modelready.v1.PublisherService"
 _MOST_EVENTS = 1000
 _FRAMES_UNDER_WAY = 16
+_UNANSWERED_BYTES = 32 << 20  # of all streams together; beyond it each has two frames under way
+_UNSUBMITTED_BYTES = 16 << 20  # of frames that wait for room; beyond it they are refused
+_RESULT_BYTES = 512  # what the result of one event takes, about, until it is sent
 _DURABILITIES = frozenset(pb.Durability.values())
 _OUTCOMES = {pb.OUTCOME_STORED: "stored", pb.OUTCOME_DUPLICATE: "duplicate", pb.OUTCOME_SPOOLED: "spooled"}
 
@@ -33,9 +38,37 @@ class _Frame(NamedTuple):
 
     sequence: int
     arrived: float
-    events: list[Event]
+    ids: list[tuple[str, str]]
+    """The event id and the correlation id of each that is submitted. The events themselves are not kept."""
     refused: dict[int, PublishError]
     future: asyncio.Future[Results] | None
+
+    @property
+    def events(self) -> int:
+        """How many it has."""
+        return len(self.ids) + len(self.refused)
+
+
+class _UnderWay:
+    """The frames of one stream whose answers are not sent yet, in order."""
+
+    def __init__(self) -> None:
+        self.frames: asyncio.Queue[tuple[_Frame, int] | BaseException | None] = asyncio.Queue()
+        self.count = 0
+        self.size = 0
+        self.answered = asyncio.Event()
+
+    def add(self, frame: _Frame, size: int) -> None:
+        """`size`: the bytes that it takes until it is answered."""
+        self.count += 1
+        self.size += size
+        self.frames.put_nowait((frame, size))
+
+    def remove(self, size: int) -> None:
+        """Its oldest is answered."""
+        self.count -= 1
+        self.size -= size
+        self.answered.set()
 
 
 class PublisherService:
@@ -49,6 +82,8 @@ class PublisherService:
         self._acceptance = acceptance
         self._stream = stream
         self._draining = draining
+        self._unanswered = 0
+        self._unsubmitted = 0
         self._refusals = metrics.published
         self._counts = {outcome: metrics.published.labels(name) for outcome, name in _OUTCOMES.items()}
         self._seconds = {
@@ -60,6 +95,7 @@ class PublisherService:
         arrived = time.monotonic()
         try:
             request = parse(pb.PublishRequest, raw)
+            del raw  # it may be 4 MiB, and the call may wait
             _check_durability(request.durability)
             if not request.HasField("event"):
                 raise InvalidEvent([Violation("event", "is required")])
@@ -69,6 +105,8 @@ class PublisherService:
             except PublishError as error:
                 fates.refused([request.event], error, (time.monotonic() - arrived) * 1000)
                 raise
+            event_id, correlation_id = event.id, event.message.correlation_id
+            del request, event
             (result,) = await future
             if isinstance(result, PublishError):
                 raise result
@@ -78,7 +116,7 @@ class PublisherService:
         self._counts[result.outcome].inc()
         self._seconds["Publish"].observe(time.monotonic() - arrived)
         response = pb.PublishResponse()
-        self._fill(response.receipt, event, result)
+        self._fill(response.receipt, event_id, correlation_id, result)
         return response.SerializeToString()
 
     async def publish_batch(self, raw: bytes, context: Context) -> bytes:
@@ -86,61 +124,84 @@ class PublisherService:
         request = parse(pb.PublishBatchRequest, raw)
         sent = cache(lambda: metadata(context))
         frame = self._accept(0, request.events, request.durability, sent, context.time_remaining())
+        del raw, request  # they may be many times 4 MiB, and the call may wait
         response = pb.PublishBatchResponse()
         await self._answer(frame, response)
         self._seconds["PublishBatch"].observe(time.monotonic() - frame.arrived)
         return response.SerializeToString()
 
-    async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    async def publish_stream(self, context: Context) -> None:
         """Frames, each answered in order; some may be under way at a time."""
-        frames: asyncio.Queue[_Frame | BaseException | None] = asyncio.Queue(_FRAMES_UNDER_WAY)
-        reader = asyncio.create_task(self._read(requests, frames, cache(lambda: metadata(context))))
+        under_way = _UnderWay()
+        reader = asyncio.create_task(self._read(context, under_way))
         try:
             while True:
-                frame = await frames.get()
-                if frame is None:
+                item = await under_way.frames.get()
+                if item is None:
                     return
-                if isinstance(frame, BaseException):
-                    raise frame
+                if isinstance(item, BaseException):
+                    raise item
+                frame, size = item
                 response = pb.PublishStreamResponse(sequence=frame.sequence)
                 await self._answer(frame, response)
                 self._seconds["PublishStream"].observe(time.monotonic() - frame.arrived)
-                yield response.SerializeToString()
+                await context.write(response.SerializeToString())
+                under_way.remove(size)
+                self._unanswered -= size
         finally:
             reader.cancel()
+            self._unanswered -= under_way.size
 
-    async def _read(
-        self, requests: AsyncIterator[bytes], frames: asyncio.Queue[_Frame | BaseException | None], sent: Metadata
-    ) -> None:
+    async def _read(self, context: Context, under_way: _UnderWay) -> None:
         """Submit frames as they come; stop, with those under way answered, when the sidecar drains."""
-        under_way: deque[asyncio.Future[Results]] = deque()
+        sent = cache(lambda: metadata(context))
+        futures: deque[asyncio.Future[Results]] = deque()
         draining = asyncio.create_task(self._draining.wait())
         try:
-            iterator = aiter(requests)
             while True:
-                arrival = asyncio.ensure_future(anext(iterator, None))
+                while under_way.count >= (_FRAMES_UNDER_WAY if self._unanswered < _UNANSWERED_BYTES else 2):
+                    under_way.answered.clear()
+                    await under_way.answered.wait()
+                arrival = asyncio.ensure_future(context.read())
                 await asyncio.wait({arrival, draining}, return_when=asyncio.FIRST_COMPLETED)
                 if not arrival.done():
                     arrival.cancel()
-                    await frames.put(ShuttingDown("the sidecar is stopping"))
+                    under_way.frames.put_nowait(ShuttingDown("the sidecar is stopping"))
                     return
                 raw = arrival.result()
-                if raw is None:
-                    await frames.put(None)
+                del arrival
+                if raw is grpc.aio.EOF:
+                    under_way.frames.put_nowait(None)
                     return
-                request = parse(pb.PublishStreamRequest, raw)
-                while under_way and under_way[0].done():
-                    under_way.popleft()
-                while under_way and not self._publisher.has_room(len(request.events), len(raw)):
-                    await asyncio.wait({under_way.popleft()})  # the sender waits, instead of being refused
+                size = len(raw)
+                request = parse(pb.PublishStreamRequest, await self._room(raw, futures))
+                del raw
                 frame = self._accept(request.sequence, request.events, request.durability, sent, None)
+                del request
                 if frame.future is not None:
-                    under_way.append(frame.future)
-                await frames.put(frame)
+                    futures.append(frame.future)
+                size += _RESULT_BYTES * frame.events
+                self._unanswered += size
+                under_way.add(frame, size)
         except Exception as error:  # noqa: BLE001 - handed over to the handler, which answers
-            await frames.put(error)
+            under_way.frames.put_nowait(error)
         finally:
             draining.cancel()
+
+    async def _room(self, raw: bytes, futures: deque[asyncio.Future[Results]]) -> bytes:
+        """Let the sender wait while memory is full, instead of being refused. Its own frames end that: `futures`."""
+        while futures and futures[0].done():
+            futures.popleft()
+        if not futures or self._publisher.has_room(_MOST_EVENTS, len(raw)):
+            return raw
+        count = len(parse(pb.PublishStreamRequest, raw).events)  # what is parsed is several times as large: not kept
+        self._unsubmitted += len(raw)
+        try:
+            while futures and self._unsubmitted <= _UNSUBMITTED_BYTES and not self._publisher.has_room(count, len(raw)):
+                await asyncio.wait({futures.popleft()})
+        finally:
+            self._unsubmitted -= len(raw)
+        return raw
 
     def _accept(
         self,
@@ -162,6 +223,7 @@ class PublisherService:
                 events.append(self._acceptance.accept(message, sent, f"events[{index}]"))
             except InvalidEvent as error:
                 refused[index] = error
+                error.__traceback__ = None  # its frames hold the request, and this one holds the error
                 fates.refused([message], error, (time.monotonic() - arrived) * 1000)
         future = None
         if events:
@@ -170,8 +232,10 @@ class PublisherService:
             except (Overloaded, ShuttingDown) as error:
                 fates.refused([event.message for event in events], error, (time.monotonic() - arrived) * 1000)
                 refused = {index: refused.get(index, error) for index in range(len(messages))}
+                error.__traceback__ = None
                 events = []
-        return _Frame(sequence, arrived, events, refused, future)
+        ids = [(event.id, event.message.correlation_id) for event in events]
+        return _Frame(sequence, arrived, ids, refused, future)
 
     async def _answer(self, frame: _Frame, response: pb.PublishBatchResponse | pb.PublishStreamResponse) -> None:
         """Add a result for each event of a frame, in order: in place, since messages put together are copied."""
@@ -180,20 +244,20 @@ class PublisherService:
             try:
                 outcomes = await frame.future
             except PublishError as error:
-                outcomes = [error] * len(frame.events)
-        accepted = zip(frame.events, outcomes, strict=True)
+                outcomes = [error] * len(frame.ids)
+        accepted = zip(frame.ids, outcomes, strict=True)
         counts: Counter[pb.Outcome] = Counter()
-        for index in range(len(frame.events) + len(frame.refused)):
+        for index in range(frame.events):
             result = response.results.add()
             if index in frame.refused:
                 self._refuse(result, frame.refused[index])
                 continue
-            event, outcome = next(accepted)
+            (event_id, correlation_id), outcome = next(accepted)
             if isinstance(outcome, PublishError):
                 self._refuse(result, outcome)
             else:
                 counts[outcome.outcome] += 1
-                self._fill(result.receipt, event, outcome)
+                self._fill(result.receipt, event_id, correlation_id, outcome)
         for kind, count in counts.items():
             self._counts[kind].inc(count)
 
@@ -201,9 +265,9 @@ class PublisherService:
         self._refusals.labels(error.reason).inc()
         result.error.CopyFrom(to_status(error))
 
-    def _fill(self, receipt: pb.Receipt, event: Event, result: Published) -> None:
-        receipt.event_id = event.id
-        receipt.correlation_id = event.message.correlation_id
+    def _fill(self, receipt: pb.Receipt, event_id: str, correlation_id: str, result: Published) -> None:
+        receipt.event_id = event_id
+        receipt.correlation_id = correlation_id
         receipt.outcome = result.outcome
         receipt.stream = self._stream
         receipt.entry_id = result.entry_id

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelready.redis.certificates import CertificateFiles, Contents, load_pair
 from sidecar.api import accepting
-from sidecar.api.guard import Answers, Context, Guard, parse
+from sidecar.api.guard import Call, Context, Guard, parse
+from sidecar.api.health import NAME as HEALTH
 from sidecar.api.health import HealthService
 from sidecar.api.publisher_service import NAME as PUBLISHER
 from sidecar.api.publisher_service import PublisherService
@@ -25,8 +25,9 @@ from sidecar.api.queue_service import QueueService
 from sidecar.errors import SettingsError
 from sidecar.settings import ServerSettings
 
-_SPARE_CALLS = 2000  # streams, Watches and status calls beside the events that may wait
+_SPARE_CALLS = 2000  # streams and status calls beside the events that may wait
 _MESSAGE_BYTES = 4 * 1024 * 1024
+_UNASKED_BYTES = 16 * 1024
 _SOCKET_PATH_BYTES = 107  # sun_path's 108, with its end
 _CERT, _KEY, _CLIENT_CA = "SIDECAR_TLS_CERT_FILE", "SIDECAR_TLS_KEY_FILE", "SIDECAR_TLS_CLIENT_CA_FILE"
 
@@ -51,13 +52,20 @@ def build(
             ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            # What grpc receives of a call before anybody asks for it; as measured by itself it would become megabytes.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
+            # A connection whose peer has stopped reading is closed, or its calls would keep their places.
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ],
-        maximum_concurrent_rpcs=calls,
+        # The guard and the health bound theirs; this bounds those whose last answer is still on its way.
+        maximum_concurrent_rpcs=2 * calls,
     )
-    guard = Guard(settings.api_token, settings.admin_token)
+    guard = Guard(settings.api_token, settings.admin_token, most_calls=calls)
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {
         PUBLISHER: {
             "Publish": guard.unary(publisher.publish),
@@ -73,26 +81,29 @@ def build(
             "TailEvents": guard.server_stream(queue.tail_events),
         },
     }
-    names = (*handlers, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+    names = (*handlers, HEALTH, reflection.SERVICE_NAME)
     handlers[reflection.SERVICE_NAME] = {"ServerReflectionInfo": guard.stream(_reflection(names))}
+    handlers[HEALTH] = health.handlers()
     server.add_generic_rpc_handlers([
         grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()
     ])  # fmt: skip
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     files = _tls_files(settings)
     return server, [_bind(server, address, files, settings) for address in settings.listen], files
 
 
-def _reflection(names: Sequence[str]) -> Answers[AsyncIterator[bytes]]:
+def _reflection(names: Sequence[str]) -> Call:
     """The library's answers of these services, as the guard takes them: it asks for the token here, too."""
     servicer = reflection.aio.ReflectionServicer(names)
 
-    async def answer(sent: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        requests = (parse(reflection_pb2.ServerReflectionRequest, raw) async for raw in sent)
-        async for response in servicer.ServerReflectionInfo(requests, context):
-            yield response.SerializeToString()
+    async def requests(context: Context) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        while (raw := await context.read()) is not grpc.aio.EOF:
+            yield parse(reflection_pb2.ServerReflectionRequest, raw)
 
-    return answer
+    async def call(context: Context) -> None:
+        async for response in servicer.ServerReflectionInfo(requests(context), context):
+            await context.write(response.SerializeToString())
+
+    return call
 
 
 def _tls_files(settings: ServerSettings) -> CertificateFiles[Any] | None:

@@ -15,7 +15,7 @@ from sidecar.publishing.interfaces import Event, Queue, Spool
 from sidecar.publishing.submission import DURABILITIES, Results, Submission
 from sidecar.settings import PublishSettings
 
-_PENDING_BYTES = 32 << 20  # a waiting event takes several times its size
+_PENDING_BYTES = 16 << 20  # a waiting event takes several times its size
 _MARGIN_SHARE, _MARGIN_MOST = 0.25, 0.25
 
 

@@ -31,7 +31,7 @@ def all_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_right_tokens_are_taken() -> None:
-    guard = Guard("api-token", "admin-token")
+    guard = Guard("api-token", "admin-token", most_calls=1)
     for token in ("api-token", "admin-token"):
         await guard._authenticate(Call(token))  # type: ignore[arg-type]
     assert Sessions("api-token", "admin-token").sign_in("admin-token", "127.0.0.1")
@@ -39,7 +39,7 @@ async def test_the_right_tokens_are_taken() -> None:
 
 @pytest.mark.usefixtures("all_differ")
 async def test_and_not_where_that_comparison_says_no() -> None:
-    guard = Guard("api-token", "admin-token")
+    guard = Guard("api-token", "admin-token", most_calls=1)
     for token in ("api-token", "admin-token"):
         with pytest.raises(Refused):
             await guard._authenticate(Call(token))  # type: ignore[arg-type]
