@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
+from sidecar import logs
 from sidecar.api import server as grpc_server
 from sidecar.api.health import HealthService
 from sidecar.api.http import HttpServer, health_page, metrics_page
@@ -313,6 +314,7 @@ def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, forwarder:
 
 
 def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:
+    logs.count_left_out(metrics.log_lines_left_out)
     metrics.watch(metrics.pending, lambda: publisher.pending)
     metrics.watch(metrics.spool_depth, lambda: spool.depth)
     metrics.watch(metrics.spool_bytes, lambda: spool.bytes)

@@ -87,7 +87,7 @@ async def _run(*, embedded: bool) -> int:
     import asyncio
     import logging
     import signal
-    from contextlib import AsyncExitStack
+    from contextlib import AsyncExitStack, redirect_stderr
 
     from sidecar import logs
     from sidecar.settings import Settings, misspelt
@@ -104,7 +104,7 @@ async def _run(*, embedded: bool) -> int:
         else:
             environ = dict(os.environ)
         settings = Settings.from_env(environ)
-        logs.set_up(settings.log)
+        stack.enter_context(redirect_stderr(logs.Stream(logs.set_up(settings.log))))
         for name, meant in misspelt(environ).items():
             logging.getLogger(__name__).warning("nothing reads %r: is %s meant?", name, meant)
         if not settings.tracing.on:

@@ -10,10 +10,7 @@ import asyncio
 import json
 import logging
 import os
-import queue
-import select
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,6 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from sidecar.errors import QueueError
 from sidecar.metrics import Metrics
+from sidecar.output import Output
 from sidecar.publishing.interfaces import QueueInspector, QueueObserver
 
 log = logging.getLogger(__name__)
@@ -88,10 +86,13 @@ class EmbeddedMetrics:
         self._observer = observer
         self._dimensions = dict(zip(DIMENSIONS, (_dimension(service), _dimension(inspector.name)), strict=True))
         self._before: Counts = {}
-        self._output = _Output(_STANDARD_OUTPUT if fd is None else fd)
+        self._task = task_id({})
+        self._failed = False
+        self._output = Output(_STANDARD_OUTPUT if fd is None else fd, failed=self._say_once)
 
     async def run(self) -> None:
         """Tell now and then every minute, until cancelled."""
+        self._task = await asyncio.to_thread(task_id, os.environ)
         due = time.monotonic()
         while True:
             self._tell(await self._queue())
@@ -109,8 +110,9 @@ class EmbeddedMetrics:
         counts = _counts(self._metrics)
         change = {key: count - self._before.get(key, 0) for key, count in counts.items()}
         values = queue_values | _gauges(self._metrics) | _grown(change)
-        self._output.put(self._line(values))
-        self._before = counts
+        line = json.dumps(self._line(values), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        if self._output.put(line):
+            self._before = counts
 
     def _line(self, values: Values) -> dict[str, Any]:
         directive = {
@@ -119,7 +121,12 @@ class EmbeddedMetrics:
             "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in values],
         }
         about = {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]}
-        return {"_aws": about, **self._dimensions, **values}
+        return {"_aws": about, **self._dimensions, **values, "TaskId": self._task}
+
+    def _say_once(self, _lines: int, error: OSError) -> None:
+        if not self._failed:
+            log.warning("standard output does not take the metrics: %s", error.strerror)
+        self._failed = True
 
     async def _queue(self) -> Values:
         """What Redis knows; empty where it is away."""
@@ -139,45 +146,6 @@ class EmbeddedMetrics:
             if redis.max_memory:  # without a limit there is no share of it
                 values["RedisMemoryUsedPercent"] = round(100 * redis.used_memory / redis.max_memory, 3)
         return values
-
-
-class _Output:
-    """Writes lines on a thread of its own: where the pipe is full, it waits and nobody else does."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._failed = False
-        self._thread = threading.Thread(target=self._work, name="embedded metrics", daemon=True)
-        self._thread.start()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a line waits already, behind the one that is being written."""
-        return not self._lines.empty()
-
-    def put(self, line: dict[str, Any]) -> None:
-        self._lines.put(line)
-
-    def close(self, seconds: float) -> None:
-        """Write what waits, within that time."""
-        self._lines.put(None)
-        self._thread.join(seconds)
-
-    def _work(self) -> None:
-        task = task_id(os.environ)
-        while (line := self._lines.get()) is not None:
-            data = json.dumps({**line, "TaskId": task}, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-            try:
-                while data:  # one write, so that no other line gets in between; more only where a signal came
-                    try:
-                        data = data[os.write(self._fd, data) :]
-                    except BlockingIOError:  # somebody made the pipe so; this thread may wait
-                        select.select([], [self._fd], [])
-            except OSError as error:
-                if not self._failed:
-                    log.warning("standard output does not take the metrics: %s", error.strerror)
-                self._failed = True
 
 
 def task_id(environ: Mapping[str, str]) -> str:

@@ -1,22 +1,37 @@
-"""Logs on standard error: JSON, a line a record, or text for people."""
+"""Logs on standard error: JSON, a line a record, or text for people.
+
+Nothing waits for whoever reads them. Of one kind of line there are a few a second at most, and then how many were left
+out; LOG_LEVEL=debug has them all.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import sys
+import os
+import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
+from prometheus_client import Counter
+
+from sidecar.output import Output
 from sidecar.settings import LogSettings
+
+_STANDARD_ERROR = 2
+_LINES_AT_ONCE, _LINES_A_SECOND = 10, 5  # of one kind
+_MOST_KINDS = 256
+_LAST_SECONDS = 0.5
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _encode = json.JSONEncoder(default=str, ensure_ascii=False).encode  # json.dumps would make one for each line
 
 
-def set_up(settings: LogSettings) -> None:
+def set_up(settings: LogSettings, fd: int = _STANDARD_ERROR) -> Handler:
     """Send all records to standard error in the form that the settings name."""
-    form = settings.format or ("text" if sys.stderr.isatty() else "json")
-    handler = logging.StreamHandler(sys.stderr)
+    form = settings.format or ("text" if os.isatty(fd) else "json")
+    handler = Handler(fd, limited=settings.level != "debug")
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -25,11 +40,143 @@ def set_up(settings: LogSettings) -> None:
     for library in ("asyncio", "boto3", "botocore", "grpc", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_metadata)
+    return handler
+
+
+def count_left_out(counter: Counter) -> None:
+    """Count from now on the lines that are left out, by their reason."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Handler):
+            handler.left_out = counter
 
 
 def _holds_no_metadata(record: logging.LogRecord) -> bool:
     """Of what grpc logs: it shows metadata that is no UTF-8, and that may be a token."""
     return not str(record.msg).startswith("Invalid encoding")
+
+
+class _Kind:
+    """The lines that one statement logs: some at once, then a few a second."""
+
+    __slots__ = ("at", "credit", "left_out", "level", "logger", "message", "since")
+
+    def __init__(self, record: logging.LogRecord) -> None:
+        self.logger, self.level, self.message = record.name, record.levelno, str(record.msg)
+        self.credit, self.at = float(_LINES_AT_ONCE), 0.0
+        self.left_out, self.since = 0, 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether one more may be written now; else it is counted."""
+        self.credit = min(self.credit + (now - self.at) * _LINES_A_SECOND, _LINES_AT_ONCE)
+        self.at = now
+        if self.credit >= 1:
+            self.credit -= 1
+            return True
+        if not self.left_out:
+            self.since = now
+        self.left_out += 1
+        return False
+
+
+class Handler(logging.Handler):
+    """Writes records as lines by a thread, and leaves out what is too much."""
+
+    def __init__(self, fd: int, *, limited: bool) -> None:
+        """`limited`: to a few lines of one kind a second."""
+        super().__init__()
+        self.left_out: Counter | None = None
+        self._limited = limited
+        self._kinds: dict[tuple[str, str | None], _Kind] = {}
+        self._unread = 0
+        self._output = Output(fd, failed=lambda lines, _: self._count("unread", lines), every_second=self._tell)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler.emit."""
+        try:
+            if self._limited and not self._is_due(record):
+                self._count("repeated")
+            else:
+                self._put(record)
+        except Exception:  # noqa: BLE001 - as logging has it: what cannot be formatted ends nobody's work
+            self.handleError(record)
+
+    def write(self, line: str) -> None:
+        """Write a line that is no record."""
+        with self.lock or nullcontext():
+            self._say_unread()
+            if self._unread or not self._enqueue(line):
+                self._unread += 1
+                self._count("unread")
+
+    def close(self) -> None:
+        """Write what waits, half a second at most, and what was left out."""
+        self._tell(at_last=True)
+        self._output.close(_LAST_SECONDS)
+        super().close()
+
+    def _is_due(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        message = str(record.msg)
+        kind = self._kinds.get((record.name, message))
+        if kind is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                self._kinds = {key: known for key, known in self._kinds.items() if now - known.at < 1 or known.left_out}
+            rest = len(self._kinds) >= _MOST_KINDS  # texts that are made each time anew share what is left
+            key = (record.name, None if rest else message)
+            kind = self._kinds.setdefault(key, _Kind(record))
+        if now - kind.since >= 1:
+            self._end(kind)
+        return kind.is_due(now)
+
+    def _tell(self, *, at_last: bool = False) -> None:
+        """How many were left out of the kinds whose second has ended."""
+        now = time.monotonic()
+        with self.lock or nullcontext():
+            for kind in self._kinds.values():
+                if at_last or now - kind.since >= 1:
+                    self._end(kind)
+            self._say_unread()
+
+    def _end(self, kind: _Kind) -> None:
+        if kind.left_out:
+            self._put(_left_out(kind.logger, kind.level, kind.left_out, f"more lines like this one: {kind.message}"))
+            kind.left_out = 0
+
+    def _say_unread(self) -> None:
+        if self._unread:
+            about = _left_out(__name__, logging.WARNING, self._unread, "lines, since nobody read standard error")
+            if self._enqueue(self.format(about)):
+                self._unread = 0
+
+    def _enqueue(self, line: str) -> bool:
+        return self._output.put(line.encode(errors="backslashreplace") + b"\n")
+
+    def _put(self, record: logging.LogRecord) -> None:
+        self.write(self.format(record))
+
+    def _count(self, reason: str, lines: int = 1) -> None:
+        if self.left_out is not None:
+            self.left_out.labels(reason).inc(lines)
+
+
+class Stream(io.TextIOBase):
+    """For sys.stderr: what does not log, as warnings and tracebacks of threads, goes the same way."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        """Write the lines that it ends."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._handler.write(line)
+        return len(text)
+
+
+def _left_out(logger: str, level: int, count: int, what: str) -> logging.LogRecord:
+    about = {"name": logger, "levelno": level, "levelname": logging.getLevelName(level), "left_out": count}
+    return logging.makeLogRecord({"msg": f"left out {count} {what}", **about})
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

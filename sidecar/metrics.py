@@ -37,6 +37,11 @@ class Metrics:
             "modelready_redis_connection_failures", "Failed commands or connections."
         )
         self.auth_failures = self._counter("modelready_redis_auth_failures", "Logins that Redis refused.")
+        self.log_lines_left_out = self._counter(
+            "modelready_log_lines_left_out",
+            "Lines missing in the log: repeated too often within a second, or unread.",
+            "reason",
+        )
         self.redis_up = self._gauge("modelready_redis_up", "1 while an authenticated round trip succeeded lately.")
         self.pending = self._gauge("modelready_pending_events", "Events waiting in memory for their group.")
         self.spool_depth = self._gauge("modelready_spool_events", "Events in the spool.")

@@ -292,7 +292,8 @@ class LogSettings:
         "LOG_LEVEL",
         choice("debug", "info", "warning", "error"),
         "info",
-        "The least level that is logged; debug has a line for every event, which costs throughput.",
+        "The least level that is logged. Of one kind of line there are 10 at once and 5 a second at most, and how many more"
+        " there were; debug has all, and a line for every event, which costs throughput.",
     )
     format: str = variable(
         "LOG_FORMAT", choice("json", "text"), "", "The logs' form.", note="text on a terminal and json elsewhere"

@@ -92,4 +92,4 @@ def _say(level: int, message: ModelReadyToDeploy, outcome: str, milliseconds: fl
     for name, text in more.items():
         about[name] = text[:_MOST_CHARACTERS]
     # Not log.log, which looks for its caller: there may be thousands a second.
-    log.handle(log.makeRecord(log.name, level, __file__, 0, "%s: %s", (outcome, model), None, extra=about))
+    log.handle(log.makeRecord(log.name, level, __file__, 0, f"{outcome}: %s", (model,), None, extra=about))

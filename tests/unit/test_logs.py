@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -22,30 +21,31 @@ def _root() -> Iterator[None]:
     root.handlers[:], root.level = handlers, level
 
 
-def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_is_one_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(LogSettings())
     logging.getLogger("sidecar.events").warning("refused: %s", HOSTILE, extra={"model": HOSTILE, "milliseconds": 1.5})
-    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    logging.getLogger().handlers[0].close()
+    (line,) = capfd.readouterr().err.split("\n")[:-1]
     said = json.loads(line)
     assert (said["level"], said["logger"], said["model"]) == ("warning", "sidecar.events", HOSTILE)
     assert said["milliseconds"] == 1.5
 
 
-def test_text_lets_nobody_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_lets_nobody_forge_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(LogSettings(format="text"))
     logging.getLogger("sidecar.events").warning("refused: %s", HOSTILE, extra={"model": HOSTILE})
-    said = capsys.readouterr().err
+    logging.getLogger().handlers[0].close()
+    said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert said.removesuffix("\n").isprintable()
     assert r"fraud\n2026" in said
 
 
-def test_a_terminal_gets_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_text() -> None:
     read, terminal = os.openpty()
-    with os.fdopen(terminal, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        logs.set_up(LogSettings())
-        logging.getLogger("sidecar").warning("Redis is away", extra={"spooled": 3})
-        line = os.read(read, 1000).decode()
+    logs.set_up(LogSettings(), terminal)
+    logging.getLogger("sidecar").warning("Redis is away", extra={"spooled": 3})
+    line = os.read(read, 1000).decode()
+    os.close(terminal)
     os.close(read)
     assert line.strip().endswith("WARNING Redis is away  spooled=3")
