@@ -13,7 +13,7 @@ import ctypes
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from modelready.redis.certificates import CertificateFiles, watch
 from sidecar import logs
 from sidecar.api import server as grpc_server
 from sidecar.api.health import HealthService
-from sidecar.api.http import HttpServer, health_page, metrics_page
+from sidecar.api.http import HttpServer, Page, health_page, metrics_page
 from sidecar.api.page.backstage import Backstage
 from sidecar.api.page.history import History
 from sidecar.api.page.site import PageSite
@@ -137,17 +137,12 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             PublisherService(publisher, Acceptance(settings.publish.source, tracing), metrics, queue.stream, draining),
             operators,
         )
+        tasks = Tasks(failed)
+        stack.push_async_callback(tasks.cancel)
         history = History(observer, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
-            {
-                "/metrics": metrics_page(metrics.render),
-                "/healthz": health_page(lambda: not draining.is_set(), lambda: {"draining": draining.is_set()}),
-                "/readyz": health_page(
-                    lambda: readiness.state.accepting and not draining.is_set(),
-                    lambda: {**readiness.state._asdict(), "draining": draining.is_set(), "spooled": spool.depth},
-                ),
-            },
+            _pages(metrics, readiness, health, spool, listen=settings.server.listen, alive=lambda: tasks.alive),
             PageSite(
                 Backstage(asyncio.get_running_loop(), operators.status, dead_letters),
                 history,
@@ -157,8 +152,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         )
         stack.callback(http.stop)
 
-        tasks = Tasks(failed)
-        stack.push_async_callback(tasks.cancel)
         committing = tasks.start("publisher", publisher.run())
         tasks.start("forwarder", forwarder.run())
         _watch_secrets(tasks, credentials, connection, tls)
@@ -174,8 +167,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             settings=settings.queue,
         )
 
-        http.start()
         await server.start()
+        http.start()
         _tell_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
         _give_back_memory()
         log.info("serving", extra={"grpc": addresses, "http_port": http.port, "spooled": spool.depth})
@@ -193,6 +186,30 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
         await _finish(committing, tracing, deadline)
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
+
+
+def _pages(
+    metrics: Metrics,
+    readiness: Readiness,
+    health: HealthService,
+    spool: Spool,
+    *,
+    listen: Sequence[str],
+    alive: Callable[[], bool],
+) -> dict[str, Callable[[], Page]]:
+    """What HTTP answers to programs, on its thread: also while the event loop has no time, or hangs."""
+
+    def life() -> dict[str, object]:
+        return {"draining": health.draining, "hanging": not alive(), "listen": listen, "statuses": health.statuses}
+
+    def state() -> dict[str, object]:
+        return {**readiness.state._asdict(), "draining": health.draining, "spooled": spool.depth}
+
+    return {
+        "/metrics": metrics_page(metrics.render),
+        "/healthz": health_page(lambda: alive() and not health.draining, life),
+        "/readyz": health_page(lambda: alive() and readiness.state.accepting and not health.draining, state),
+    }
 
 
 async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:

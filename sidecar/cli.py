@@ -50,7 +50,8 @@ def _health(options: argparse.Namespace) -> int:
     from sidecar.probe import check
 
     tls = bool(os.environ.get("SIDECAR_TLS_CERT_FILE"))
-    return check(options.address or own_address(), options.service, options.timeout, tls=tls)
+    http = "" if options.address else os.environ.get("SIDECAR_HTTP_LISTEN") or "127.0.0.1:9464"
+    return check(options.address or own_address(), options.service, options.timeout, http=http, tls=tls)
 
 
 def _doctor(options: argparse.Namespace) -> int:

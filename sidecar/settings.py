@@ -211,7 +211,8 @@ class ServerSettings:
         "SIDECAR_HTTP_LISTEN",
         ADDRESS,
         "127.0.0.1:9464",
-        "Where HTTP is served: `/metrics`, `/healthz`, `/readyz` and a page for people at `/`.",
+        "Where HTTP is served: `/metrics`, `/healthz`, `/readyz` and a page for people at `/`. `[::]` is every"
+        " address of IPv6 and IPv4.",
     )
     shutdown: float = variable(
         "SIDECAR_SHUTDOWN_SECONDS",
@@ -292,8 +293,8 @@ class LogSettings:
         "LOG_LEVEL",
         choice("debug", "info", "warning", "error"),
         "info",
-        "The least level that is logged. Of one kind of line there are 10 at once and 5 a second at most, and how many more"
-        " there were; debug has all, and a line for every event, which costs throughput.",
+        "The least level that is logged. Of one kind of line there are 10 at once and 5 a second at most, and how many"
+        " more there were; debug has all, and a line for every event, which costs throughput.",
     )
     format: str = variable(
         "LOG_FORMAT", choice("json", "text"), "", "The logs' form.", note="text on a terminal and json elsewhere"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+
+_BEAT_SECONDS, _LATE_SECONDS = 0.5, 5.0
 
 
 class Tasks:
@@ -16,6 +20,18 @@ class Tasks:
     def __init__(self, failed: asyncio.Future[BaseException | None]) -> None:
         self._failed = failed
         self._tasks: list[asyncio.Task[None]] = []
+        self._beat = time.monotonic()
+        self.start("heartbeat", self._run())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the event loop turned within the last five seconds. Any thread may ask."""
+        return time.monotonic() - self._beat < _LATE_SECONDS
+
+    async def _run(self) -> None:
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(_BEAT_SECONDS)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin one, with a name for the log."""

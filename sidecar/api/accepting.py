@@ -46,9 +46,6 @@ class _Server(_server.Server):
         self._server = _Core(self._loop, None, (), (), arguments, maximum_concurrent_rpcs)
         self._server.ahead = deque()
 
-    def add_registered_method_handlers(self, service_name: str, method_handlers: dict[str, Any]) -> None:
-        """Leave them to the generic handlers, which have them, too: each would be one more future to wait for."""
-
 
 def server(options: Sequence[tuple[str, Any]], maximum_concurrent_rpcs: int) -> grpc.aio.Server:
     """As grpc.aio.server."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, cast
@@ -26,7 +27,7 @@ from sidecar.errors import InvalidEvent, InvalidRequest, Overloaded, PublishErro
 
 log = logging.getLogger(__name__)
 
-_RECEIVED_AT_ONCE, _RECEIVE_SECONDS = 8, 5.0
+_RECEIVED_AT_ONCE, _RECEIVE_SECONDS = 10, 2.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Call = Callable[[Context], Awaitable[Any]]
@@ -55,49 +56,69 @@ class Intake:
     """Receives requests, a few at a time: grpc holds up to 4 MiB of each until it is whole."""
 
     def __init__(self, most: int, seconds: float, *, newest_first: bool = False) -> None:
-        """`most`: requests that are received at the same time. `seconds`: how long one of them may take.
+        """`most`: requests that are received at the same time. `seconds`: how long one may take while others wait.
 
-        `newest_first`: of those who wait, which keeps those who break off from delaying others.
+        `newest_first`: of those who wait, which keeps callers who break off from delaying others.
         """
         self._free = most
         self._seconds = seconds
+        self._receiving: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._next = self._waiting.pop if newest_first else self._waiting.popleft
+        self._check: asyncio.TimerHandle | None = None
 
     async def receive(self, context: Context) -> bytes:
         """The call's next message. Raises Overloaded where it does not come, InvalidRequest where there is none."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         if self._free:
             self._free -= 1
         else:
             await self._turn()
+        self._receiving[task] = time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds):
-                raw = await context.read()
-        except TimeoutError:
-            raise Overloaded(f"the request was not received within {self._seconds:g} s") from None
+            raw = await context.read()
+        except asyncio.CancelledError:
+            if task not in self._late or task.uncancel():
+                raise
+            raise Overloaded("the request was not received in time") from None
         finally:
-            self._release()
+            del self._receiving[task]
+            self._late.discard(task)
+            self._pass_on()
         if raw is grpc.aio.EOF:
             raise InvalidRequest([Violation("", "the call has no request")])
         return cast("bytes", raw)
 
     async def _turn(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         self._waiting.append(turn)
+        if self._check is None:
+            self._check = loop.call_later(self._seconds, self._cancel_late)
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it was given at the same time
-                self._release()
+                self._pass_on()
             raise
 
-    def _release(self) -> None:
+    def _pass_on(self) -> None:
         while self._waiting:
             turn = self._next()
             if not turn.done():
                 turn.set_result(None)
                 return
         self._free += 1
+
+    def _cancel_late(self) -> None:
+        loop, now, self._check = asyncio.get_running_loop(), time.monotonic(), None
+        for task, began in self._receiving.items():
+            if now - began >= self._seconds and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        if self._waiting:
+            self._check = loop.call_later(self._seconds / 4, self._cancel_late)
 
 
 class Guard:

@@ -36,7 +36,8 @@ class HealthService:
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {"": _SERVING, PUBLISHER: _NOT_SERVING, REDIS: _NOT_SERVING}
         self._changed = asyncio.Event()
-        self._draining = False
+        self.draining = False
+        """Set when the sidecar stops; any thread may ask."""
         self._intake = Intake(_RECEIVED_AT_ONCE, _SECONDS, newest_first=True)
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -48,16 +49,21 @@ class HealthService:
 
     async def update(self, state: State) -> None:
         """Take over what is known now."""
-        if not self._draining:
+        if not self.draining:
             self._set({
                 "": _SERVING,
                 PUBLISHER: _SERVING if state.accepting else _NOT_SERVING,
                 REDIS: _SERVING if state.redis_up else _NOT_SERVING,
             })  # fmt: skip
 
+    @property
+    def statuses(self) -> dict[str, int]:
+        """By the names of services. Any thread may ask."""
+        return self._statuses
+
     def drain(self) -> None:
         """NOT_SERVING for good, and the end of every Watch."""
-        self._draining = True
+        self.draining = True
         self._set(dict.fromkeys(self._statuses, _NOT_SERVING))
         self._changed.set()
 
@@ -87,7 +93,7 @@ class HealthService:
             if status != sent:
                 await context.write(_response(status))
                 sent = status
-            if self._draining:
+            if self.draining:
                 return
             await changed.wait()
 

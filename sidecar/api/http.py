@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import socketserver
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 64 * 1024  # of a request's body
 _MOST_SITE_REQUESTS = 8  # at the same time; probes and metrics have no such bound
 _MOST_CONNECTIONS = 64
+_PROBES, _PROBE_BYTES = ("/healthz", "/readyz"), 4096
 
 
 class Page(NamedTuple):
@@ -51,12 +53,11 @@ class HttpServer:
 
     def __init__(self, listen: str, pages: dict[str, Callable[[], Page]], site: Site | None = None) -> None:
         """Bind. Raises SettingsError where the address cannot be had."""
-        host, _, port = listen.rpartition(":")
         members = {"pages": pages, "site": staticmethod(site or _no_site)}
         members["turns"] = threading.BoundedSemaphore(_MOST_SITE_REQUESTS)
         handler = type("Handler", (_Handler,), members)
         try:
-            self._server = _Server((host.strip("[]"), int(port)), handler)
+            self._server = _Server(listen, handler, pages)
         except OSError as error:
             raise SettingsError(f"SIDECAR_HTTP_LISTEN is {listen!r}: {error.strerror}") from None
         self.port: int = self._server.server_address[1]
@@ -103,12 +104,28 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self, listen: str, handler: type[BaseHTTPRequestHandler], pages: Mapping[str, Callable[[], Page]]
+    ) -> None:
+        self._probes = {f"GET {path} HTTP/1.".encode(): pages[path] for path in _PROBES if path in pages}
         self._open: dict[socket.socket, None] = {}  # the oldest first
         self._lock = threading.Lock()
-        super().__init__(address, handler)
+        host, _, port = listen.rpartition(":")
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__((str(found[0][4][0]), int(port)), handler)
+
+    def server_bind(self) -> None:
+        """As the base class's, without its look-up of a name; [::] is IPv4, too, as it is for gRPC."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        if self._answer_probe(request):
+            super().shutdown_request(request)
+            return
         with self._lock:
             if len(self._open) >= _MOST_CONNECTIONS:
                 oldest = next(iter(self._open))
@@ -117,6 +134,23 @@ class _Server(ThreadingHTTPServer):
                     oldest.shutdown(socket.SHUT_RDWR)
             self._open[request] = None
         super().process_request(request, client_address)
+
+    def _answer_probe(self, request: socket.socket) -> bool:
+        """Answer at once, where all of it is here already; in a thread of its own it would wait ten times for its turn.
+
+        Whether it was one. Nothing here waits for the peer.
+        """
+        with suppress(OSError):
+            sent = request.recv(_PROBE_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            page = self._probes.get(sent[: sent.find(b"HTTP/1.") + 7])
+            if page is not None and sent.endswith(b"\r\n\r\n"):
+                status, kind, body, _ = page()
+                about = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close"
+                head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{about}\r\n\r\n".encode()
+                request.recv(_PROBE_BYTES, socket.MSG_DONTWAIT)  # unread, it would make the close a reset
+                request.send(head + body, socket.MSG_DONTWAIT)
+                return True
+        return False
 
     def shutdown_request(self, request: Any) -> None:
         with self._lock:

@@ -83,10 +83,11 @@ def build(
     }
     names = (*handlers, HEALTH, reflection.SERVICE_NAME)
     handlers[reflection.SERVICE_NAME] = {"ServerReflectionInfo": guard.stream(_reflection(names))}
-    handlers[HEALTH] = health.handlers()
     server.add_generic_rpc_handlers([
         grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()
     ])  # fmt: skip
+    # Registered by their names they have a queue of their own, and do not wait behind calls that are not accepted yet.
+    server.add_registered_method_handlers(HEALTH, health.handlers())
     files = _tls_files(settings)
     return server, [_bind(server, address, files, settings) for address in settings.listen], files
 

@@ -31,15 +31,16 @@ def test_the_schemas_would_notice_a_word_that_is_none() -> None:
 
 def test_the_sidecar_starts_before_the_registry_and_stops_after_it() -> None:
     assert SIDECAR["restartPolicy"] == "Always"
-    assert SIDECAR["startupProbe"]["grpc"]["service"] == ""
+    assert SIDECAR["startupProbe"]["httpGet"]["path"] == "/healthz"
     assert POD["terminationGracePeriodSeconds"] > Settings.from_env(ENVIRONMENT).server.shutdown
 
 
 def test_it_lives_and_is_ready_whatever_redis_does() -> None:
-    port = Settings.from_env(ENVIRONMENT).server.listen[0].rpartition(":")[2]
-    probes = {kind: SIDECAR[kind]["grpc"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert {str(probe["port"]) for probe in probes.values()} == {port}
-    assert {probe["service"] for probe in probes.values()} == {""}
+    """By HTTP, which a thread answers at once whatever the load; from the node, so not on loopback."""
+    probes = [SIDECAR[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert probes == [{"path": "/healthz", "port": "metrics"}] * 3
+    (port,) = (port["containerPort"] for port in SIDECAR["ports"] if port["name"] == "metrics")
+    assert Settings.from_env(ENVIRONMENT).server.http_listen == f"0.0.0.0:{port}"
 
 
 def test_variables_exist_and_secrets_come_from_the_secret() -> None:
@@ -49,9 +50,9 @@ def test_variables_exist_and_secrets_come_from_the_secret() -> None:
     assert POD["enableServiceLinks"] is False, "a Service named redis would set REDIS_PORT"
 
 
-def test_who_listens_beyond_loopback_asks_for_a_token_and_lets_no_pod_in() -> None:
+def test_grpc_is_for_the_pod_alone_and_asks_for_a_token() -> None:
     settings = Settings.from_env(ENVIRONMENT)
-    assert settings.server.listen == ("0.0.0.0:50051",)
+    assert settings.server.listen == ("127.0.0.1:50051",)
     assert settings.server.api_token
     ports = [port["port"] for rule in BY_KIND["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]]
     assert 50051 not in ports
