@@ -10,6 +10,7 @@ from typing import Any, Self
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
+from .certificates import TLSFiles
 from .redis_server import ADMIN, ADMIN_PASSWORD, RedisServer
 from .waiting import until
 
@@ -46,13 +47,15 @@ class Cluster:
         acl: Sequence[str] = (),
         config: Mapping[str, str] | None = None,
         node_timeout_ms: int = 1000,
+        tls: TLSFiles | None = None,
     ) -> None:
         directives = {
             "cluster-node-timeout": str(node_timeout_ms),
             "cluster-replica-validity-factor": "0",  # a replica of any age may take over
+            **({"tls-cluster": "yes", "tls-replication": "yes"} if tls else {}),
             **(config or {}),
         }
-        options: dict[str, Any] = {"binary": binary, "password": password, "acl": acl, "config": directives}
+        options: dict[str, Any] = {"binary": binary, "password": password, "acl": acl, "config": directives, "tls": tls}
         self._options = options
         self._masters = masters
         self._replicas = replicas
@@ -118,6 +121,17 @@ class Cluster:
         assert self.replicas_of(dead), f"{dead.port} has no replica"
         dead.kill()
         return self.wait_for_heir(slot, seconds)
+
+    def hand_over(self, key: str | bytes | int, seconds: float = 15) -> RedisServer:
+        """A planned failover: a replica takes the slot's owner's place, which becomes its replica. Returns the heir."""
+        slot = slot_of(key)
+        owner = self.owner(slot)
+        (heir, *_) = self.replicas_of(owner)
+        heir.execute("CLUSTER", "FAILOVER")
+        until(
+            lambda: self.owner(slot) is heir and self._agreed(slot, heir) and self._serving(), seconds, "it took over"
+        )
+        return heir
 
     def wait_for_heir(self, key: str | bytes | int, seconds: float = 15) -> RedisServer:
         """The owner of the slot among the nodes that answer, once they all agree on it and serve again."""

@@ -159,7 +159,7 @@ class RedisServer:
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
         if self._tls:
-            defaults |= {"ssl": True, "ssl_ca_certs": str(self._tls.ca)}
+            defaults |= {"ssl": True, "ssl_ca_certs": str(self._tls.ca), "ssl_check_hostname": False}
         return redis.Redis(**defaults | options)
 
     def execute(self, *command: str | int | bytes) -> Any:

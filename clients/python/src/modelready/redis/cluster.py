@@ -44,7 +44,9 @@ class Server:
         self._slot = key_slot(key.encode())
         self._seed = Endpoint(settings.host, settings.port)
         self._nodes: list[Endpoint] = []  # others of the cluster, for the time when the seed is away
-        self._owner: Endpoint | None = None if settings.cluster else self._seed
+        self._candidates: list[Endpoint] = []
+        self._owner = self._seed
+        self._is_owner_known = not settings.cluster
 
     @property
     def fixed_credentials(self) -> bool:
@@ -55,38 +57,29 @@ class Server:
         """Every connection is replaced before its next use: there are new credentials, or another owner."""
         self.generation += 1
 
-    def forget_owner(self) -> None:
-        """In a cluster the next connection asks for the owner."""
-        if self.is_cluster:
-            self._owner = None
+    def forget_owner(self, candidate: tuple[str, int] | None = None) -> None:
+        """In a cluster the next call asks for the owner: `candidate` first, as a node named it.
 
-    def move_to(self, owner: Endpoint) -> None:
-        """The queue's slot is there now."""
-        if owner != self._owner:
-            log.info("the queue's slot is on node %s:%d", *owner)
-            self._owner = owner
-            self.renew()
+        It is not gone to at once: nodes name addresses, and certificates may be for names, which CLUSTER SLOTS has.
+        """
+        if self.is_cluster:
+            self._is_owner_known = False
+            if candidate is not None:
+                self._candidates = [Endpoint(candidate[0] or self._owner.host, candidate[1])]
 
     async def connect(self) -> NodeConnection:
         """A connection to the owner, logged in. Raises RedisErrors."""
         generation = self.generation  # what is renewed meanwhile is too old
-        if self._owner is None:
-            await self._find_owner()
-            generation = self.generation
-        connection = await self._open(self._owner or self._seed)
+        connection = await self._open(self._owner)
         connection.generation = generation
         return connection
 
-    async def _open(self, node: Endpoint) -> NodeConnection:
-        tls = self.tls.current if self.tls else None
-        connection = NodeConnection(node, self.credentials, client_name=self._client_name, db=self._db, tls=tls)
-        await connection.open()
-        return connection
-
-    async def _find_owner(self) -> None:
-        """Ask the seed, or another node that is known, who owns the slot."""
+    async def find_owner(self) -> None:
+        """In a cluster, unless it is known: ask a node who owns the queue's slot. Raises RedisErrors."""
+        if self._is_owner_known:
+            return
         problems: list[RedisError] = []
-        asked = list(dict.fromkeys([self._seed, *self._nodes]))
+        asked = list(dict.fromkeys([*self._candidates, self._seed, *self._nodes]))
         for node in asked:
             try:
                 async with time_limit(self.timeout / len(asked)):
@@ -99,15 +92,28 @@ class Server:
             except RedisError as error:
                 problems.append(error)
                 continue
-            if self._owner is not None:  # another task was quicker
+            if self._is_owner_known:  # another task was quicker
                 return
             owner, self._nodes = read_slots(slots, self._slot, node, by_name=self.tls is not None)
             if owner is not None:
-                self.move_to(owner)
+                self._move_to(owner)
                 return
         # A node that cannot be used hides no other that may be back soon.
         problems.append(exceptions.ClusterDownError("no node serves the queue's slot", status_code="CLUSTERDOWN"))
         raise next(filter(is_transient, problems[:-1]), problems[0])
+
+    def _move_to(self, owner: Endpoint) -> None:
+        self._is_owner_known, self._candidates = True, []
+        if owner != self._owner:
+            log.info("the queue's slot is on node %s:%d", *owner)
+            self._owner = owner
+            self.renew()
+
+    async def _open(self, node: Endpoint) -> NodeConnection:
+        tls = self.tls.current if self.tls else None
+        connection = NodeConnection(node, self.credentials, client_name=self._client_name, db=self._db, tls=tls)
+        await connection.open()
+        return connection
 
     async def _ask(self, node: Endpoint) -> Sequence[Any]:
         connection = await self._open(node)

@@ -15,7 +15,7 @@ from typing import Any
 from redis import exceptions
 
 from modelready.redis.cluster import Server
-from modelready.redis.connection import Endpoint, NodeConnection, pack, time_limit
+from modelready.redis.connection import NodeConnection, pack, time_limit
 from modelready.redis.faults import NOT_THE_OWNER, AuthenticationError, RedisError, checked, code
 from modelready.redis.script import Script
 
@@ -129,6 +129,7 @@ class Pool:
 
     async def _take(self) -> NodeConnection:
         """One that is logged in, and not for longer than its credentials allow."""
+        await self._server.find_owner()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable() and self._is_fresh(connection):
@@ -171,7 +172,7 @@ class Pool:
         if isinstance(error, exceptions.MovedError):
             if not self._server.is_cluster:
                 return exceptions.ClusterError("Redis is a cluster: set REDIS_CLUSTER=true")
-            self._server.move_to(Endpoint(error.host, error.port))
+            self._server.forget_owner((error.host, error.port))
         elif code(error) in NOT_THE_OWNER:
             # The sockets stay with a demoted node for ever, while the name already leads to the new one.
             self._server.forget_owner()
