@@ -48,6 +48,9 @@ FINDINGS = {
         "tcp", FAILURE, "Let the task's security group reach the port: nothing answers, so something drops the packets."
     ),
     "tcp-unreachable": Finding("tcp", FAILURE, "Give the task's subnet a route to that address."),
+    "tcp-address-dead": Finding(
+        "tcp", WARNING, "See why the node with that address does not answer, or take it out of the name."
+    ),
     "tls-server-plain": Finding(
         "tls", FAILURE, "Turn on encryption in transit for the cache, or set REDIS_TLS=false."
     ),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
+from operator import itemgetter
+from typing import Any
 
 from modelready.redis.faults import fault
 from modelready.redis.settings import RedisSettings
+from modelready.redis.sockets import Resolver, connect_to
 from sidecar.doctor.findings import EXPIRES_SOON_DAYS
 from sidecar.doctor.report import Report
 
@@ -32,22 +36,51 @@ def check_dns(report: Report, redis: RedisSettings) -> bool:
 
 
 def check_tcp(report: Report, redis: RedisSettings) -> bool:
-    """Whether a connection opens."""
-    began = time.monotonic()
+    """Whether a connection opens, to each address of the host: the sidecar takes the first that answers."""
     where = f"{_host(redis)}:{redis.port}"
-    try:
-        with _connect(redis) as connection:
-            peer = connection.getpeername()[0]
-    except ConnectionRefusedError:
-        report.add("tcp-refused", f"{where} refuses connections")
-    except TimeoutError:
-        report.add("tcp-timeout", f"{where} does not answer within {redis.timeout:g} s")
-    except OSError as error:
-        report.add("tcp-unreachable", f"{where} cannot be reached: {_words(error)}")
+    reached, dead = asyncio.run(_try_addresses(redis))
+    mute = [address for address, error in dead.items() if isinstance(error, TimeoutError)]
+    if reached and mute:  # one that refuses holds nobody up
+        text = f"{where} takes connections at {', '.join(reached)}, but {', '.join(mute)}"
+        report.add("tcp-address-dead", f"{text} {_why(redis, TimeoutError())}")
+    elif reached:
+        peer, seconds = min(reached.items(), key=itemgetter(1))
+        report.ok("tcp", f"{where} takes connections, {seconds * 1000:.1f} ms to {peer}")
     else:
-        report.ok("tcp", f"{where} takes connections, {(time.monotonic() - began) * 1000:.1f} ms to {peer}")
-        return True
-    return False
+        error = next(iter(dead.values()))
+        finding = "tcp-unreachable"
+        if isinstance(error, ConnectionRefusedError | TimeoutError):
+            finding = "tcp-refused" if isinstance(error, ConnectionRefusedError) else "tcp-timeout"
+        report.add(finding, f"{where} {_why(redis, error)}")
+    return bool(reached)
+
+
+async def _try_addresses(redis: RedisSettings) -> tuple[dict[str, float], dict[str, OSError]]:
+    """The addresses that take a connection, with the seconds that it took, and the others, with why they do not."""
+    reached: dict[str, float] = {}
+    dead: dict[str, OSError] = {}
+
+    async def reach(family: int, address: tuple[Any, ...]) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(redis.timeout):
+                (await connect_to((family, address))).close()
+        except OSError as error:
+            dead[str(address[0])] = error
+        else:
+            reached[str(address[0])] = time.monotonic() - began
+
+    found = socket.getaddrinfo(redis.host, redis.port, type=socket.SOCK_STREAM)
+    await asyncio.gather(*(reach(family, address) for family, *_, address in found))
+    return reached, dead
+
+
+def _why(redis: RedisSettings, error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "refuses connections"
+    if isinstance(error, TimeoutError):
+        return f"does not answer within {redis.timeout:g} s"
+    return f"cannot be reached: {_words(error)}"
 
 
 def check_tls(report: Report, redis: RedisSettings, context: ssl.SSLContext | None) -> bytes | None:
@@ -115,7 +148,10 @@ def _add_stranger(report: Report, redis: RedisSettings, reply: bytes | None) -> 
 
 def _ask_encrypted(redis: RedisSettings, context: ssl.SSLContext) -> tuple[bytes, float]:
     """The reply to a PING, and when the certificate expires. Raises OSError, ssl's too, and _Closed."""
-    with _connect(redis) as plain, context.wrap_socket(plain, server_hostname=redis.host) as connection:
+    with (
+        _connect(redis) as plain,
+        context.wrap_socket(plain, server_hostname=_certified(redis)) as connection,
+    ):
         # In TLS 1.3 a server that misses our certificate says so only now.
         try:
             reply = _ask(connection)
@@ -169,7 +205,10 @@ def _names(redis: RedisSettings, context: ssl.SSLContext) -> list[str]:
     """The names in a certificate that is trusted, but not for this host."""
     context.check_hostname = False
     try:
-        with _connect(redis) as plain, context.wrap_socket(plain, server_hostname=redis.host) as connection:
+        with (
+            _connect(redis) as plain,
+            context.wrap_socket(plain, server_hostname=_certified(redis)) as connection,
+        ):
             certificate = connection.getpeercert() or {}
     except OSError:
         return ["other names"]
@@ -179,7 +218,20 @@ def _names(redis: RedisSettings, context: ssl.SSLContext) -> list[str]:
 
 
 def _connect(redis: RedisSettings) -> socket.socket:
-    return socket.create_connection((redis.host, redis.port), redis.timeout)
+    """A socket to the first address that answers, as the sidecar's. Raises OSError."""
+
+    async def connect() -> socket.socket:
+        async with asyncio.timeout(redis.timeout):
+            return await Resolver().connect(redis.host, redis.port, redis.timeout)
+
+    connection = asyncio.run(connect())
+    connection.settimeout(redis.timeout)
+    return connection
+
+
+def _certified(redis: RedisSettings) -> str:
+    """The host as a certificate has it: without the dot that a name may end with."""
+    return redis.host.removesuffix(".")
 
 
 def _host(redis: RedisSettings) -> str:

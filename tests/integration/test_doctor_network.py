@@ -20,6 +20,7 @@ import pytest
 from sidecar.cli import main
 from sidecar.doctor.findings import CHECKS
 from tests.harness.certificates import Authority, TLSFiles
+from tests.harness.names import dead_addresses, own_names
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer, available_binaries, supports_tls
 from tests.harness.relay import Relay
@@ -188,6 +189,17 @@ def test_a_connection_that_never_opens(tmp_path: Path) -> None:
             waiting.connect_ex(listener.getsockname())
         report = examined(to_port(listener.getsockname()[1], **QUICK), tmp_path)
     assert "within 0.4 s" in the_finding(report, "tcp-timeout").found
+
+
+def test_a_dead_address_among_others_is_named(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dead_addresses(server.port) as nowhere:
+        own_names(monkeypatch)["cache.test"] = [*nowhere, LOOPBACK]
+        report = examined(to_port(server.port, REDIS_HOST="cache.test", REDIS_TLS="false", **QUICK), tmp_path)
+    found = the_finding(report, "tcp-address-dead").found
+    assert f"at {LOOPBACK}, but {nowhere[0]} does not answer within 0.4 s" in found
+    assert status_of(report, "auth") == status_of(report, "probe") == "ok"
 
 
 def test_an_address_without_a_route(tmp_path: Path) -> None:

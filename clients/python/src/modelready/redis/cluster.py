@@ -20,6 +20,7 @@ from modelready.redis.certificates import tls_files
 from modelready.redis.connection import Endpoint, NodeConnection, pack, time_limit
 from modelready.redis.faults import AuthenticationError, RedisError, checked, is_transient
 from modelready.redis.settings import RedisSettings, read_settings
+from modelready.redis.sockets import Resolver
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Server:
         """None: plain TCP."""
         self._db = settings.db
         self._client_name = client_name
+        self._resolver = Resolver()
         self._slot = key_slot(key.encode())
         self._seed = Endpoint(settings.host, settings.port)
         self._nodes: list[Endpoint] = []  # others of the cluster, for the time when the seed is away
@@ -111,7 +113,15 @@ class Server:
 
     async def _open(self, node: Endpoint) -> NodeConnection:
         tls = self.tls.current if self.tls else None
-        connection = NodeConnection(node, self.credentials, client_name=self._client_name, db=self._db, tls=tls)
+        connection = NodeConnection(
+            node,
+            self.credentials,
+            self._resolver,
+            timeout=self.timeout,
+            client_name=self._client_name,
+            db=self._db,
+            tls=tls,
+        )
         await connection.open()
         return connection
 

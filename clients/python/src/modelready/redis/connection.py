@@ -13,6 +13,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis import exceptions
@@ -23,6 +24,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from modelready.credentials import Credentials, CredentialSource, NoCredentials
 from modelready.redis.faults import AuthenticationError, Kind, RedisError, fault
+from modelready.redis.sockets import Resolver
 
 if sys.version_info >= (3, 11):
     time_limit = asyncio.timeout
@@ -46,12 +48,17 @@ class NodeConnection(Connection):
         self,
         node: Endpoint,
         credentials: CredentialSource,
+        resolver: Resolver,
         *,
+        timeout: float,
         client_name: str,
         db: int = 0,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`tls` gives the context for a new connection: redis-py would build one for each, 19 ms of CPU."""
+        """`timeout`: in how many seconds each address of the host has its turn.
+
+        `tls` gives the context for a new connection: redis-py would build one for each, 19 ms of CPU.
+        """
         super().__init__(
             host=node.host,
             port=node.port,
@@ -65,6 +72,8 @@ class NodeConnection(Connection):
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self._credentials = credentials
+        self._resolver = resolver
+        self._timeout = timeout
         self._tls = tls
         self.born = time.monotonic()
         self.generation = 0
@@ -85,14 +94,16 @@ class NodeConnection(Connection):
             raise exceptions.ConnectionError(f"{self.host}:{self.port}: {_words(error)}") from error
 
     async def _open_streams(self) -> None:
-        tls: dict[str, Any] = {"ssl": self._tls(), "server_hostname": self.host} if self._tls else {}
-        self._reader, self._writer = await asyncio.open_connection(self.host, self.port, limit=_READ_BYTES, **tls)
-        sock: socket.socket = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        options: dict[int, int] = self.socket_keepalive_options  # type: ignore[assignment]
-        for option, value in options.items():
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        # A name may end with a dot, which no certificate has.
+        tls: dict[str, Any] = {"ssl": self._tls(), "server_hostname": self.host.removesuffix(".")} if self._tls else {}
+        sock = await self._resolver.connect(self.host, self.port, self._timeout)
+        with suppress(OSError):  # one that is reset already: the login says so
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            options: dict[int, int] = self.socket_keepalive_options  # type: ignore[assignment]
+            for option, value in options.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._reader, self._writer = await asyncio.open_connection(sock=sock, limit=_READ_BYTES, **tls)
 
     async def _log_in(self, who: Credentials) -> None:
         self._parser.on_connect(self)  # type: ignore[no-untyped-call]

@@ -173,7 +173,7 @@ def read(group: type[Group], environ: Mapping[str, str]) -> Group:
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address is this machine's own."""
-    host = host.strip("[]")
+    host = host.strip("[]").removesuffix(".")
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
