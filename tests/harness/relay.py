@@ -76,6 +76,13 @@ class Relay:
         """
         self._call(lambda: self._rules.set_budget(request_bytes))
 
+    def cut_reply_after(self, reply_bytes: int | None, *, softly: bool = False) -> None:
+        """Once: pass this many more bytes of replies, over all connections, then reset, or end, the one they went to.
+
+        None: not any more.
+        """
+        self._call(lambda: self._rules.set_reply_budget(reply_bytes, softly))
+
     def refuse(self) -> None:
         """New connections are refused; those that are open live on."""
         self._call(self._stop_listening)

@@ -32,6 +32,8 @@ class Rules:
         self.delay = 0.0
         self.swallow = False
         self.budget: int | None = None
+        self.reply_budget: int | None = None
+        self.end_softly = False
         self.moving = asyncio.Event()
         self.moving.set()
 
@@ -43,6 +45,18 @@ class Rules:
 
     def set_budget(self, request_bytes: int) -> None:
         self.budget = request_bytes
+
+    def set_reply_budget(self, reply_bytes: int | None, end_softly: bool) -> None:
+        self.reply_budget, self.end_softly = reply_bytes, end_softly
+
+    def passed(self, reply: bytes) -> bytes | None:
+        """The last part of the reply that passes; None where all of it does, and nothing is cut."""
+        budget = self.reply_budget
+        if budget is None or len(reply) < budget:
+            self.reply_budget = None if budget is None else budget - len(reply)
+            return None
+        self.reply_budget = None
+        return reply[:budget]
 
 
 class Connection:
@@ -80,6 +94,11 @@ class Connection:
             return True
 
         async def reply(data: bytes) -> bool:
+            passed = self._rules.passed(data)
+            if passed is not None:
+                to_client.write(passed)
+                to_client.close() if self._rules.end_softly else _reset(self._sockets[0], to_client)
+                return False
             self._mute = self._mute or self._rules.swallow
             if not self._mute:
                 self._rules.counters.reply_bytes += len(data)

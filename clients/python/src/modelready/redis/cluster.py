@@ -85,7 +85,7 @@ class Server:
         for node in asked:
             try:
                 async with time_limit(self.timeout / len(asked)):
-                    slots = await self._ask(node)
+                    owner, nodes = await self._ask(node)
             except asyncio.TimeoutError:
                 problems.append(exceptions.TimeoutError("CLUSTER SLOTS was not answered"))
                 continue
@@ -96,7 +96,7 @@ class Server:
                 continue
             if self._is_owner_known:  # another task was quicker
                 return
-            owner, self._nodes = read_slots(slots, self._slot, node, by_name=self.tls is not None)
+            self._nodes = nodes
             if owner is not None:
                 self._move_to(owner)
                 return
@@ -125,12 +125,14 @@ class Server:
         await connection.open()
         return connection
 
-    async def _ask(self, node: Endpoint) -> Sequence[Any]:
+    async def _ask(self, node: Endpoint) -> tuple[Endpoint | None, list[Endpoint]]:
         connection = await self._open(node)
         try:
             connection.write(pack([("CLUSTER", "SLOTS")]))
-            slots: Sequence[Any] = checked(await connection.read())
-            return slots
+            slots = checked(await connection.read())
+            return read_slots(slots, self._slot, node, by_name=self.tls is not None)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise exceptions.InvalidResponse("its answer to CLUSTER SLOTS is none") from error
         finally:
             connection.drop()
 

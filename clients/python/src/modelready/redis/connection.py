@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from modelready.credentials import Credentials, CredentialSource, NoCredentials
-from modelready.redis.faults import AuthenticationError, Kind, RedisError, fault
+from modelready.redis.faults import AuthenticationError, Kind, RedisError, cleaned, fault
 from modelready.redis.sockets import Resolver
 
 if sys.version_info >= (3, 11):
@@ -75,6 +75,7 @@ class NodeConnection(Connection):
         self._resolver = resolver
         self._timeout = timeout
         self._tls = tls
+        self._secret = ""
         self.born = time.monotonic()
         self.generation = 0
         """The server's when it was opened: it is replaced when that is another."""
@@ -107,6 +108,7 @@ class NodeConnection(Connection):
 
     async def _log_in(self, who: Credentials) -> None:
         self._parser.on_connect(self)  # type: ignore[no-untyped-call]
+        self._secret = who.token or ""
         login = ("AUTH", who.username or "default", who.token or "") if who.username or who.token else ()
         commands: list[tuple[Any, ...]] = [("HELLO", "3", *login), ("CLIENT", "SETNAME", self.client_name)]
         if self.db:
@@ -138,16 +140,19 @@ class NodeConnection(Connection):
     async def read(self) -> Any:
         """One reply; what the server refused is a ResponseError, not raised. Raises RedisErrors."""
         try:
-            return await self._parser.read_response()  # type: ignore[attr-defined]
-        except RedisError:
-            raise
+            reply = await self._parser.read_response()  # type: ignore[attr-defined]
+        except RedisError as error:
+            raise cleaned(error, self._secret) from None
         except Exception as error:
             raise exceptions.ConnectionError(_words(error)) from error
+        return cleaned(reply, self._secret) if isinstance(reply, RedisError) else reply
 
     def is_usable(self) -> bool:
         """Whether it is open, and nothing came while it was idle: an end, or a reply that nobody waits for."""
-        reader = self._reader
-        return reader is not None and not reader.at_eof() and not reader._buffer  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to see it without a read
+        reader, writer = self._reader, self._writer
+        if reader is None or writer is None or writer.transport.is_closing():
+            return False
+        return not reader.at_eof() and not reader._buffer  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to see it without a read
 
     def drop(self) -> None:
         """Close it, without waiting."""

@@ -55,6 +55,9 @@ _NOPERM = ("The user executing the script", "ACL failure in script", "can't run 
 _REFUSED = ("invalid bulk length", "invalid multibulk length", "string exceeds maximum allowed size")
 # What TLS tells a client whose own certificate is missing or not accepted: it has no effect until a person acts.
 _OUR_CERTIFICATE = re.compile(r"ALERT_(?:\w*CERTIFICATE\w*|UNKNOWN_CA)")
+# Redis's words for an unknown command, and those of redis-py's parser in Python for what is no reply.
+_QUOTED = re.compile(r"(?is)(, with args beginning with|(?<=protocol error): b['\"]).*")
+_SHORTEST_SECRET = 4  # a shorter one is a part of many words
 _MAXCLIENTS = "max number of clients"
 # Redis 6.2 wraps what a script met: "ERR Error running script (call to f_...): @user_script:9: -OOM command not ..."
 _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
@@ -117,6 +120,17 @@ def checked(reply: Any) -> Any:
     if isinstance(reply, RedisError):
         raise reply
     return reply
+
+
+def cleaned(error: E, secret: str = "") -> E:
+    """The error without what we sent: a server that does not know a command quotes its arguments, AUTH's among them."""
+    text = str(error)
+    clean = _QUOTED.sub("", text)
+    if len(secret) >= _SHORTEST_SECRET:
+        clean = clean.replace(secret, "***")
+    if clean != text:
+        error.args = (clean,)
+    return error
 
 
 def _reply(code: str, words: str) -> Fault:
