@@ -121,6 +121,10 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
         (json.dumps({"password": OLD}), {}, Credentials(None, OLD)),
         (json.dumps({"username": "rotated", "password": OLD}), {}, Credentials("rotated", OLD)),
         (json.dumps({"username": "rotated", "password": OLD}), {"username": "set"}, Credentials("set", OLD)),
+        ("\ufeff" + json.dumps({"password": OLD}), {}, Credentials(None, OLD)),
+        ("\ufeff" + OLD, {}, Credentials(None, OLD)),
+        (json.dumps({"password": OLD + "\r\n"}), {}, Credentials(None, OLD)),
+        ('{"note": "two\nlines", "password": "' + OLD + '\n"}', {}, Credentials(None, OLD)),
         (json.dumps({"password": "another", "authToken": OLD}), {"key": "authToken"}, Credentials(None, OLD)),
     ],
 )

@@ -33,7 +33,7 @@ from modelready.redis.settings import RedisSettings
 from sidecar.doctor import examine
 from sidecar.errors import AuthFailed, Unavailable
 from sidecar.metrics import Metrics
-from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.redis_connection import RedisConnection, translate
 from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer, available_binaries
@@ -399,6 +399,32 @@ def test_what_else_may_answer_a_login(reply: bytes, kind: Kind, run: Callable[[A
         with pytest.raises(exceptions.RedisError) as raised:
             run(pool.one("PING"))
         assert fault(raised.value).kind is kind, raised.value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "no upstream host",
+        "upstream failure",
+        "ERR Connection timed out",
+        "ERR Connection refused",
+        "ERR No route to host",
+        "ERR Host is down",
+        "ERR no server connection avaliable",
+    ],
+)
+async def test_what_a_proxy_says_that_cannot_reach_redis_is_transient(words: str) -> None:
+    """And ambiguous, once a write was sent: it may have reached Redis, and the reply the proxy not."""
+    for error in (exceptions.ResponseError(words), exceptions.ConnectionError(words)):
+        failure = translate(error, sent=True)
+        assert isinstance(failure, Unavailable)
+        assert failure.ambiguous
+    with answering(f"-{words}\r\n".encode()) as there:
+        node = RedisSettings(host=LOOPBACK, port=there.getsockname()[1], tls=False, timeout=1)
+        connection = RedisConnection(node, StaticCredentials(), Metrics(), "{q}")
+        with pytest.raises(Unavailable) as raised:
+            await connection.execute("SET", "key", "value", write=True)
+        assert not raised.value.ambiguous
 
 
 # -- what a server quotes of what we sent

@@ -312,6 +312,7 @@ async def test_the_secret_is_read_every_few_minutes_also_while_nobody_is_refused
         listen = {"SIDECAR_LISTEN": f"{LOOPBACK}:0", "SIDECAR_HTTP_LISTEN": f"{LOOPBACK}:0"}
 
         async with running(Settings.from_env(env | listen | {"SIDECAR_SHUTDOWN_SECONDS": "2"})) as sidecar:
+            await auntil(lambda: asyncio.to_thread(lambda: len(connected(server)) >= 4), 10, "all are connected")
             before = await asyncio.to_thread(connected, server)
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
             await asyncio.to_thread(aws.put_secret_value, SecretId=name, SecretString=NEW)

@@ -58,6 +58,11 @@ _OUR_CERTIFICATE = re.compile(r"ALERT_(?:\w*CERTIFICATE\w*|UNKNOWN_CA)")
 # Redis's words for an unknown command, and those of redis-py's parser in Python for what is no reply.
 _QUOTED = re.compile(r"(?is)(, with args beginning with|(?<=protocol error): b['\"]).*")
 _SHORTEST_SECRET = 4  # a shorter one is a part of many words
+# What a proxy says when it cannot reach the server behind it.
+_TRANSPORT = re.compile(
+    r"(?i)no (healthy )?upstream|upstream (failure|connect)|timed out|connection (refused|reset|closed)"
+    r"|no route to host|host is (down|unreachable)|network is unreachable|broken pipe|no server connection"
+)
 _MAXCLIENTS = "max number of clients"
 # Redis 6.2 wraps what a script met: "ERR Error running script (call to f_...): @user_script:9: -OOM command not ..."
 _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
@@ -147,6 +152,8 @@ def _reply(code: str, words: str) -> Fault:
         return Fault(Kind.TRANSIENT, f"Redis answered {code}: {words}", reason=f"REDIS_{code}", answered=True)
     if _MAXCLIENTS in words:
         return Fault(Kind.TRANSIENT, f"Redis answered: {words}", reason="REDIS_MAXCLIENTS", answered=True)
+    if _TRANSPORT.search(words):
+        return Fault(Kind.TRANSIENT, f"a proxy answered: {words}")
     return _set_up(f"Redis answered: {words}", reason="REDIS_UNEXPECTED")
 
 

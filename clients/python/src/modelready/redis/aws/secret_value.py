@@ -38,12 +38,11 @@ class SecretValue:
 
     def read(self, stage: str) -> Credentials:
         """Return the credentials of that stage (AWSCURRENT or AWSPENDING), in 12 seconds or less. Raises Unreadable."""
-        text = self._fetch(stage)
+        text = self._fetch(stage).removeprefix("\ufeff")  # which some editors write before a text
         if not text.lstrip().startswith("{"):
-            token = text.rstrip("\r\n")  # a secret that was made from a file ends with a newline
-            return self._credentials(token, self._username, "its value")
+            return self._credentials(text, self._username, "its value")
         try:
-            fields = json.loads(text)
+            fields = json.loads(text, strict=False)  # a newline within a string is no reason to be without Redis
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
@@ -52,6 +51,7 @@ class SecretValue:
         return self._credentials(fields.get(self._key), username, f"its key {self._key!r} (REDIS_AUTH_SECRET_KEY)")
 
     def _credentials(self, token: object, username: object, where: str) -> Credentials:
+        token = token.rstrip("\r\n") if isinstance(token, str) else token  # what was made from a file ends with one
         if not token or not _is_text(token):
             raise Unreadable(f"{where} is missing, empty or no text")
         if username is not None and not _is_text(username):  # never another user than was meant
