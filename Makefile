@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= runtime
+LOWEST := tests/unit/test_credentials.py tests/unit/test_iam_credentials.py tests/unit/test_tracing.py \
+  $(patsubst %,tests/integration/test_%.py,api aws_credentials cluster_owner iam_login queue_contract tracing tracing_collector) \
+  $(patsubst %,clients/python/tests/test_%.py,consumer publish tracing)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -29,13 +32,21 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# The lowest versions that both distributions allow; `make install` has the newest.
+.venv-lowest/ready: .venv/tools requirements/lowest.txt pyproject.toml clients/python/pyproject.toml
+	@echo "installing the lowest versions that are allowed"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --require-hashes -r requirements/lowest.txt
+	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
 .venv-proto/ready: requirements/proto.txt requirements/proto-source.txt
 	@echo "installing the tools of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-check unit soak mutants bench papers pins clean
+.PHONY: install demo serve test lint types imports proto proto-check unit lowest soak mutants bench papers pins clean
 install: .venv/dev ## Install everything into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -60,6 +71,9 @@ unit: .venv/dev ## All tests but the long ones
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not soak" --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --skip-covered --show-missing
 
+lowest: .venv-lowest/ready ## What publishes, consumes, logs in and traces, with the lowest versions that are allowed
+	@.venv-lowest/bin/pytest -n 3 --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
+
 soak: .venv/dev ## The long tests
 	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
 
@@ -82,6 +96,9 @@ pins: .venv/tools ## Pin the newest versions, with hashes
 	@for name in build runtime aws otel dev proto; do \
 	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --output-file requirements/$$name.txt requirements/$$name.in; done
+	@echo modelready | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --resolution lowest-direct --all-extras --excludes /dev/stdin --output-file requirements/lowest.txt \
+	  pyproject.toml clients/python/pyproject.toml requirements/lowest.in
 
 clean: ## Remove what the targets made
-	@rm -rf .venv .venv-proto .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf .venv .venv-proto .venv-lowest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -27,6 +27,7 @@ from modelready.credentials import Credentials, CredentialSource, StaticCredenti
 from modelready.redis.aws.iam import IamCredentials
 from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
 from modelready.redis.cluster import Server
+from modelready.redis.connection import _pack_in_python, pack
 from modelready.redis.faults import Kind, cleaned, fault
 from modelready.redis.pool import Pool
 from modelready.redis.settings import RedisSettings
@@ -479,3 +480,13 @@ def test_a_token_that_a_server_quotes_is_shown_to_nobody(without_hello: RedisSer
 )
 def test_what_is_quoted_is_cut(said: str, left: str) -> None:
     assert str(cleaned(exceptions.ResponseError(said), TOKEN)) == left
+
+
+@pytest.mark.parametrize("packed", [pack, lambda commands: b"".join(map(_pack_in_python, commands))])
+def test_commands_are_the_same_bytes_with_and_without_hiredis(packed: Callable[[Any], bytes]) -> None:
+    command = ("SET", b"k\x00\xff", "\u00e9\n", 5, 2.5, "")
+    wanted = b"*6\r\n$3\r\nSET\r\n$3\r\nk\x00\xff\r\n$3\r\n\xc3\xa9\n\r\n$1\r\n5\r\n$3\r\n2.5\r\n$0\r\n\r\n"
+    assert packed([command, command]) == wanted * 2
+    for refused in (None, "\udcff", ["x"]):
+        with pytest.raises((exceptions.DataError, TypeError, UnicodeError)):
+            packed([("SET", "key", refused)])

@@ -29,7 +29,9 @@ from modelready.redis.sockets import Resolver
 if sys.version_info >= (3, 11):
     time_limit = asyncio.timeout
 else:  # pragma: no cover - redis-py requires it there
-    pass
+    import async_timeout
+
+    time_limit = async_timeout.timeout
 
 _READ_BYTES = 1 << 18
 
@@ -174,6 +176,8 @@ def pack(commands: Iterable[tuple[Any, ...]]) -> bytes:
 
 
 def _pack_in_python(command: tuple[Any, ...]) -> bytes:
+    if not all(isinstance(argument, (bytes, str, int, float)) for argument in command):
+        raise TypeError
     parts = [argument if isinstance(argument, bytes) else str(argument).encode() for argument in command]
     return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 

@@ -107,9 +107,8 @@ class SecretsManagerCredentials:
 
     async def _get(self, stage: str) -> Credentials:
         try:
-            async with asyncio.timeout(_READ_SECONDS):
-                return await in_thread("secret", partial(self._secret.read, stage))
-        except TimeoutError:
+            return await asyncio.wait_for(in_thread("secret", partial(self._secret.read, stage)), _READ_SECONDS)
+        except asyncio.TimeoutError:
             raise Unreadable("TimeoutError", f"no answer within {_READ_SECONDS:g} s") from None
         except RuntimeError as error:  # no thread can be started
             raise Unreadable("RuntimeError", str(error)) from error
