@@ -86,6 +86,32 @@ async def test_other_nodes_are_asked_while_the_seed_is_away(cluster: Cluster) ->
     await pool.close()
 
 
+async def test_an_owner_that_cannot_be_reached_is_looked_up_again(cluster: Cluster, stranger: Pool) -> None:
+    stranger._server._owner, stranger._server._is_owner_known = Endpoint(LOOPBACK, 1), True
+    with pytest.raises(exceptions.ConnectionError):
+        await stranger.one("PING")
+    assert await owner_of(stranger) == cluster.owner(KEY).port
+
+
+async def test_refused_credentials_are_not_shown_to_every_node(
+    cluster: Cluster, stranger: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await owner_of(stranger)
+    asked: list[Endpoint] = []
+    ask = stranger._server._ask
+
+    async def note(node: Endpoint) -> Any:
+        asked.append(node)
+        return await ask(node)
+
+    monkeypatch.setattr(stranger._server, "_ask", note)
+    stranger._server.credentials = StaticCredentials("nobody", "wrong")
+    stranger._server.forget_owner()
+    with pytest.raises(exceptions.AuthenticationError):
+        await stranger.one("PING")
+    assert len(asked) == 1
+
+
 async def test_a_slot_that_nobody_serves_is_an_absence(cluster: Cluster) -> None:
     pool = to_port(cluster.port)
     pool._server._slot = 99_999

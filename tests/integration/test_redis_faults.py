@@ -303,7 +303,9 @@ def test_a_connection_that_was_reset_while_idle_is_replaced_without_an_error(
         run(use(relay))
 
 
-async def test_a_write_to_a_connection_that_is_closing_was_not_sent(server: RedisServer) -> None:
+async def test_a_write_to_a_connection_that_is_closing_was_not_sent(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with connection_to(server) as connection:
         await connection.warm()
         for idle in connection._pool._idle:
@@ -311,6 +313,9 @@ async def test_a_write_to_a_connection_that_is_closing_was_not_sent(server: Redi
             idle._writer.close()
             with pytest.raises(exceptions.ConnectionError):
                 idle.write(b"PING\r\n")
+            monkeypatch.setattr(idle, "is_usable", lambda: True)  # it closes right after the look
+        for _ in range(2):
+            assert not (await failure(connection.execute("SET", "key", "value", write=True))).ambiguous
 
 
 # -- the login
