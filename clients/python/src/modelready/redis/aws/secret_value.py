@@ -65,8 +65,8 @@ class SecretValue:
             self._client = self._client or self._connect()
             answer = self._client.get_secret_value(SecretId=self.id, VersionStage=stage)
         except ClientError as error:
-            # The first line: the others may quote the request, with the session's token among its headers.
-            said = error.response["Error"]["Message"].partition("\n")[0]
+            # The first paragraph: the others may quote the request, with the session's token among its headers.
+            said = " ".join(error.response["Error"]["Message"].partition("\n\n")[0].split())
             raise Unreadable(error.response["Error"]["Code"], said) from None
         except BotoCoreError as error:
             raise Unreadable(type(error).__name__, _USER.sub("//***@", str(error))) from error
