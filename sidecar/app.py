@@ -30,16 +30,18 @@ from sidecar.api.publisher_service import PublisherService
 from sidecar.api.queue_service import QueueService
 from sidecar.errors import PublishError
 from sidecar.metrics import Metrics
+from sidecar.publishing.acceptance import Acceptance
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.dead_letters import DeadLetters
 from sidecar.publishing.depth_limit import BoundedQueue, DepthLimit
+from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.forwarder import Forwarder
 from sidecar.publishing.interfaces import Queue, QueueInspector, QueueObserver, Spool, StreamTrimmer
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.queue_metrics import QueueMetrics
 from sidecar.publishing.readiness import Readiness
+from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.trimmer import Trimmer
-from sidecar.publishing.validation import Acceptance
 from sidecar.settings import QueueSettings, Settings
 from sidecar.storage.dead_letters import DeadLetterStream
 from sidecar.storage.redis_connection import RedisConnection
@@ -94,19 +96,28 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         observer = SharedLooks(inspector, connection, settings.queue.name)
         bounded, limit = _bounded(queue, observer, settings.queue.max_depth)
         tracing = _tracing(settings, queue.stream, spans_to)
-        publisher = Publisher(bounded, spool, settings.publish, metrics, min_replicas=settings.redis.min_replicas)
+        gate, event_observer = SpoolGate(spool), EventObserver(metrics, tracing)
+        publisher = Publisher(
+            bounded,
+            gate,
+            settings.publish,
+            metrics,
+            event_observer,
+            timeout=settings.redis.timeout,
+            min_replicas=settings.redis.min_replicas,
+        )
         _watch(metrics, spool, publisher)
         health = HealthService()
         forwarder = Forwarder(
             bounded,
             spool,
-            publisher,
+            gate,
             metrics,
+            event_observer,
             backoff=Backoff(settings.publish.retry_base, settings.publish.retry_max),
             dedup_seconds=settings.queue.dedup_seconds,
             max_age=settings.spool.max_age,
             timeout=settings.redis.timeout,
-            tracing=tracing,
         )
         readiness = Readiness(
             queue,
@@ -115,7 +126,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             health.update,
             durability=settings.publish.durability,
             replicas=settings.redis.min_replicas,
-            met=lambda: met(limit, publisher, spool, forwarder),
+            met=lambda: met(limit, publisher, spool, gate),
         )
 
         draining = asyncio.Event()
@@ -134,7 +145,14 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             settings.server,
             settings.publish.max_pending,
             health,
-            PublisherService(publisher, Acceptance(settings.publish.source, tracing), metrics, queue.stream, draining),
+            PublisherService(
+                publisher,
+                Acceptance(settings.publish.source, tracing),
+                event_observer,
+                metrics,
+                stream=queue.stream,
+                draining=draining,
+            ),
             operators,
         )
         tasks = Tasks(failed)
@@ -320,14 +338,14 @@ def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -
     return None
 
 
-def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, forwarder: Forwarder) -> PublishError | None:
+def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, gate: SpoolGate) -> PublishError | None:
     """What an attempt to append met lately, or would meet."""
     if limit is not None and limit.full:
         return limit.error
     fault = publisher.fault
     if fault is not None and time.monotonic() - fault[1] < _FAULT_SECONDS:
         return fault[0]
-    return forwarder.last_error if spool.depth else None
+    return gate.last_error if spool.depth else None
 
 
 def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:

@@ -18,23 +18,18 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from modelready._thread import in_thread
-from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar import __version__
-from sidecar.errors import PublishError
-from sidecar.publishing.interfaces import Appended
-from sidecar.publishing.submission import Published, published
 from sidecar.settings import TracingSettings
 
 log = logging.getLogger(__name__)
 
 _SERVICE = "modelready-sidecar"
 _FLUSH_SECONDS = 2.0
-_OUTCOMES = {outcome: name.removeprefix("OUTCOME_").lower() for name, outcome in pb.Outcome.items()}
 _EXPORTERS = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -43,7 +38,7 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class EventTracing:
-    """See publishing.spans.Tracing."""
+    """See publishing.interfaces.Tracing."""
 
     def __init__(self, provider: TracerProvider, stream: str, exporter: Exporter | None = None) -> None:
         """`stream`: the key of the queue. `exporter`: what the provider's spans go to, where it is ours to close."""
@@ -51,35 +46,51 @@ class EventTracing:
         self._provider = provider
         self._exporter = exporter
         self._stream = stream
-        self._told = False
+        self._open: dict[str, Span] = {}  # by the traceparent that the event has from then on
+        self._failed = False
 
-    def begin(self, message: ModelReadyToDeploy) -> PublishSpan:
-        """See publishing.spans.Tracing.begin."""
+    def begin(self, message: ModelReadyToDeploy) -> None:
+        """See publishing.interfaces.Tracing.begin."""
         try:
             span = self._start("publish", SpanKind.PRODUCER, message)
             if span.get_span_context().is_valid and (span.is_recording() or not message.traceparent):
                 carrier: dict[str, str] = {}
                 _W3C.inject(carrier, set_span_in_context(span, Context()))
                 message.traceparent = carrier["traceparent"]
+                if span.is_recording():
+                    self._open[message.traceparent] = span
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's, and no event shall fail by it
-            return PublishSpan(self._none(error))
-        return PublishSpan(span)
+            self._no_span(error)
 
-    def forwarded(self, message: ModelReadyToDeploy, spooled_ms: int, place: Appended) -> None:
-        """See publishing.spans.Tracing.forwarded."""
+    def end(self, message: ModelReadyToDeploy, outcome: str, entry_id: str) -> None:
+        """See publishing.interfaces.Tracing.end."""
+        span = self._open.pop(message.traceparent, None)
+        if span is not None:
+            _end(span, outcome, entry_id)
+
+    def fail(self, message: ModelReadyToDeploy, reason: str) -> None:
+        """See publishing.interfaces.Tracing.fail."""
+        span = self._open.pop(message.traceparent, None)
+        if span is not None:
+            span.set_attribute("error.type", reason)
+            span.set_status(StatusCode.ERROR)
+            span.end()
+
+    def forwarded(self, message: ModelReadyToDeploy, spooled_ms: int, outcome: str, entry_id: str) -> None:
+        """See publishing.interfaces.Tracing.forwarded."""
         if message.traceparent:
             try:
                 span = self._start("forward", SpanKind.INTERNAL, message, start_ns=spooled_ms * 1_000_000)
             except Exception as error:  # noqa: BLE001 - as above
-                span = self._none(error)
-            PublishSpan(span).end(published(place, 0))
+                self._no_span(error)
+            else:
+                _end(span, outcome, entry_id)
 
-    def _none(self, error: Exception) -> Span:
-        """In the place of a span that could not be begun, which is told once."""
-        if not self._told:
+    def _no_span(self, error: Exception) -> None:
+        """Log the first failure."""
+        if not self._failed:
             log.warning("spans cannot be begun, and are lost: %s", type(error).__name__)
-        self._told = True
-        return INVALID_SPAN
+        self._failed = True
 
     def _start(self, name: str, kind: SpanKind, message: ModelReadyToDeploy, start_ns: int | None = None) -> Span:
         return self._tracer.start_span(
@@ -109,24 +120,10 @@ class EventTracing:
         self._exporter.shutdown()
 
 
-class PublishSpan:
-    """See publishing.spans.Span."""
-
-    __slots__ = ("_span",)
-
-    def __init__(self, span: Span) -> None:
-        self._span = span
-
-    def end(self, result: Published | PublishError) -> None:
-        """See publishing.spans.Span.end."""
-        span = self._span
-        if isinstance(result, PublishError):
-            span.set_attribute("error.type", result.reason)
-            span.set_status(StatusCode.ERROR)
-        else:
-            place = {"modelready.entry_id": result.entry_id} if result.entry_id else {}
-            span.set_attributes({"modelready.outcome": _OUTCOMES[result.outcome], **place})
-        span.end()
+def _end(span: Span, outcome: str, entry_id: str) -> None:
+    place = {"modelready.entry_id": entry_id} if entry_id else {}
+    span.set_attributes({"modelready.outcome": outcome, **place})
+    span.end()
 
 
 class Exporter(SpanExporter):

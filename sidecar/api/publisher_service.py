@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
@@ -17,11 +16,11 @@ from sidecar.api.guard import Context, metadata, parse
 from sidecar.api.status import to_status
 from sidecar.errors import InvalidEvent, Overloaded, PublishError, ShuttingDown, Violation
 from sidecar.metrics import Metrics
-from sidecar.publishing import fates
+from sidecar.publishing.acceptance import Acceptance, Metadata
+from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.interfaces import Event
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.submission import Published, Results
-from sidecar.publishing.validation import Acceptance, Metadata
 
 NAME = "modelready.v1.PublisherService"
 _MOST_EVENTS = 1000
@@ -30,7 +29,6 @@ _UNANSWERED_BYTES = 32 << 20  # of all streams together; beyond it each has two 
 _UNSUBMITTED_BYTES = 16 << 20  # of frames that wait for room; beyond it they are refused
 _RESULT_BYTES = 512  # what the result of one event takes, about, until it is sent
 _DURABILITIES = frozenset(pb.Durability.values())
-_OUTCOMES = {pb.OUTCOME_STORED: "stored", pb.OUTCOME_DUPLICATE: "duplicate", pb.OUTCOME_SPOOLED: "spooled"}
 
 
 class _Frame(NamedTuple):
@@ -75,17 +73,23 @@ class PublisherService:
     """The handlers. Each answers before the caller's deadline, since the publisher does."""
 
     def __init__(
-        self, publisher: Publisher, acceptance: Acceptance, metrics: Metrics, stream: str, draining: asyncio.Event
+        self,
+        publisher: Publisher,
+        acceptance: Acceptance,
+        observer: EventObserver,
+        metrics: Metrics,
+        *,
+        stream: str,
+        draining: asyncio.Event,
     ) -> None:
         """`stream`: the key that receipts name. `draining`: set when streams must end."""
         self._publisher = publisher
         self._acceptance = acceptance
+        self._observer = observer
         self._stream = stream
         self._draining = draining
         self._unanswered = 0
         self._unsubmitted = 0
-        self._refusals = metrics.published
-        self._counts = {outcome: metrics.published.labels(name) for outcome, name in _OUTCOMES.items()}
         self._seconds = {
             name: metrics.rpc_seconds.labels(name) for name in ("Publish", "PublishBatch", "PublishStream")
         }
@@ -93,27 +97,22 @@ class PublisherService:
     async def publish(self, raw: bytes, context: Context) -> bytes:
         """One event."""
         arrived = time.monotonic()
+        request = parse(pb.PublishRequest, raw)
+        del raw  # it may be 4 MiB, and the call may wait
         try:
-            request = parse(pb.PublishRequest, raw)
-            del raw  # it may be 4 MiB, and the call may wait
             _check_durability(request.durability)
             if not request.HasField("event"):
                 raise InvalidEvent([Violation("event", "is required")])
-            try:
-                event = self._acceptance.accept(request.event, lambda: metadata(context), "event")
-                future = self._publisher.submit([event], request.durability, context.time_remaining())
-            except PublishError as error:
-                fates.refused([request.event], error, (time.monotonic() - arrived) * 1000)
-                raise
-            event_id, correlation_id = event.id, event.message.correlation_id
-            del request, event
-            (result,) = await future
-            if isinstance(result, PublishError):
-                raise result
+            event = self._acceptance.accept(request.event, lambda: metadata(context), "event")
+            future = self._publisher.submit([event], request.durability, context.time_remaining())
         except PublishError as error:
-            self._refusals.labels(error.reason).inc()
+            self._observer.refused([request.event], error, arrived)
             raise
-        self._counts[result.outcome].inc()
+        event_id, correlation_id = event.id, event.message.correlation_id
+        del request, event
+        (result,) = await future
+        if isinstance(result, PublishError):
+            raise result
         self._seconds["Publish"].observe(time.monotonic() - arrived)
         response = pb.PublishResponse()
         self._fill(response.receipt, event_id, correlation_id, result)
@@ -155,7 +154,6 @@ class PublisherService:
     async def _read(self, context: Context, under_way: _UnderWay) -> None:
         """Submit frames as they come; stop, with those under way answered, when the sidecar drains."""
         sent = cache(lambda: metadata(context))
-        futures: deque[asyncio.Future[Results]] = deque()
         draining = asyncio.create_task(self._draining.wait())
         try:
             while True:
@@ -174,12 +172,10 @@ class PublisherService:
                     under_way.frames.put_nowait(None)
                     return
                 size = len(raw)
-                request = parse(pb.PublishStreamRequest, await self._room(raw, futures))
+                request = parse(pb.PublishStreamRequest, await self._room(raw))
                 del raw
                 frame = self._accept(request.sequence, request.events, request.durability, sent, None)
                 del request
-                if frame.future is not None:
-                    futures.append(frame.future)
                 size += _RESULT_BYTES * frame.events
                 self._unanswered += size
                 under_way.add(frame, size)
@@ -188,17 +184,15 @@ class PublisherService:
         finally:
             draining.cancel()
 
-    async def _room(self, raw: bytes, futures: deque[asyncio.Future[Results]]) -> bytes:
-        """Let the sender wait while memory is full, instead of being refused. Its own frames end that: `futures`."""
-        while futures and futures[0].done():
-            futures.popleft()
-        if not futures or self._publisher.has_room(_MOST_EVENTS, len(raw)):
+    async def _room(self, raw: bytes) -> bytes:
+        """Let the sender wait while memory is full, instead of being refused."""
+        if self._publisher.has_room(_MOST_EVENTS, len(raw)):
             return raw
         count = len(parse(pb.PublishStreamRequest, raw).events)  # what is parsed is several times as large: not kept
         self._unsubmitted += len(raw)
         try:
-            while futures and self._unsubmitted <= _UNSUBMITTED_BYTES and not self._publisher.has_room(count, len(raw)):
-                await asyncio.wait({futures.popleft()})
+            if self._unsubmitted <= _UNSUBMITTED_BYTES:
+                await self._publisher.wait_for_room(count, len(raw))
         finally:
             self._unsubmitted -= len(raw)
         return raw
@@ -218,22 +212,24 @@ class PublisherService:
             raise InvalidEvent([Violation("events", f"must be 1 to {_MOST_EVENTS}, is {len(messages)}")])
         events: list[Event] = []
         refused: dict[int, PublishError] = {}
-        for index, message in enumerate(messages):
-            try:
-                events.append(self._acceptance.accept(message, sent, f"events[{index}]"))
-            except InvalidEvent as error:
-                refused[index] = error
-                error.__traceback__ = None  # its frames hold the request, and this one holds the error
-                fates.refused([message], error, (time.monotonic() - arrived) * 1000)
         future = None
-        if events:
-            try:
+        try:
+            self._publisher.check_room(len(messages), 0)  # before the work
+            for index, message in enumerate(messages):
+                try:
+                    events.append(self._acceptance.accept(message, sent, f"events[{index}]"))
+                except InvalidEvent as error:
+                    refused[index] = error
+                    error.__traceback__ = None  # its frames hold the request, and this one holds the error
+                    self._observer.refused([message], error, arrived)
+            if events:
                 future = self._publisher.submit(events, durability, timeout)
-            except (Overloaded, ShuttingDown) as error:
-                fates.refused([event.message for event in events], error, (time.monotonic() - arrived) * 1000)
-                refused = {index: refused.get(index, error) for index in range(len(messages))}
-                error.__traceback__ = None
-                events = []
+        except (Overloaded, ShuttingDown) as error:
+            left = [index for index in range(len(messages)) if index not in refused]
+            self._observer.refused([messages[index] for index in left], error, arrived)
+            refused |= dict.fromkeys(left, error)
+            error.__traceback__ = None
+            events = []
         ids = [(event.id, event.message.correlation_id) for event in events]
         return _Frame(sequence, arrived, ids, refused, future)
 
@@ -246,24 +242,16 @@ class PublisherService:
             except PublishError as error:
                 outcomes = [error] * len(frame.ids)
         accepted = zip(frame.ids, outcomes, strict=True)
-        counts: Counter[pb.Outcome] = Counter()
         for index in range(frame.events):
             result = response.results.add()
             if index in frame.refused:
-                self._refuse(result, frame.refused[index])
+                result.error.CopyFrom(to_status(frame.refused[index]))
                 continue
             (event_id, correlation_id), outcome = next(accepted)
             if isinstance(outcome, PublishError):
-                self._refuse(result, outcome)
+                result.error.CopyFrom(to_status(outcome))
             else:
-                counts[outcome.outcome] += 1
                 self._fill(result.receipt, event_id, correlation_id, outcome)
-        for kind, count in counts.items():
-            self._counts[kind].inc(count)
-
-    def _refuse(self, result: pb.PublishResult, error: PublishError) -> None:
-        self._refusals.labels(error.reason).inc()
-        result.error.CopyFrom(to_status(error))
 
     def _fill(self, receipt: pb.Receipt, event_id: str, correlation_id: str, result: Published) -> None:
         receipt.event_id = event_id

@@ -1,8 +1,8 @@
 """Group commit: the way of an event from memory to Redis or, while Redis is away, to the spool.
 
-One group is under way at a time, so that order is kept; while it is, the next one gathers. The spool's emptiness is the
-only mode: while the spool holds anything, events that may be spooled queue behind it, and the others wait for it to be
-empty. Each caller is answered before its deadline.
+One group is under way at a time, so that order is kept; while it is, the next one gathers. A group takes as long as
+Redis does. Each submission has a timer of its own that answers it alone when its time is up: one that may be spooled is
+copied to the disk then, and goes on its way to Redis all the same (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -10,264 +10,294 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 
 from sidecar.errors import (
     AuthFailed,
+    Overloaded,
     PublishError,
     QueueError,
     QueueFull,
     Refused,
     SetupFault,
-    SpoolError,
-    SpoolFull,
     Unavailable,
 )
 from sidecar.metrics import Metrics
-from sidecar.publishing import fates, spans
 from sidecar.publishing.backoff import Backoff
-from sidecar.publishing.interfaces import Attempts, Queue, Spool
+from sidecar.publishing.event_log import EventObserver
+from sidecar.publishing.interfaces import Appended, Attempts, Event, Queue
+from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.submission import SPOOLED, Results, Submission, published
+from sidecar.publishing.waiting import GROUP_EVENTS, Line, Waiting, take
 from sidecar.settings import PublishSettings
 
 log = logging.getLogger(__name__)
 
-_GROUP_EVENTS = 256
-_GROUP_BYTES = 4 * 1024 * 1024
 _GROUP_SECONDS = 0.005
 _IDLE_PASSES = 8
-_YIELD_SECONDS = 0.1
 
 
 class Committer:
     """Commits submissions in groups. `run` does the work; it must run for a submission to end."""
 
     def __init__(
-        self, queue: Queue, spool: Spool, settings: PublishSettings, metrics: Metrics, *, replicas: int = 0
+        self,
+        queue: Queue,
+        gate: SpoolGate,
+        settings: PublishSettings,
+        metrics: Metrics,
+        observer: EventObserver,
+        *,
+        released: Callable[[], None],
+        timeout: float,
+        replicas: int,
     ) -> None:
-        """`replicas`: how many must confirm what is committed here."""
+        """`released` is called whenever less waits in memory. `timeout`: REDIS_TIMEOUT_SECONDS.
+
+        `replicas`: how many must confirm what is committed here; 0 where none need.
+        """
         self._queue = queue
-        self._spool = spool
+        self._gate = gate
         self._metrics = metrics
+        self._observer = observer
+        self._released = released
+        self._timeout = timeout
         self._replicas = replicas
         self._backoff = Backoff(settings.retry_base, settings.retry_max)
-        self._arrived: deque[Submission] = deque()
-        self._held: deque[Submission] = deque()  # not acknowledged by the last attempt, or waiting for an empty spool
-        self._under_way: list[Submission] = []
-        self._singly = 0  # so many at the front go alone: Redis refused one of them
-        self._company = False
-        self.pending = 0
-        """Events that wait in memory."""
-        self.pending_bytes = 0
-        """Their size."""
+        self.waiting = Waiting()
+        self._group: list[Submission] = []  # under way to Redis or to the disk
+        self._appending_since_ms = 0  # 0: not to Redis
+        self._overdue: Line = OrderedDict()  # to be copied to the disk
+        self._some_overdue = asyncio.Event()
+        self._concurrent = False
         self._retry_at = 0.0
         self._wake = asyncio.Event()
-        self._flight: asyncio.Timeout | None = None
         self._closing = False
+        self._last_error: PublishError | None = None  # of the last attempt; None once one succeeded
         self.fault: tuple[SetupFault, float] | None = None
         """The fault of set-up that the last attempt met, and time.monotonic() of it; None once one succeeded."""
-        self.trouble: PublishError | None = None
-        """Why the last attempt failed, of this or of the forwarder; None once one succeeded."""
-        self.spooled = asyncio.Event()
-        """Set when something was put into the spool."""
-        self.may_spool = asyncio.Event()
-        """Cleared by the forwarder while it makes headway, so that the spool shrinks under any load."""
-        self.may_spool.set()
+        gate.listen(self._wake.set)
 
     def add(self, submission: Submission) -> None:
         """Queue a submission behind all others."""
-        self._arrived.append(submission)
-        self.pending += len(submission.events)
-        self.pending_bytes += submission.size
-        self._wake.set()
-        self._hasten(submission)
-
-    def wake(self) -> None:
-        """Look again: the spool may be empty."""
+        self.waiting.add(submission)
+        self._set_timer(submission, submission.answer_by)
         self._wake.set()
 
     async def run(self) -> None:
         """Commit group after group until `close`."""
-        while True:
-            if not self._arrived:
-                await self._idle()
-            if self._closing and not self._arrived and not self._held:
-                return
-            if self._arrived and self._company:
-                await self._gather()
-            self._expire()
-            try:
-                if self._spool.depth:
-                    await self._spool_arrived()
-                else:
-                    await self._append_group()
-            except Exception as error:
-                # A defect. Its callers are answered, and the task ends, which ends the process.
-                for submission in (*self._under_way, *self._arrived, *self._held):
-                    submission.fail(Unavailable("the sidecar failed", ambiguous=True))
-                log.exception("the committer failed", exc_info=error)
-                raise
+        tasks = [asyncio.create_task(self._commit()), asyncio.create_task(self._copy_overdue())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except Exception as error:
+            # A defect. Its callers are answered, and the task ends, which ends the process.
+            for submission in (*self._group, *self.waiting):
+                self._refuse(submission, Unavailable("the sidecar failed", ambiguous=True))
+            log.exception("the committer failed", exc_info=error)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self, seconds: float) -> None:
         """Take no more, and commit or answer what waits within that time. `run` ends."""
         self._closing = True
         last = time.monotonic() + seconds
-        for submission in (*self._under_way, *self._arrived, *self._held):
-            submission.answer_by = min(submission.answer_by, last)
-            self._hasten(submission)
+        for position, submission in enumerate((*self._group, *self.waiting)):
+            if not submission.answered and submission.answer_by > last:
+                self._set_timer(submission, last + position * 1e-6)  # in their order
         self._wake.set()
+
+    # -- the timers
+
+    def _set_timer(self, submission: Submission, moment: float) -> None:
+        if submission.timer is not None:
+            submission.timer.cancel()
+        loop = asyncio.get_running_loop()
+        submission.timer = loop.call_later(moment - time.monotonic(), self._expire, submission)
+
+    def _expire(self, submission: Submission) -> None:
+        """The time of one is up: answer it, and nobody else. One that the disk may keep gets half of its margin."""
+        if submission.may_be_spooled and not submission.spooling:
+            submission.spooling = True
+            self._overdue[submission] = None
+            self._some_overdue.set()
+            self._set_timer(submission, time.monotonic() + submission.margin / 2)
+            return
+        self._overdue.pop(submission, None)
+        if submission.spooling:
+            error: PublishError = Unavailable("the disk did not answer in time", ambiguous=True)
+        elif self._appending_since_ms and submission in self._group:
+            error = Unavailable("Redis did not answer in time", ambiguous=True)
+        else:
+            error = submission.error or self._not_tried()
+        self._refuse(submission, error)
+        self._remove(submission)
+
+    def _not_tried(self) -> PublishError:
+        """For one that waited its turn until its time was up: what the attempt before it met, of the same kind."""
+        error = self._gate.last_error if self._gate.queued else self._last_error
+        if isinstance(error, QueueFull | SetupFault):
+            return error
+        text = f"the call's time is up; the last attempt failed: {error or 'Redis is away'}"
+        return AuthFailed(text) if isinstance(error, AuthFailed) else Unavailable(text)
+
+    async def _copy_overdue(self) -> None:
+        """Put overdue submissions into the spool, in groups: one fsync serves all that gather meanwhile."""
+        while True:
+            await self._some_overdue.wait()
+            self._some_overdue.clear()
+            while self._overdue:
+                group: list[Submission] = []
+                take(self._overdue, group, lambda _: True)
+                group = [submission for submission in group if self._may_copy(submission)]
+                if group:
+                    await self._copy(group)
+
+    def _may_copy(self, submission: Submission) -> bool:
+        if submission.answered:
+            return False
+        if self._gate.allows(len(submission.events), submission.size, overdue=True):
+            return True
+        self._refuse(submission, Overloaded("the spool is being emptied, and more wait for it than may be added"))
+        self._remove(submission)
+        return False
+
+    async def _copy(self, group: list[Submission]) -> None:
+        now_ms = _now_ms()
+        # Those that wait may be on their way to Redis before the disk has them.
+        attempts = Attempts(1, self._appending_since_ms or now_ms, now_ms)
+        errors = await self._gate.put(group, attempts, copies=True)
+        for submission, error in zip(group, errors, strict=True):
+            if submission.answered:
+                continue
+            if error is not None:
+                self._refuse(submission, error)
+            else:
+                self._answer(submission, [SPOOLED] * len(submission.events))
+                if not self._gate.queued:
+                    self._gate.acknowledged_copy(submission)
+                    continue  # it goes on to Redis in its turn
+            self._remove(submission)
 
     # -- gathering
 
-    async def _idle(self) -> None:
-        """Wait for an arrival, an empty spool, the next attempt or the next deadline of those held."""
-        if self._closing and not self._held:
-            return
-        self._wake.clear()
-        if not self._held:
-            await self._wake.wait()
-            return
-        until = min(submission.answer_by for submission in self._held)
-        if not self._spool.depth:
-            until = min(until, self._retry_at)
+    async def _commit(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._concurrent and self.waiting.arrived and not self._gate.yielding():
+                await self._gather()
+            queued, now = self._gate.queued, time.monotonic()
+            if queued:
+                self._group = self.waiting.next_to_spool(self._gate.allows)
+            else:
+                self._group = self.waiting.next_to_append(self._may_append, after_failure=now < self._retry_at)
+            if self._group:
+                await (self._spool(self._group, Attempts()) if queued else self._append(self._group))
+                self._group = []
+            elif self._closing and not self.waiting:
+                return
+            elif queued:
+                await self._idle(self._gate.yielding() if self.waiting.arrived else None)
+            else:
+                await self._idle(self._retry_at if now < self._retry_at else None)
+
+    async def _idle(self, until: float | None) -> None:
+        """Wait for an arrival, for the gate, or for that moment."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(until - time.monotonic(), 0)):
+            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
                 await self._wake.wait()
 
     async def _gather(self) -> None:
         """Wait until the event loop has passed some times without an arrival.
 
         grpc.aio delivers about one call a pass, and a Redis on loopback answers before the next one: without this the
-        groups would hold one event each. Who calls alone does not wait: where the last group was one call, and none
+        groups would hold one event each. A lone caller is not delayed: where the last group was one call, and none
         came while it was under way, nobody else is likely to come.
         """
-        started, passes, seen = time.monotonic(), 0, len(self._arrived)
-        while passes < _IDLE_PASSES and seen < _GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
+        started, passes, seen = time.monotonic(), 0, self.waiting.arrived
+        while passes < _IDLE_PASSES and seen < GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
             await asyncio.sleep(0)
-            passes = passes + 1 if len(self._arrived) == seen else 0
-            seen = len(self._arrived)
+            passes = passes + 1 if self.waiting.arrived == seen else 0
+            seen = self.waiting.arrived
 
-    def _take(self, source: deque[Submission], group: list[Submission]) -> None:
-        """Move submissions from the front of `source` to the group while it has room."""
-        events, size = sum(len(s.events) for s in group), sum(s.size for s in group)
-        while source:
-            first = source[0]
-            if group and (
-                self._singly or events + len(first.events) > _GROUP_EVENTS or size + first.size > _GROUP_BYTES
-            ):
-                return
-            events, size = events + len(first.events), size + first.size
-            group.append(source.popleft())
-
-    def _expire(self) -> None:
-        """Answer those held that can wait no longer."""
-        now = time.monotonic()
-        for submission in [s for s in self._held if s.answer_by <= now]:
-            self._held.remove(submission)
-            self._settle(submission, submission.error or self._not_tried())
-
-    def _not_tried(self) -> PublishError:
-        """For one that waited its turn until its time was up: what the attempt before it met, of the same kind."""
-        trouble = self.trouble
-        if isinstance(trouble, QueueFull | SetupFault):
-            return trouble
-        text = f"the call's time is up; the last attempt failed: {trouble or 'Redis is away'}"
-        return AuthFailed(text) if isinstance(trouble, AuthFailed) else Unavailable(text)
-
-    def _hasten(self, submission: Submission) -> None:
-        """Let the group under way end in time for this one, too, which waits behind it."""
-        if self._flight is None:
-            return
-        when = self._flight.when()
-        limit = asyncio.get_running_loop().time() + submission.answer_by - time.monotonic()
-        if when is not None and limit < when and not self._flight.expired():
-            self._flight.reschedule(limit)
+    def _may_append(self, submission: Submission) -> bool:
+        return not self._replicas or self._gate.settled(submission.arrived)
 
     # -- committing
 
-    async def _append_group(self) -> None:
-        if time.monotonic() < self._retry_at and not any(s.may_be_spooled for s in self._arrived):
-            self._held.extend(self._arrived)
-            self._arrived.clear()
-            return
-        group = self._under_way = []
-        self._take(self._held, group)
-        if not self._held:
-            self._take(self._arrived, group)
-        if group:
-            self._singly = max(self._singly - 1, 0)
-            await self._append(group)
-            self._company = len(group) > 1 or bool(self._arrived)
-
     async def _append(self, group: list[Submission]) -> None:
-        """Append one group, and settle each of its submissions or hold it for another attempt."""
+        """Append one group, and answer each of its submissions or hold it for another attempt."""
         events = [event for submission in group for event in submission.events]
         self._metrics.group_size.observe(len(events))
-        began, began_ms = time.monotonic(), time.time_ns() // 1_000_000
-        left = max(min(submission.answer_by for submission in (*group, *self._arrived)) - began, 0.01)
+        began, began_ms = time.monotonic(), _now_ms()
         try:
-            try:
-                async with asyncio.timeout(left + 0.005) as self._flight:
-                    appended, confirmed = await self._queue.append(events, replicas=self._replicas, timeout=left)
-            finally:
-                self._flight = None  # before a failure is dealt with: that takes time, and calls arrive meanwhile
-        except TimeoutError:
-            await self._failed(group, Unavailable("Redis did not answer in time", ambiguous=True), began_ms)
-            return
+            appended, confirmed = await self._attempt(events)
         except Refused:
             await self._find_refused(group)
             return
         except QueueError as error:
             await self._failed(group, error, began_ms)
             return
+        self._concurrent = len(group) > 1 or self.waiting.arrived > 0
         self._metrics.redis_seconds.observe(time.monotonic() - began)
         if confirmed < self._replicas:
             self._hold(group, self._short(confirmed))
             return
         self._backoff.reset()
-        self.trouble = None
+        self._last_error = None
         self.fault = None
         position = 0
         for submission in group:
             count = len(submission.events)
             results: Results = [published(where, confirmed) for where in appended[position : position + count]]
             position += count
-            self._resolve(submission, results)
+            self._acknowledge(submission, results, in_redis=True)
+
+    async def _attempt(self, events: list[Event]) -> tuple[list[Appended], int]:
+        self._appending_since_ms = _now_ms()
+        try:
+            return await self._queue.append(events, replicas=self._replicas, timeout=self._timeout)
+        finally:
+            self._appending_since_ms = 0
 
     def _short(self, confirmed: int) -> Unavailable:
         return Unavailable(f"{confirmed} of {self._replicas} replicas confirmed in time", ambiguous=True)
 
     async def _failed(self, group: list[Submission], error: QueueError, began_ms: int) -> None:
-        """The group was not acknowledged by Redis: spool what may be spooled, in order, and hold or refuse the rest."""
+        """Redis did not acknowledge the group: spool what may be spooled, in order, and hold or refuse the rest."""
         if not isinstance(error, Unavailable):
             if isinstance(error, SetupFault):
                 self.fault = error, time.monotonic()
             for submission in group:
-                self._settle(submission, error)
+                self._fail(submission, error)
             return
         for submission in group:
             submission.note(error)
-        attempts = Attempts(1, began_ms, time.time_ns() // 1_000_000) if error.ambiguous else Attempts()
-        await self._put([submission for submission in group if submission.may_be_spooled], attempts)
+        attempts = Attempts(1, began_ms, _now_ms()) if error.ambiguous else Attempts()
         self._hold([submission for submission in group if not submission.may_be_spooled], error)
+        self._group = [submission for submission in group if submission.may_be_spooled]
+        await self._spool(self._group, attempts)
 
     async def _find_refused(self, group: list[Submission]) -> None:
-        """Redis refused one of the group for good: find out which, so that the others do not share its fate.
+        """Redis can never take one of the group: find out which, so that the others are not refused with it.
 
         They go back to where they were taken from, and one by one from there: should Redis be away before they are
         through, the rest has to queue behind those that were spooled.
         """
         if len(group) > 1:
-            self._singly = len(group)
-            (self._held or self._arrived).extendleft(reversed(group))
+            self.waiting.isolate(group)
             return
         submission, results = group[0], Results()
         for event in submission.events:
-            began_ms = time.time_ns() // 1_000_000
-            left = max(submission.answer_by - time.monotonic(), 0.01)
+            began_ms = _now_ms()
             try:
-                (where,), confirmed = await self._queue.append([event], replicas=self._replicas, timeout=left)
+                (where,), confirmed = await self._attempt([event])
             except Refused as refusal:
                 results.append(refusal)
                 continue
@@ -278,74 +308,67 @@ class Committer:
                 self._hold(group, self._short(confirmed))
                 return
             results.append(published(where, confirmed))
-        self._resolve(submission, results)
+        self._acknowledge(submission, results, in_redis=True)
 
-    async def _spool_arrived(self) -> None:
-        """While the spool holds anything: queue behind it, or wait for it to be empty."""
-        self._singly = 0
-        group = self._under_way = []
-        self._take(self._arrived, group)
-        self._held.extend(submission for submission in group if not submission.may_be_spooled)
-        spoolable = [submission for submission in group if submission.may_be_spooled]
-        if spoolable and not self.may_spool.is_set():
-            patience = min(min(submission.answer_by for submission in spoolable) - time.monotonic(), _YIELD_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(patience, 0)):
-                    await self.may_spool.wait()
-        if spoolable and not self._spool.depth:
-            self._arrived.extendleft(reversed(spoolable))  # emptied meanwhile: straight to Redis
-            return
-        await self._put(spoolable, Attempts())
-
-    async def _put(self, group: list[Submission], attempts: Attempts) -> None:
-        """Spool submissions and acknowledge them; refuse those that do not fit."""
-        fitting: list[Submission] = []
-        room = self._spool.max_bytes - self._spool.bytes
+    async def _spool(self, group: list[Submission], attempts: Attempts) -> None:
+        """Spool submissions and acknowledge them; refuse those that do not fit. Copies are there, or were forwarded."""
+        missing = [submission for submission in group if not submission.answered]
+        for submission in missing:
+            submission.spooling = True
+        errors = dict(zip(missing, await self._gate.put(missing, attempts), strict=True)) if missing else {}
         for submission in group:
-            needed = sum(self._spool.room_for(event) for event in submission.events)
-            if needed > room:
-                self._settle(submission, SpoolFull(f"the spool is full, SPOOL_MAX_BYTES is {self._spool.max_bytes}"))
-                continue
-            room -= needed
-            fitting.append(submission)
-        if not fitting:
-            return
-        try:
-            await self._spool.put([event for submission in fitting for event in submission.events], attempts)
-        except SpoolError as error:
-            for submission in fitting:
-                self._settle(submission, error)
-            return
-        self.spooled.set()
-        for submission in fitting:
-            self._resolve(submission, [SPOOLED] * len(submission.events))
+            error = errors.get(submission)
+            if error is not None:
+                self._fail(submission, error)
+            else:
+                self._acknowledge(submission, [SPOOLED] * len(submission.events), in_redis=False)
 
     def _hold(self, group: list[Submission], error: PublishError) -> None:
         """Keep for another attempt, before all others, after a pause."""
         if not group:
             return
-        self.trouble = error
+        self._last_error = error
         self._metrics.retries.labels("publisher").inc(len(group))
         self._retry_at = time.monotonic() + self._backoff.next()
         for submission in group:
             submission.note(error)
-        self._held.extendleft(reversed(group))
+            if submission.answered:
+                self._release(submission, in_redis=False)
+        self.waiting.hold([submission for submission in group if not submission.answered])
 
-    def _settle(self, submission: Submission, error: PublishError) -> None:
+    # -- answering
+
+    def _acknowledge(self, submission: Submission, results: Results, *, in_redis: bool) -> None:
+        """End a submission; its caller may have been answered before."""
+        self._release(submission, in_redis=in_redis)
+        self._answer(submission, results)
+
+    def _fail(self, submission: Submission, error: PublishError) -> None:
         """End a submission without an acknowledgement."""
-        self._release(submission)
-        submission.fail(error)
-        spans.end(submission.events, [submission.error or error] * len(submission.events))
-        milliseconds = (time.monotonic() - submission.arrived) * 1000
-        fates.refused([event.message for event in submission.events], submission.error or error, milliseconds)
+        self._release(submission, in_redis=False)
+        self._refuse(submission, error)
 
-    def _resolve(self, submission: Submission, results: Results) -> None:
-        """Acknowledge a submission."""
-        self._release(submission)
-        submission.resolve(results)
-        spans.end(submission.events, results)
-        fates.acknowledged(submission.events, results, submission.arrived)
+    def _answer(self, submission: Submission, results: Results) -> None:
+        if not submission.answered:
+            submission.acknowledge(results)
+            self._observer.acknowledged(submission.events, results, submission.arrived)
 
-    def _release(self, submission: Submission) -> None:
-        self.pending -= len(submission.events)
-        self.pending_bytes -= submission.size
+    def _refuse(self, submission: Submission, error: PublishError) -> None:
+        if not submission.answered:
+            error = submission.note(error)
+            submission.fail(error)
+            self._observer.refused([event.message for event in submission.events], error, submission.arrived)
+
+    def _remove(self, submission: Submission) -> None:
+        """Let one that was answered wait no longer; where it is in a group, that ends it."""
+        if self.waiting.remove(submission):
+            self._release(submission, in_redis=False)
+
+    def _release(self, submission: Submission, *, in_redis: bool) -> None:
+        self.waiting.release(submission)
+        self._gate.forget_copy(submission, in_redis=in_redis)
+        self._released()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -88,9 +88,9 @@ class BoundedQueue:
         """See publishing.interfaces.Queue.find."""
         return await self._queue.find(event_ids, since_ms, until_ms)
 
-    async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
-        """See publishing.interfaces.Queue.bury."""
-        await self._queue.bury(letters, timeout=timeout)
+    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+        """See publishing.interfaces.Queue.dead_letter."""
+        await self._queue.dead_letter(letters, timeout=timeout)
 
     async def try_write(self) -> None:
         """See publishing.interfaces.Queue.try_write."""

@@ -13,15 +13,14 @@ from google.protobuf.message import DecodeError
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import QueueError, Refused, SpoolError
 from sidecar.metrics import Metrics
-from sidecar.publishing import fates
 from sidecar.publishing.backoff import Backoff
+from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue, Spool, Spooled
-from sidecar.publishing.publisher import Publisher
-from sidecar.publishing.spans import Tracing
+from sidecar.publishing.spool_gate import SpoolGate
 
 log = logging.getLogger(__name__)
 
-_BATCH = 500  # more than a group of the publisher, with which it takes turns: so the spool shrinks under any load
+_BATCH = 500
 _CALL_BYTES = 4 * 1024 * 1024  # what a slow link takes well within the timeout: a call too large would fail for ever
 _CLOCK_MARGIN_MS = 60_000
 
@@ -33,27 +32,25 @@ class Forwarder:
         self,
         queue: Queue,
         spool: Spool,
-        publisher: Publisher,
+        gate: SpoolGate,
         metrics: Metrics,
+        observer: EventObserver,
         *,
         backoff: Backoff,
         dedup_seconds: float,
         max_age: float,
         timeout: float,
-        tracing: Tracing | None = None,
     ) -> None:
         """`timeout`: seconds that one attempt may take. `max_age`: seconds after which a spooled event is dead."""
         self._queue = queue
         self._spool = spool
-        self._publisher = publisher
+        self._gate = gate
         self._metrics = metrics
+        self._observer = observer
         self._backoff = backoff
         self._dedup_ms = int(dedup_seconds * 1000)
         self._max_age_ms = int(max_age * 1000)
         self._timeout = timeout
-        self._tracing = tracing
-        self.last_error: QueueError | SpoolError | None = None
-        """Why the spool is not getting emptier; None while it is."""
 
     async def run(self) -> None:
         """Forward until cancelled."""
@@ -61,30 +58,26 @@ class Forwarder:
         rows: list[Spooled] = []  # read, and marked as attempted at `now`
         now = 0
         while True:
-            if not self._spool.depth:
-                self._publisher.wake()
-                self._publisher.may_spool.set()
-                self._publisher.spooled.clear()
-                if not self._spool.depth:
-                    await self._publisher.spooled.wait()
+            await self._gate.wait_not_empty()
             try:
-                if self.last_error is not None:
+                if self._gate.last_error is not None:
                     await self._queue.ping()  # before anything is marked as attempted
                 if not rows:
                     now = _now_ms()
                     rows, done = await self._spool.advance(done, self._batch(), now), []
+                taken = rows
                 if rows:
                     rows, done, now = await self._forward_and_read(rows, done, now)
             except (QueueError, SpoolError) as error:
                 rows = []
                 await self._pause(error)
             else:
-                if self.last_error is not None:
+                if self._gate.last_error is not None:
                     log.info("the spool is being emptied again", extra={"spooled": self._spool.depth})
-                self.last_error = None
-                self._publisher.tell(None)
+                self._gate.report(None)
                 self._backoff.reset()
-                await self._take_turns(len(done) + len(rows))
+                unread = self._spool.depth - len(done) - len(rows)
+                self._gate.took(len(taken), sum([len(row.data) for row in taken]), last=unread <= len(rows))
 
     async def _forward_and_read(
         self, rows: list[Spooled], done: list[int], now: int
@@ -94,7 +87,7 @@ class Forwarder:
         Returns the next batch, what of this one is done, and the time of the next one's attempt.
         """
         later = _now_ms()
-        limit = self._batch() if self.last_error is None else 0  # after an outage, one step first
+        limit = self._batch() if self._gate.last_error is None else 0  # after an outage, one step first
         reading = asyncio.create_task(self._spool.advance(done, limit, later, after=rows[-1].seq))
         try:
             forwarded = await self._forward(rows, now)
@@ -104,23 +97,10 @@ class Forwarder:
             raise
         return await reading, forwarded, later
 
-    async def _take_turns(self, read: int) -> None:
-        """Let the publisher have its turn, then keep it from adding more than is taken away.
-
-        Behind the last batch it has none: it would add to the spool for ever instead of seeing it empty.
-        """
-        if self._spool.depth > read:
-            self._publisher.may_spool.set()
-            await asyncio.sleep(0)
-        if self._spool.depth:
-            self._publisher.may_spool.clear()
-
     async def _pause(self, error: QueueError | SpoolError) -> None:
-        self._publisher.may_spool.set()
-        if self.last_error is None or type(self.last_error) is not type(error):
+        if type(self._gate.last_error) is not type(error):
             log.warning("the spool cannot be emptied: %s", error, extra={"spooled": self._spool.depth})
-        self.last_error = error
-        self._publisher.tell(error)
+        self._gate.report(error)
         self._metrics.retries.labels("forwarder").inc()
         await asyncio.sleep(self._backoff.next())
 
@@ -142,7 +122,7 @@ class Forwarder:
         dead += await self._append(live)
         done |= {row.seq for row, _ in live}
         if dead:
-            await self._bury(dead)
+            await self._dead_letter(dead)
             done |= {row.seq for row in dead}
         return sorted(done)
 
@@ -171,10 +151,7 @@ class Forwarder:
             if len(group) == 1:
                 return [await self._mark(group[0][0], error.reason, str(error))]
             return [row for pair in group for row in await self._append_group([pair])]
-        fates.forwarded(group, places)
-        if self._tracing is not None:
-            for (row, event), place in zip(group, places, strict=True):
-                self._tracing.forwarded(event.message, row.spooled_ms, place)
+        self._observer.forwarded(group, places)
         return []
 
     async def _already_there(self, rows: Sequence[Spooled], now: int) -> set[int]:
@@ -192,7 +169,7 @@ class Forwarder:
         until = max(row.attempts.last_ms for row in doubtful)
         found = await self._queue.find([row.event_id for row in doubtful], since, until)
         there = [row for row in doubtful if row.event_id in found]
-        fates.found(there, found)
+        self._observer.found(there, found)
         return {row.seq for row in there}
 
     def _outlived(self, row: Spooled, now: int) -> bool:
@@ -205,7 +182,7 @@ class Forwarder:
         await self._spool.mark_dead([row.seq], reason, detail)
         return row._replace(dead=(reason, detail))
 
-    async def _bury(self, rows: Sequence[Spooled]) -> None:
+    async def _dead_letter(self, rows: Sequence[Spooled]) -> None:
         letters = []
         for row in rows:
             reason, detail = row.dead or ("UNKNOWN", "")
@@ -213,21 +190,17 @@ class Forwarder:
             first, last = attempts.first_ms or row.spooled_ms, attempts.last_ms or row.spooled_ms
             letters.append(DeadLetter(row.event_id, row.data, reason, detail, attempts.count, first, last))
         with suppress(Refused):  # Redis can take it in no form: one by one below
-            await self._queue.bury(letters, timeout=self._timeout)
-            self._buried(letters)
+            await self._queue.dead_letter(letters, timeout=self._timeout)
+            for letter in letters:
+                self._observer.dead(letter)
             return
         for letter in letters:
             try:
-                await self._queue.bury([letter], timeout=self._timeout)
+                await self._queue.dead_letter([letter], timeout=self._timeout)
             except Refused:
                 cut = letter._replace(data=b"", detail=f"{letter.detail}; {len(letter.data)} bytes of data left out")
-                await self._queue.bury([cut], timeout=self._timeout)
-            self._buried([letter])
-
-    def _buried(self, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            self._metrics.dead_letters.labels(letter.reason).inc()
-            fates.dead(letter)
+                await self._queue.dead_letter([cut], timeout=self._timeout)
+            self._observer.dead(letter)
 
 
 def _now_ms() -> int:

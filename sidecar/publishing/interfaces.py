@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from modelready.entry import UndecodableEntry, decode_data
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-
-if TYPE_CHECKING:
-    from sidecar.publishing.spans import Span
 
 
 class Event(NamedTuple):
@@ -24,8 +21,6 @@ class Event(NamedTuple):
     message: ModelReadyToDeploy
     data: bytes
     """The serialized message."""
-    span: Span | None = None
-    """None: tracing is off, or it comes from the spool."""
 
 
 class Appended(NamedTuple):
@@ -84,7 +79,7 @@ class Queue(Protocol):
     async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:
         """The entry ids of those events that stand in the stream in this range of time (with room for clock skew)."""
 
-    async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
         """Write dead letters, each at most once in the dedup window."""
 
     async def ping(self) -> None:
@@ -149,6 +144,26 @@ class Spool(Protocol):
 
     async def mark_dead(self, seqs: Sequence[int], reason: str, detail: str) -> None:
         """Note that these are dead letters from now on; they stay until the queue has them as such."""
+
+
+class Tracing(Protocol):
+    """The sidecar's part in a caller's trace, a span an event (docs/adr/0017). No method waits, and none raises."""
+
+    def begin(self, message: ModelReadyToDeploy) -> None:
+        """Begin the span of an event that is being accepted, as a child of its `traceparent`.
+
+        From here on `traceparent` is the span's own: what the entry will have, whatever way it takes to the queue. One
+        that says "not sampled" stays as it is, and nothing is recorded.
+        """
+
+    def end(self, message: ModelReadyToDeploy, outcome: str, entry_id: str) -> None:
+        """End the span that was begun for this event, if there is one: it is acknowledged."""
+
+    def fail(self, message: ModelReadyToDeploy, reason: str) -> None:
+        """The same: it is not acknowledged."""
+
+    def forwarded(self, message: ModelReadyToDeploy, spooled_ms: int, outcome: str, entry_id: str) -> None:
+        """Record that an event left the spool for the queue, as a child of its `traceparent`."""
 
 
 class GroupState(NamedTuple):

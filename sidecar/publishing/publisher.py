@@ -1,22 +1,23 @@
-"""Takes events from callers and hands them to the committers."""
+"""Takes events from callers and gives them to the committers."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import Overloaded, QueueError, SetupFault, ShuttingDown, SpoolError
+from sidecar.errors import Overloaded, SetupFault, ShuttingDown
 from sidecar.metrics import Metrics
-from sidecar.publishing import spans
 from sidecar.publishing.committer import Committer
-from sidecar.publishing.interfaces import Event, Queue, Spool
+from sidecar.publishing.event_log import EventObserver
+from sidecar.publishing.interfaces import Event, Queue
+from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.submission import DURABILITIES, Results, Submission
 from sidecar.settings import PublishSettings
 
 _PENDING_BYTES = 16 << 20  # a waiting event takes several times its size
-_MARGIN_SHARE, _MARGIN_MOST = 0.25, 0.25
+_STREAMS_SHARE = 0.75  # of what may wait: streams would fill all of it, and single calls be refused
 
 
 class Publisher:
@@ -26,70 +27,86 @@ class Publisher:
     """
 
     def __init__(
-        self, queue: Queue, spool: Spool, settings: PublishSettings, metrics: Metrics, *, min_replicas: int = 1
+        self,
+        queue: Queue,
+        gate: SpoolGate,
+        settings: PublishSettings,
+        metrics: Metrics,
+        observer: EventObserver,
+        *,
+        timeout: float,
+        min_replicas: int = 1,
     ) -> None:
+        """`timeout`: REDIS_TIMEOUT_SECONDS."""
         self._settings = settings
         self._default = DURABILITIES[settings.durability]
-        self._plain = Committer(queue, spool, settings, metrics)
-        self._replicated = Committer(queue, spool, settings, metrics, replicas=min_replicas)
-        self._both = (self._plain, self._replicated)
+        self._released = asyncio.Event()
+        plain, replicated = (
+            Committer(
+                queue,
+                gate,
+                settings,
+                metrics,
+                observer,
+                released=self._released.set,
+                timeout=timeout,
+                replicas=replicas,
+            )
+            for replicas in (0, min_replicas)
+        )
+        self._plain, self._replicated, self._both = plain, replicated, (plain, replicated)
         self._closing = False
-        self.spooled = self._plain.spooled
-        """Set when something was put into the spool."""
-        self.may_spool = self._plain.may_spool
-        """Cleared by the forwarder while it makes headway, so that the spool shrinks under any load."""
 
     @property
     def pending(self) -> int:
         """Events that wait in memory."""
-        return self._plain.pending + self._replicated.pending
+        return self._plain.waiting.events + self._replicated.waiting.events
 
     @property
     def fault(self) -> tuple[SetupFault, float] | None:
         """The fault of set-up that a last attempt met, and time.monotonic() of it; None once one succeeded."""
         return self._plain.fault or self._replicated.fault
 
+    def check_room(self, count: int, size: int) -> None:
+        """Raise Overloaded where so many more events of so many bytes may not wait in memory."""
+        if not self._fits(count, size):
+            most = f"SIDECAR_MAX_PENDING, {self._settings.max_pending}, and {_PENDING_BYTES >> 20} MiB"
+            raise Overloaded(f"{self.pending} events wait already; at most {most} may")
+
+    async def wait_for_room(self, count: int, size: int) -> None:
+        """For a frame of a stream: until they may, with room left for single calls, or nothing is left to wait for.
+
+        For PUBLISH_TIMEOUT_SECONDS at most.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.timeout):
+                while self.pending and not self.has_room(count, size):
+                    self._released.clear()
+                    await self._released.wait()
+
     def has_room(self, count: int, size: int) -> bool:
-        """Whether so many more events of so many bytes may wait in memory."""
-        waiting = self._plain.pending_bytes + self._replicated.pending_bytes
-        return self.pending + count <= self._settings.max_pending and waiting + size <= _PENDING_BYTES
+        """Whether a frame of a stream need not wait for room, with some left for single calls."""
+        return self._fits(count, size, _STREAMS_SHARE)
+
+    def _fits(self, count: int, size: int, share: float = 1.0) -> bool:
+        pending_bytes = self._plain.waiting.bytes + self._replicated.waiting.bytes
+        most, most_bytes = self._settings.max_pending * share, _PENDING_BYTES * share
+        return self.pending + count <= most and pending_bytes + size <= most_bytes
 
     def submit(
         self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
     ) -> asyncio.Future[Results]:
-        """Hand over events, in order; the future ends within `timeout` seconds: a result for each, or a PublishError.
+        """Take events, in order; the future ends within `timeout` seconds: a result for each, or a PublishError.
 
         Cancelling the future withdraws nothing. Raises Overloaded and ShuttingDown.
         """
-        try:
-            return self._submit(events, durability, timeout)
-        except (Overloaded, ShuttingDown) as error:
-            spans.end(events, [error] * len(events))
-            raise
-
-    def _submit(
-        self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
-    ) -> asyncio.Future[Results]:
         if self._closing:
             raise ShuttingDown("the sidecar is stopping")
-        span = min(timeout if timeout is not None else self._settings.timeout, self._settings.timeout)
-        answer_by = time.monotonic() + span - min(span * _MARGIN_SHARE, _MARGIN_MOST)
-        submission = Submission(events, durability or self._default, answer_by)
-        if not self.has_room(len(events), submission.size):
-            most = f"SIDECAR_MAX_PENDING, {self._settings.max_pending}, and {_PENDING_BYTES >> 20} MiB"
-            raise Overloaded(f"{self.pending} events wait already; at most {most} may")
+        most = self._settings.timeout
+        submission = Submission(events, durability or self._default, most if timeout is None else min(timeout, most))
+        self.check_room(len(events), submission.size)
         (self._replicated if submission.durability == pb.DURABILITY_REPLICATED else self._plain).add(submission)
         return submission.future
-
-    def tell(self, error: QueueError | SpoolError | None) -> None:
-        """Why the spool is not emptied, for those who wait for that; None: it is."""
-        for committer in self._both:
-            committer.trouble = error
-
-    def wake(self) -> None:
-        """Look again: the spool may be empty."""
-        for committer in self._both:
-            committer.wake()
 
     async def run(self) -> None:
         """Commit group after group until `close`."""

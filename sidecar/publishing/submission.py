@@ -1,4 +1,4 @@
-"""What a caller hands over and what it gets back."""
+"""What a caller submits and what it gets back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ DURABILITIES: dict[str, pb.Durability] = {
     "primary": pb.DURABILITY_PRIMARY,
     "replicated": pb.DURABILITY_REPLICATED,
 }
+_MARGIN_SHARE, _MAX_MARGIN = 0.25, 0.25
 
 
 class Published(NamedTuple):
@@ -37,17 +38,26 @@ def published(where: Appended, replicas: int) -> Published:
 
 
 class Submission:
-    """The events of one call or frame: they share a group, and a fate."""
+    """The events of one call or frame: they share a group and an answer."""
 
-    __slots__ = ("answer_by", "arrived", "durability", "error", "events", "future", "size")
+    __slots__ = (
+        "answer_by", "answered", "arrived", "durability", "error", "events", "future", "margin", "size", "spooling",
+        "timer",
+    )  # fmt: skip
 
-    def __init__(self, events: Sequence[Event], durability: pb.Durability, answer_by: float) -> None:
+    def __init__(self, events: Sequence[Event], durability: pb.Durability, seconds: float) -> None:
+        """`seconds`: until the caller's deadline. A part of them, `margin`, is left for the way of the answer."""
         self.events = events
         self.durability = durability
-        self.answer_by = answer_by
         self.arrived = time.monotonic()
-        self.size = sum(len(event.data) for event in events)
+        self.margin = min(seconds * _MARGIN_SHARE, _MAX_MARGIN)
+        self.answer_by = self.arrived + seconds - self.margin
+        self.size = sum([len(event.data) for event in events])
         self.error: PublishError | None = None
+        self.answered = False
+        self.spooling = False
+        """The disk was asked to keep it."""
+        self.timer: asyncio.TimerHandle | None = None
         self.future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
 
     @property
@@ -55,18 +65,26 @@ class Submission:
         """Whether this task's disk is enough for the caller."""
         return self.durability == pb.DURABILITY_SPOOLED
 
-    def resolve(self, results: Results) -> None:
-        """Acknowledge. A caller that is gone has cancelled the future; its events are published all the same."""
+    def acknowledge(self, results: Results) -> None:
+        """Answer. A caller that is gone has cancelled the future; its events are published all the same."""
+        self._end()
         if not self.future.done():
             self.future.set_result(results)
 
-    def note(self, error: PublishError) -> None:
-        """Remember why the last attempt failed; that an earlier one may have succeeded is never forgotten."""
+    def note(self, error: PublishError) -> PublishError:
+        """Remember why the last attempt failed, and return it; that an earlier one may have succeeded outweighs it."""
         if not (isinstance(self.error, Unavailable) and self.error.ambiguous):
             self.error = error
+        return self.error or error
 
     def fail(self, error: PublishError) -> None:
         """Refuse, or say that the outcome is not known."""
-        self.note(error)
+        self._end()
         if not self.future.done():
-            self.future.set_exception(self.error or error)
+            self.future.set_exception(error)
+            self.future.exception()  # it counts as retrieved: the caller may have left
+
+    def _end(self) -> None:
+        self.answered = True
+        if self.timer is not None:
+            self.timer.cancel()

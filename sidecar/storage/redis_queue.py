@@ -38,7 +38,7 @@ class RedisQueue:
         self._settings = settings
         self._keys = Keys(settings.name)
         self._append = Script("sidecar.storage", "append.lua")
-        self._bury = Script("sidecar.storage", "bury.lua")
+        self._dead_letter = Script("sidecar.storage", "dead_letter.lua")
         self._window = str(settings.dedup_seconds * 1000)
         self._width = 8 if settings.list_name else 7
 
@@ -98,15 +98,15 @@ class RedisQueue:
                 return found
             start = f"({page[-1][0].decode()}"
 
-    async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
-        """See publishing.interfaces.Queue.bury."""
+    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+        """See publishing.interfaces.Queue.dead_letter."""
         names = [self._keys.dead_letters]
         arguments: list[Any] = [self._window]
         for letter in letters:
             fields = [part for pair in self._dead_letter_fields(letter).items() for part in pair]
             names.append(self._keys.seen_dead(letter.event_id))
             arguments += (str(len(fields)), *fields)
-        await self._connection.script_and_wait(self._bury, names, arguments, replicas=0, timeout=timeout)
+        await self._connection.script_and_wait(self._dead_letter, names, arguments, replicas=0, timeout=timeout)
 
     def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
         # What is left of a damaged event, or of one that was cut.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
+from sidecar.publishing.acceptance import MAX_EVENT_BYTES
 from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
-from sidecar.publishing.validation import MAX_EVENT_BYTES
 from sidecar.storage import spool_table as sql
 from sidecar.storage.spool_file import SpoolFile, checkpoint, is_damage
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sidecar.errors import QueueError, Refused
+from sidecar.errors import QueueError, Refused, Unavailable
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event, Queue
 
 
@@ -29,7 +29,11 @@ class MemoryQueue(Queue):
 
     async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
         self.calls.append([event.id for event in events])
-        await self.gate.wait()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.gate.wait()
+        except TimeoutError:
+            raise Unavailable("no answer", ambiguous=True) from None
         await asyncio.sleep(0)
         error = self.script.popleft() if self.script else self.always
         if error is not None and not self.lost_reply:
@@ -50,7 +54,7 @@ class MemoryQueue(Queue):
     async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:
         return {event_id: self.found[event_id] for event_id in event_ids if event_id in self.found}
 
-    async def bury(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
         if self.always is not None:
             raise self.always
         known = {letter.event_id for letter in self.letters}

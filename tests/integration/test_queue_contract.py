@@ -152,8 +152,8 @@ async def test_a_dead_letter_is_written_once_with_why_and_when(
     queue = RedisQueue(connection, QueueSettings())
     letter = DeadLetter("event-1", event(1).data, "TOO_OLD", "spooled for 9 s", 3, 1000, 2000)
     damaged = DeadLetter("event-2", b"\xff\xff", "SPOOL_CORRUPT", "crc", 0, 1000, 1000)
-    await queue.bury([letter], timeout=2)
-    await queue.bury([letter, damaged], timeout=2)
+    await queue.dead_letter([letter], timeout=2)
+    await queue.dead_letter([letter, damaged], timeout=2)
     client: Any = server.client()
     (_, first), (_, second) = client.xrange(KEYS.dead_letters)
     assert entry.decode(first) == event(1).message

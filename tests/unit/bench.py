@@ -11,9 +11,11 @@ from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.errors import PublishError, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
+from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.forwarder import Forwarder
-from sidecar.publishing.interfaces import Event
+from sidecar.publishing.interfaces import Event, Tracing
 from sidecar.publishing.publisher import Publisher
+from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.submission import Published
 from sidecar.settings import PublishSettings
 from tests.fakes import events as fake_events
@@ -34,15 +36,26 @@ def events(first: int, end: int) -> list[Event]:
 class Bench:
     """A publisher and a forwarder with their doubles; the publisher runs."""
 
-    def __init__(self, max_bytes: int = 1 << 30, settings: PublishSettings = SETTINGS) -> None:
+    def __init__(
+        self,
+        max_bytes: int = 1 << 30,
+        settings: PublishSettings = SETTINGS,
+        *,
+        tracing: Tracing | None = None,
+        redis_timeout: float = 5,
+    ) -> None:
         self.queue = MemoryQueue()
         self.spool = MemorySpool(max_bytes=max_bytes)
-        self.publisher = Publisher(self.queue, self.spool, settings, Metrics())
+        self.metrics = Metrics()
+        self.gate = SpoolGate(self.spool)
+        observer = EventObserver(self.metrics, tracing)
+        self.publisher = Publisher(self.queue, self.gate, settings, self.metrics, observer, timeout=redis_timeout)
         self.forwarder = Forwarder(
             self.queue,
             self.spool,
-            self.publisher,
-            Metrics(),
+            self.gate,
+            self.metrics,
+            observer,
             backoff=Backoff(0.005, 0.02, random.Random(1)),
             dedup_seconds=86400,
             max_age=604800,

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelready import ModelReadyToDeploy, model_ready
 from sidecar.errors import InvalidEvent
-from sidecar.publishing.validation import Acceptance
+from sidecar.publishing.acceptance import Acceptance
 
 FIRST_SECOND, LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
 

@@ -15,7 +15,6 @@ async def test_the_forwarder_makes_a_dead_letter_of_what_is_refused_and_goes_on(
     batch = events(0, 3)
     await bench.spool.put(batch, Attempts())
     bench.forward()
-    bench.publisher.spooled.set()
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [batch[0].id, batch[2].id]
     assert [(letter.event_id, letter.reason) for letter in bench.queue.letters] == [(batch[1].id, "REDIS_REFUSED")]
@@ -35,7 +34,6 @@ async def test_what_is_too_old_becomes_a_dead_letter(bench: Bench) -> None:
     await bench.spool.put([old, young], Attempts())
     bench.spool.rows[0] = bench.spool.rows[0]._replace(spooled_ms=int(time.time() * 1000) - 8 * DAY_MS)
     bench.forward()
-    bench.publisher.spooled.set()
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [young.id]
     assert [(letter.event_id, letter.reason) for letter in bench.queue.letters] == [(old.id, "TOO_OLD")]
@@ -47,7 +45,6 @@ async def test_what_an_attempt_stored_before_the_window_ended_is_not_stored_agai
     await bench.spool.put([there, missing], Attempts(1, long_ago, long_ago + 100))
     bench.queue.found = {there.id: "1-0"}
     bench.forward()
-    bench.publisher.spooled.set()
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [missing.id]
     assert bench.queue.letters == []
@@ -57,7 +54,6 @@ async def test_what_cannot_be_read_becomes_a_dead_letter(bench: Bench) -> None:
     damaged = events(0, 1)[0]._replace(data=b"\xff\xff")
     await bench.spool.put([damaged, *events(1, 2)], Attempts())
     bench.forward()
-    bench.publisher.spooled.set()
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [events(1, 2)[0].id]
     assert [letter.reason for letter in bench.queue.letters] == ["UNDECODABLE"]
@@ -67,7 +63,6 @@ async def test_dead_letters_wait_for_redis(bench: Bench) -> None:
     await bench.spool.put([events(0, 1)[0]._replace(data=b"\xff\xff")], Attempts())
     bench.queue.always = AWAY
     bench.forward()
-    bench.publisher.spooled.set()
     await bench.until(lambda: bench.queue.pings > 2)
     assert (bench.spool.depth, bench.queue.letters) == (1, [])
     bench.queue.always = None
@@ -80,7 +75,6 @@ async def test_a_lost_reply_while_forwarding_makes_no_second_entry(bench: Bench)
     bench.queue.script.append(UNKNOWN)
     bench.queue.lost_reply = True
     bench.forward()
-    bench.publisher.spooled.set()
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [event.id for event in events(0, 3)]
 

@@ -100,7 +100,7 @@ def test_a_process_without_free_descriptors_still_judges_what_is_unusual() -> No
 import os, resource
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import InvalidEvent
-from sidecar.publishing.validation import Acceptance
+from sidecar.publishing.acceptance import Acceptance
 acceptance = Acceptance("registry")
 lowest = os.dup(0)
 os.close(lowest)

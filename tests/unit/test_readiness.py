@@ -84,7 +84,6 @@ async def test_it_says_what_a_caller_gets(queue: str, spool: str, disk: str, dur
         await fill(bench, spool)
         bench.spool.fail_with = BROKEN if disk == "fails" else None
         bench.forward()
-        bench.publisher.spooled.set()
         bench.queue.always = QUEUES[queue]
         readiness = Readiness(
             bench.queue,
@@ -93,12 +92,12 @@ async def test_it_says_what_a_caller_gets(queue: str, spool: str, disk: str, dur
             ignore,
             durability=durability,
             replicas=1,
-            met=lambda: met(None, bench.publisher, bench.spool, bench.forwarder),
+            met=lambda: met(None, bench.publisher, bench.spool, bench.gate),
         )
         if queue == "up" and disk == "works":
             await bench.until(lambda: not bench.spool.depth)
         elif bench.spool.depth:
-            await bench.until(lambda: bench.forwarder.last_error is not None)
+            await bench.until(lambda: bench.gate.last_error is not None)
         for number in range(2):  # before it was tried, and after
             await readiness.refresh()
             state = readiness.state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Sequence
@@ -16,13 +15,11 @@ from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.app import _tracing
-from sidecar.errors import Overloaded, PublishError, ShuttingDown, Unavailable
-from sidecar.publishing.interfaces import Appended, Event
-from sidecar.publishing.submission import SPOOLED, Published
+from sidecar.errors import Unavailable
 from sidecar.settings import Settings
 from sidecar.tracing import EventTracing, Exporter, from_env
 from tests.harness.ports import LOOPBACK
-from tests.unit.bench import AWAY, Bench, events
+from tests.unit.bench import AWAY, Bench, end, events
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 URL = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}
@@ -81,9 +78,10 @@ def test_a_sampler_that_raises_costs_no_event(caplog: pytest.LogCaptureFixture) 
     tracing = EventTracing(TracerProvider(sampler=Broken(), shutdown_on_exit=False), "stream")
     for _ in range(2):
         message = ModelReadyToDeploy(event_id="e")
-        tracing.begin(message).end(Published(pb.OUTCOME_STORED, "1-0"))
+        tracing.begin(message)
+        tracing.end(message, "stored", "1-0")
         assert message.traceparent == ""
-        tracing.forwarded(ModelReadyToDeploy(traceparent=CALLER), 0, Appended("1-0", duplicate=False))
+        tracing.forwarded(ModelReadyToDeploy(traceparent=CALLER), 0, "stored", "1-0")
     assert [record.getMessage() for record in caplog.records] == [
         "spans cannot be begun, and are lost: ZeroDivisionError"
     ]
@@ -129,47 +127,59 @@ def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(caplog: 
     ] * 2
 
 
-class Ends(list[Published | PublishError]):
-    """Stands for the span of each event."""
+class Ends(EventTracing):
+    """Writes down how the span of each event ended, by the event's id."""
 
-    def end(self, result: Published | PublishError) -> None:
-        self.append(result)
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str]] = []
+
+    def end(self, message: ModelReadyToDeploy, outcome: str, entry_id: str) -> None:
+        self.ended.append((message.event_id, outcome))
+
+    def fail(self, message: ModelReadyToDeploy, reason: str) -> None:
+        self.ended.append((message.event_id, reason))
+
+    def forwarded(self, message: ModelReadyToDeploy, spooled_ms: int, outcome: str, entry_id: str) -> None:
+        self.ended.append((message.event_id, f"forwarded: {outcome}"))
 
 
-def traced(first: int, end: int) -> list[tuple[Event, Ends]]:
-    spans = [Ends() for _ in range(first, end)]
-    return [(event._replace(span=span), span) for event, span in zip(events(first, end), spans, strict=True)]
-
-
-async def test_a_span_ends_with_what_became_of_its_event(bench: Bench) -> None:
-    (one, stored), (two, spooled), (three, refused), (four, abandoned) = traced(0, 4)
-    await bench.publish([one])
+async def test_a_span_ends_once_with_what_became_of_its_event() -> None:
+    tracing = Ends()
+    bench = Bench(tracing=tracing)
+    stored, spooled, refused, abandoned = events(0, 4)
+    await bench.publish([stored])
     bench.queue.always = AWAY
     with pytest.raises(Unavailable):
-        await bench.publish([three], pb.DURABILITY_PRIMARY, timeout=0.05)
-    await bench.publish([two])
+        await bench.publish([refused], pb.DURABILITY_PRIMARY, timeout=0.05)
+    await bench.publish([spooled])
     bench.queue.always = None
     bench.forward()
     await bench.until(lambda: not bench.spool.depth)
-    assert (stored, spooled) == ([Published(pb.OUTCOME_STORED, "1-0")], [SPOOLED])
-    assert [type(result) for result in refused] == [Unavailable]
-
     bench.queue.gate.clear()
-    future = bench.publisher.submit([four], pb.DURABILITY_SPOOLED, 1)
-    await asyncio.sleep(0.01)
+    future = bench.publisher.submit([abandoned], pb.DURABILITY_SPOOLED, 1)
+    await bench.until(lambda: bool(bench.publisher.pending))
     future.cancel()  # the caller is gone
     bench.queue.gate.set()
-    await bench.until(lambda: bool(abandoned))
-    assert [type(result) for result in abandoned] == [Published]
+    await bench.until(lambda: not bench.publisher.pending)
+    assert tracing.ended == [
+        (stored.id, "stored"),
+        (refused.id, "REDIS_UNAVAILABLE"),
+        (spooled.id, "spooled"),
+        (spooled.id, "forwarded: stored"),
+        (abandoned.id, "stored"),
+    ]
+    await end(bench)
 
 
-async def test_a_span_of_what_is_not_taken_ends_too(bench: Bench) -> None:
-    crowd, ((late, span),) = traced(0, 1001), traced(1001, 1002)
-    with pytest.raises(Overloaded):
-        await bench.publish([event for event, _ in crowd])
-    assert {type(span[0]) for _, span in crowd} == {Overloaded}
-    assert {len(span) for _, span in crowd} == {1}
-    await bench.publisher.close(0.1)
-    with pytest.raises(ShuttingDown):
-        await bench.publish([late])
-    assert [type(result) for result in span] == [ShuttingDown]
+def test_what_is_begun_ends_and_nothing_is_kept_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    tracing = EventTracing(TracerProvider(shutdown_on_exit=False), "stream")
+    messages = [ModelReadyToDeploy(event_id=str(number)) for number in range(3)]
+    for message in messages:
+        tracing.begin(message)
+    assert len(tracing._open) == 3
+    tracing.end(messages[0], "stored", "1-0")
+    tracing.fail(messages[1], "OVERLOADED")
+    tracing.fail(messages[1], "OVERLOADED")
+    tracing.end(messages[2], "spooled", "")
+    assert not tracing._open
+    assert not caplog.records

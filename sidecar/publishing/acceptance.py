@@ -19,9 +19,8 @@ from modelready.entry import encode_data
 from modelready.ids import uuid7
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import InvalidEvent, Violation
-from sidecar.publishing.interfaces import Event
+from sidecar.publishing.interfaces import Event, Tracing
 from sidecar.publishing.plain import is_plain
-from sidecar.publishing.spans import Tracing
 
 if TYPE_CHECKING:
     import protovalidate
@@ -61,11 +60,12 @@ class Acceptance:
             raise InvalidEvent(self._violations(message, path))
         self._complete(message, metadata)
         # Before the event is serialized, since the spool keeps those bytes (docs/adr/0017).
-        span = self._tracing.begin(message) if self._tracing is not None else None
+        if self._tracing is not None:
+            self._tracing.begin(message)
         data = encode_data(message, "protobuf")
         if len(data) > MAX_EVENT_BYTES:
             raise InvalidEvent([Violation(path, f"is {len(data)} bytes, at most {MAX_EVENT_BYTES} are allowed")])
-        return Event(message.event_id, message, data, span)
+        return Event(message.event_id, message, data)
 
     def _violations(self, message: ModelReadyToDeploy, path: str) -> list[Violation]:
         message.model.SetInParent()  # so that what is missing is model.name, and not model
