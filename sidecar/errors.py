@@ -120,12 +120,16 @@ class QueueFull(Unavailable):
 
 
 class SetupFault(QueueError):
-    """A person must mend the set-up; the same attempt fails until then. Never a reason for a dead letter."""
+    """A person must fix the set-up; the same attempt fails until then. Never a reason for a dead letter.
+
+    `ambiguous`: it was met when some of the events were in the queue already.
+    """
 
     reason = "REDIS_SETUP"
 
-    def __init__(self, text: str, *, reason: str = "") -> None:
+    def __init__(self, text: str, *, reason: str = "", ambiguous: bool = False) -> None:
         super().__init__(text)
+        self.ambiguous = ambiguous
         if reason:
             self.reason = reason
 

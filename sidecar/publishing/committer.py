@@ -272,10 +272,12 @@ class Committer:
     async def _failed(self, group: list[Submission], error: QueueError, began_ms: int) -> None:
         """Redis did not acknowledge the group: spool what may be spooled, in order, and hold or refuse the rest."""
         if not isinstance(error, Unavailable):
+            answer: QueueError = error
             if isinstance(error, SetupFault):
                 self.fault = error, time.monotonic()
+                answer = Unavailable(str(error), ambiguous=True) if error.ambiguous else error
             for submission in group:
-                self._fail(submission, error)
+                self._fail(submission, answer)
             return
         for submission in group:
             submission.note(error)

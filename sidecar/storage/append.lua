@@ -9,7 +9,8 @@
 -- ARGV[4]    arguments an event: 7, or 8 with a mirror
 -- ARGV[5..]  for each event: ce_id, ce_source, ce_time, ce_subject, correlationid, traceparent ("" for none), data,
 --            and with a mirror the list's message
--- Returns    for each event: the id of its entry; with a leading "=" where an earlier call appended it
+-- Returns    for each event: the id of its entry; with a leading "=" where an earlier call appended it; or an error, which
+--            begins with APPENDED where some are in the stream
 --
 -- A failing script does not roll back, so the order of the writes matters. The dedup key is written once before the
 -- first XADD: where the rights or the memory do not allow that, nothing else has happened. "-" in it means: not yet
@@ -20,17 +21,20 @@
 local stream, list = KEYS[1], KEYS[2]
 local mirrored = list ~= stream
 local window, content_type, event_type, width = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local entries, writable = {}, false
+local entries, known_by, writable = {}, {}, false
 
 -- A key of another type must fail before anything is written; with no events this is all that the call does.
 redis.call('XLEN', stream)
 if mirrored then
   redis.call('LLEN', list)
 end
+for i = 3, #KEYS do
+  known_by[KEYS[i]] = redis.call('GET', KEYS[i])
+end
 
 for i = 1, #KEYS - 2 do
   local key, at = KEYS[i + 2], 5 + (i - 1) * width
-  local known = redis.call('GET', key)
+  local known = known_by[key]
   local entry, owed = nil, mirrored
   if known and known ~= '-' then
     if string.sub(known, -1) == '!' then
@@ -63,10 +67,11 @@ for i = 1, #KEYS - 2 do
       local pushed = redis.pcall('LPUSH', list, ARGV[at + 7])
       if type(pushed) == 'table' and pushed.err then
         redis.call('SET', key, entry .. '!', 'PX', window)
-        return pushed
+        return redis.error_reply('APPENDED ' .. pushed.err)
       end
     end
     redis.call('SET', key, entry, 'PX', window)
+    known_by[key] = entry
     entries[i] = (duplicate and '=' or '') .. entry
   end
 end

@@ -21,13 +21,14 @@ from modelready.entry import (
 from modelready.keys import Keys
 from modelready.redis.script import Script
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.errors import Refused
+from sidecar.errors import Refused, SetupFault
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
 
 _CLOCK_SKEW_MS = 300_000
 _PAGE = 1000
+_APPENDED = "APPENDED "  # append.lua's word: it failed when some events were in the stream already
 
 
 class RedisQueue:
@@ -59,9 +60,14 @@ class RedisQueue:
                 arguments += self._arguments(event)
         except UnencodableEvent as error:
             raise Refused(f"the event cannot be encoded: {error}", reason="UNENCODABLE") from error
-        reply, confirmed = await self._connection.script_and_wait(
-            self._append, names, arguments, replicas=replicas, timeout=timeout
-        )
+        try:
+            reply, confirmed = await self._connection.script_and_wait(
+                self._append, names, arguments, replicas=replicas, timeout=timeout
+            )
+        except SetupFault as error:
+            if _APPENDED in str(error):
+                raise SetupFault(str(error), reason=error.reason, ambiguous=True) from error
+            raise
         return [
             Appended(entry[1:].decode(), True) if entry[:1] == b"=" else Appended(entry.decode(), False)
             for entry in reply

@@ -155,6 +155,26 @@ def test_without_a_key_s_pattern_nothing_is_written(key: str) -> None:
             assert caller.publish(durability=DEFAULT).outcome == STORED
 
 
+@pytest.mark.parametrize("binary", BINARIES)
+def test_without_the_right_to_push_nobody_is_told_that_nothing_is_there(binary: str) -> None:
+    """LLEN is allowed, LPUSH is not: the events are in the stream when the script fails."""
+    rights = f"{RIGHTS} {MIRROR}".replace(" +lpush", "")
+    with RedisServer(binary=binary, acl=user(rights)) as server:
+        with SidecarProcess(to_redis(server, **as_user(QUEUE_LIST=LIST))) as sidecar, calling(sidecar) as caller:
+            event = model_event()
+            for durability in (PRIMARY, DEFAULT):
+                refusal = caller.refused(event, durability, timeout=1)
+                assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "OUTCOME_UNKNOWN")
+                assert "lacks a right" in refusal.text
+            until(lambda: health(sidecar) == (True, False, True), 3, "it is not ready")
+            assert sidecar.metrics()["modelready_spool_events"] == 0
+            assert queued_ids(server) == [event.event_id]
+            server.execute("ACL", "SETUSER", "registry", "+lpush")
+            assert caller.publish(event).outcome == DUPLICATE
+            assert server.execute("LLEN", LIST) == 1
+        assert queued_ids(server) == [event.event_id]
+
+
 def test_in_a_cluster_one_more_right_finds_the_node() -> None:
     with Cluster(masters=1, acl=user(RIGHTS, CLUSTER)) as cluster:
         (node,) = cluster.nodes

@@ -13,7 +13,7 @@ from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
 from modelready.redis.settings import RedisSettings
 from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
-from sidecar.errors import Unavailable
+from sidecar.errors import SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue
 from sidecar.settings import QueueSettings
@@ -125,6 +125,17 @@ async def test_the_mirror_gets_each_event_once_even_where_a_push_failed(
     assert again == where._replace(duplicate=True)
     assert client.lrange("mirror", 0, -1) == [entry.encode_list_message(event(1).message)]
     assert client.xlen(KEYS.events) == 1
+
+
+async def test_a_dedup_key_of_another_type_fails_before_anything_is_written(
+    server: RedisServer, connection: RedisConnection
+) -> None:
+    client = server.client()
+    client.lpush(KEYS.seen("event-2"), "a list")
+    with pytest.raises(SetupFault) as caught:
+        await RedisQueue(connection, QueueSettings()).append([event(1), event(2)], timeout=2)
+    assert not caught.value.ambiguous
+    assert client.xlen(KEYS.events) == 0
 
 
 async def test_an_append_survives_a_script_flush(server: RedisServer, connection: RedisConnection) -> None:
