@@ -97,6 +97,6 @@ class BoundedQueue:
         await self._queue.try_write()
 
     async def ping(self) -> None:
-        """See publishing.interfaces.Queue.ping. Raises QueueFull, so that what is spooled waits without an attempt."""
-        await self._queue.ping()
+        """See publishing.interfaces.Queue.ping. Raises QueueFull: what is spooled waits, and Redis is not asked."""
         self._limit.check()
+        await self._queue.ping()

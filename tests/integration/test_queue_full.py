@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
 
+from sidecar.metrics import Metrics
 from sidecar.publishing import depth_limit
-from sidecar.publishing.depth_limit import DepthLimit
+from sidecar.publishing.backoff import Backoff
+from sidecar.publishing.depth_limit import BoundedQueue, DepthLimit
 from sidecar.publishing.entry_ids import number
-from sidecar.publishing.interfaces import Appended, Depth
+from sidecar.publishing.event_log import EventObserver
+from sidecar.publishing.forwarder import Forwarder
+from sidecar.publishing.interfaces import Appended, Attempts, Depth, Event
+from sidecar.publishing.spool_gate import SpoolGate
+from tests.fakes.events import events
+from tests.fakes.memory_queue import MemoryQueue
+from tests.fakes.memory_spool import MemorySpool
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import auntil, until
 from tests.integration.calls import (
     KEYS,
     PRIMARY,
     STORED,
     TO_DISK,
     Code,
+    as_spooled,
     calling,
+    entries,
     health,
     model_event,
+    put_into_spool,
     queued_ids,
     to_redis,
 )
@@ -125,3 +137,52 @@ async def test_what_went_with_a_deleted_stream_counts_no_longer(monkeypatch: pyt
     await asyncio.sleep(0.06)
     await limit.refresh()
     assert not limit.full
+
+
+def test_a_dead_letter_is_written_where_the_depth_is_bounded(server: RedisServer) -> None:
+    server.execute("FLUSHALL")
+    sidecar = SidecarProcess(to_redis(server, QUEUE_MAX_DEPTH=str(LIMIT)))
+    good = model_event()
+    good.occurred_at.GetCurrentTime()
+    put_into_spool(sidecar, [Event("damaged", good, b"\xff"), as_spooled(good)], Attempts())
+    with sidecar:
+        until(lambda: queued_ids(server) == [good.event_id], 10, "what is behind it is delivered")
+        assert [letter[b"dl_reason"] for letter in entries(server, KEYS.dead_letters)] == [b"UNDECODABLE"]
+
+
+class CountedDepths(Depths):
+    """Counts how often it is asked."""
+
+    looks = 0
+
+    async def depth(self) -> Depth:
+        self.looks += 1
+        return self.now
+
+
+async def test_while_it_is_full_no_attempt_is_counted_and_redis_is_asked_once_a_second() -> None:
+    queue, spool, metrics = MemoryQueue(), MemorySpool(), Metrics()
+    observer = CountedDepths(10, "0-0")
+    limit = DepthLimit(cast("Any", observer), 10)
+    await limit.refresh()
+    await spool.put([event._replace(data=event.message.SerializeToString()) for event in events(0, 3)], Attempts())
+    gate = SpoolGate(spool)
+    forwarder = Forwarder(
+        BoundedQueue(queue, limit), spool, gate, metrics, EventObserver(metrics), backoff=Backoff(0.01, 0.02),
+        dedup_seconds=86400, max_age=604800, timeout=1,
+    )  # fmt: skip
+    tasks = [asyncio.create_task(forwarder.run()), asyncio.create_task(limit.run())]
+    await auntil(lambda: gate.last_error is not None, 5, "it is met")
+    counted = [row.attempts.count for row in spool.rows]
+    observer.looks = 0
+    await asyncio.sleep(2.5)
+    assert [row.attempts.count for row in spool.rows] == counted
+    assert (queue.pings, queue.calls) == (0, [])
+    assert observer.looks in {2, 3}
+    observer.set(0, "0-0")
+    await auntil(lambda: not spool.depth, 5, "there is room")
+    assert queue.entries == [event.id for event in events(0, 3)]
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

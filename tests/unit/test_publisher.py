@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +22,7 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.publishing.submission import Published
-from tests.unit.bench import AWAY, UNKNOWN, Bench, end, events
+from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
 
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
 
@@ -223,6 +225,21 @@ async def test_too_many_waiting_are_refused_at_once(bench: Bench) -> None:
     assert bench.publisher.pending == 0
 
 
+async def test_what_was_published_makes_room_for_more_bytes(bench: Bench) -> None:
+    for number in range(40):  # 40 MiB, where 32 may wait
+        assert await bench.publish([events(number, number + 1)[0]._replace(data=bytes(1 << 20))])
+
+
+async def test_a_deadline_beyond_publish_timeout_seconds_counts_as_that() -> None:
+    bench = Bench(settings=replace(SETTINGS, timeout=0.3))
+    bench.queue.always = AWAY
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await bench.publish(events(0, 1), PRIMARY, timeout=60)
+    assert time.monotonic() - began < 0.3
+    await end(bench)
+
+
 async def test_a_caller_that_goes_away_withdraws_nothing(bench: Bench) -> None:
     bench.queue.gate.clear()
     future = bench.publisher.submit(events(0, 1), SPOOLED, 1)
@@ -232,6 +249,20 @@ async def test_a_caller_that_goes_away_withdraws_nothing(bench: Bench) -> None:
     await bench.publish(events(1, 2))
     assert bench.queue.entries == [event.id for event in events(0, 2)]
     assert bench.publisher.pending == 0
+
+
+async def test_a_refusal_that_nobody_reads_is_not_logged_as_an_error(bench: Bench) -> None:
+    """As of a stream's frames whose client has left."""
+    unhandled: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    bench.queue.always = Unavailable("away")  # not AWAY: what raises it stays alive with it
+    for number in range(3):
+        bench.publisher.submit(events(number, number + 1), PRIMARY, 0.1)
+    await bench.until(lambda: not bench.publisher.pending)
+    bench.queue.always = None
+    await bench.publish(events(3, 4))  # the last group is forgotten
+    gc.collect()
+    assert unhandled == []
 
 
 async def test_a_close_commits_what_waits_and_takes_no_more(bench: Bench) -> None:

@@ -1,0 +1,165 @@
+"""What the gate before the spool lets through, and what a copy on the disk changes for others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from modelready.v1 import publisher_service_pb2 as pb
+from sidecar.errors import Overloaded, PublishError, SetupFault, SpoolFull, Unavailable
+from sidecar.publishing.interfaces import Attempts, Event
+from sidecar.publishing.spool_gate import SpoolGate
+from sidecar.publishing.submission import Published, Submission
+from tests.fakes.memory_spool import MemorySpool
+from tests.unit.bench import AWAY, Bench, end, events
+
+SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
+DAY_MS = 86_400_000
+
+
+def outcome(results: list[Published | PublishError]) -> int:
+    (result,) = results
+    assert isinstance(result, Published)
+    return result.outcome
+
+
+def submission(first: int, end: int) -> Submission:
+    return Submission(events(first, end), SPOOLED, 1)
+
+
+@pytest.fixture
+async def gate() -> SpoolGate:
+    """Of a spool that holds 2,000 events which must be forwarded."""
+    spool = MemorySpool()
+    await spool.put(events(0, 2000), Attempts())
+    return SpoolGate(spool)
+
+
+async def test_while_nothing_is_forwarded_all_may_be_added(gate: SpoolGate) -> None:
+    assert gate.queued
+    assert gate.allows(10_000, 10 << 20)
+
+
+async def test_less_is_added_than_was_taken_in_events_and_in_bytes(gate: SpoolGate) -> None:
+    gate.took(500, 50_000, last=False)
+    assert gate.allows(250, 25_000)
+    assert not gate.allows(251, 1)
+    assert not gate.allows(1, 25_001)
+    gate.took(500, 50_000, last=False)
+    assert gate.allows(500, 50_000)
+
+
+async def test_one_put_a_turn(gate: SpoolGate) -> None:
+    gate.took(500, 500_000, last=False)
+    assert await gate.put([submission(5000, 5001)], Attempts()) == [None]
+    assert not gate.allows(1, 1)
+    gate.took(500, 500_000, last=False)
+    assert gate.allows(250, 1)
+
+
+async def test_behind_the_last_batch_nothing_is_added_but_what_cannot_wait(gate: SpoolGate) -> None:
+    gate.took(500, 500_000, last=False)
+    gate.took(500, 500_000, last=True)
+    assert not gate.allows(1, 1)
+    assert gate.allows(1000, 500_000, overdue=True)
+    await gate.put([submission(5000, 6000)], Attempts(), copies=True)
+    assert not gate.allows(1, 1, overdue=True)  # so the last batch is the last
+
+
+async def test_a_forwarder_that_makes_no_headway_bounds_nothing(
+    gate: SpoolGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.took(500, 500_000, last=True)
+    assert not gate.allows(1, 1)
+    gate.report(AWAY)
+    assert gate.allows(1, 1)
+    gate.report(None)
+    gate.took(500, 500_000, last=True)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.6)
+    assert gate.allows(1, 1)
+
+
+async def test_a_full_spool_takes_what_it_holds_already_and_what_fits() -> None:
+    small = Bench(max_bytes=1500)
+    small.queue.always = AWAY
+    for _ in range(2):  # the second time is the caller's retry
+        assert outcome(await small.publish(events(0, 1))) == pb.OUTCOME_SPOOLED
+    held, too_large, fits = await asyncio.gather(
+        small.publish(events(0, 1)), small.publish(large_event()), small.publish(events(1, 2)), return_exceptions=True
+    )
+    assert isinstance(held, list)
+    assert isinstance(fits, list)
+    assert (outcome(held), outcome(fits)) == (pb.OUTCOME_SPOOLED, pb.OUTCOME_SPOOLED)
+    assert isinstance(too_large, SpoolFull)
+    assert [row.event_id for row in small.spool.rows] == [event.id for event in events(0, 2)]
+    await end(small)
+
+
+def large_event() -> list[Event]:
+    return [events(7, 8)[0]._replace(data=bytes(2000))]
+
+
+async def test_a_copy_lets_others_pass_and_is_known_to_be_attempted(bench: Bench) -> None:
+    """Redis is slower than one caller's deadline: its event is on the disk, and nobody queues behind it."""
+    bench.queue.gate.clear()
+    under_way = asyncio.ensure_future(bench.publish(events(0, 1), timeout=0.1))
+    await bench.until(lambda: bool(bench.queue.calls))
+    behind = asyncio.ensure_future(bench.publish(events(1, 2), timeout=0.1))
+    others = [asyncio.ensure_future(bench.publish(events(n, n + 1), d)) for n, d in ((2, SPOOLED), (3, PRIMARY))]
+    assert outcome(await under_way) == outcome(await behind) == pb.OUTCOME_SPOOLED
+    assert {row.attempts.count for row in bench.spool.rows} == {1}  # beyond the dedup window they are looked up
+    bench.queue.gate.set()
+    assert [outcome(await other) for other in others] == [pb.OUTCOME_STORED] * 2
+    assert bench.queue.entries == [event.id for event in events(0, 4)]
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert bench.queue.entries == [event.id for event in events(0, 4)]
+    assert bench.publisher.pending == 0
+
+
+@pytest.mark.parametrize("error", [AWAY, SetupFault("no right")])
+async def test_behind_a_copy_whose_group_failed_others_queue(error: Unavailable | SetupFault, bench: Bench) -> None:
+    bench.queue.gate.clear()
+    bench.queue.always = error
+    copied = asyncio.ensure_future(bench.publish(events(0, 1), timeout=0.1))
+    assert outcome(await copied) == pb.OUTCOME_SPOOLED
+    bench.queue.gate.set()
+    await bench.until(lambda: not bench.publisher.pending)
+    bench.queue.always = None
+    assert outcome(await bench.publish(events(1, 2))) == pb.OUTCOME_SPOOLED
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert outcome(await bench.publish(events(2, 3), PRIMARY)) == pb.OUTCOME_STORED
+    assert bench.queue.entries == [event.id for event in events(0, 3)]
+
+
+async def test_who_needs_replicas_waits_for_what_was_acknowledged_before_and_for_nothing_else(bench: Bench) -> None:
+    bench.queue.gate.clear()
+    copied = asyncio.ensure_future(bench.publish(events(0, 1), timeout=0.1))
+    await bench.until(lambda: bool(bench.queue.calls))
+    before = asyncio.ensure_future(bench.publish(events(1, 2), REPLICATED))
+    await bench.until(lambda: len(bench.queue.calls) == 2)  # it came before the copy was acknowledged
+    assert outcome(await copied) == pb.OUTCOME_SPOOLED
+    after = asyncio.ensure_future(bench.publish(events(2, 3), REPLICATED))
+    bench.queue.gate.set()
+    assert outcome(await before) == outcome(await after) == pb.OUTCOME_STORED
+    assert bench.queue.entries.index(events(0, 1)[0].id) < bench.queue.entries.index(events(2, 3)[0].id)
+    assert bench.spool.depth == 1  # nobody forwarded it: Redis has it
+
+
+async def test_more_than_may_be_added_at_deadlines_is_refused(bench: Bench) -> None:
+    bench.queue.always = AWAY
+    await bench.publish(events(0, 1))
+    bench.gate.took(500, 500_000, last=True)
+    first = asyncio.ensure_future(bench.publish(events(1, 1000), timeout=0.1))
+    second = asyncio.ensure_future(bench.publish(events(1000, 1001), timeout=0.12))
+    assert len(await first) == 999
+    bench.gate.took(1, 1, last=True)
+    third = asyncio.ensure_future(bench.publish(events(1001, 1003), timeout=0.1))
+    assert outcome(await second) == pb.OUTCOME_SPOOLED
+    with pytest.raises(Overloaded):
+        await third
+    assert bench.publisher.pending == 0
