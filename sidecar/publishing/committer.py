@@ -16,7 +16,6 @@ from contextlib import suppress
 
 from sidecar.errors import (
     AuthFailed,
-    Overloaded,
     PublishError,
     QueueError,
     QueueFull,
@@ -35,6 +34,7 @@ from sidecar.settings import PublishSettings
 
 log = logging.getLogger(__name__)
 
+_DISK_SHARE = 0.75  # of a submission's margin
 _GROUP_SECONDS = 0.005
 _IDLE_PASSES = 8
 
@@ -122,12 +122,12 @@ class Committer:
         submission.timer = loop.call_later(moment - time.monotonic(), self._expire, submission)
 
     def _expire(self, submission: Submission) -> None:
-        """The time of one is up: answer it, and nobody else. One that the disk may keep gets half of its margin."""
+        """The time of one is up: answer it, and nobody else. One that may be spooled has the disk's time, too."""
         if submission.may_be_spooled and not submission.spooling:
             submission.spooling = True
             self._overdue[submission] = None
             self._some_overdue.set()
-            self._set_timer(submission, time.monotonic() + submission.margin / 2)
+            self._set_timer(submission, time.monotonic() + submission.margin * _DISK_SHARE)
             return
         self._overdue.pop(submission, None)
         if submission.spooling:
@@ -155,18 +155,7 @@ class Committer:
             while self._overdue:
                 group: list[Submission] = []
                 take(self._overdue, group, lambda _: True)
-                group = [submission for submission in group if self._may_copy(submission)]
-                if group:
-                    await self._copy(group)
-
-    def _may_copy(self, submission: Submission) -> bool:
-        if submission.answered:
-            return False
-        if self._gate.allows(len(submission.events), submission.size, overdue=True):
-            return True
-        self._refuse(submission, Overloaded("the spool is being emptied, and more wait for it than may be added"))
-        self._remove(submission)
-        return False
+                await self._copy(group)
 
     async def _copy(self, group: list[Submission]) -> None:
         now_ms = _now_ms()
@@ -176,21 +165,19 @@ class Committer:
         for submission, error in zip(group, errors, strict=True):
             if submission.answered:
                 continue
-            if error is not None:
-                self._refuse(submission, error)
-            else:
+            if error is None:
+                self._gate.acknowledged_copy(submission)  # it goes on to Redis in its turn
                 self._answer(submission, [SPOOLED] * len(submission.events))
-                if not self._gate.queued:
-                    self._gate.acknowledged_copy(submission)
-                    continue  # it goes on to Redis in its turn
-            self._remove(submission)
+            else:
+                self._refuse(submission, error)
+                self._remove(submission)
 
     # -- gathering
 
     async def _commit(self) -> None:
         while True:
             self._wake.clear()
-            if self._concurrent and self.waiting.arrived and not self._gate.yielding():
+            if self._concurrent and self.waiting.arrived and not self._gate.draining:
                 await self._gather()
             queued, now = self._gate.queued, time.monotonic()
             if queued:
@@ -202,15 +189,13 @@ class Committer:
                 self._group = []
             elif self._closing and not self.waiting:
                 return
-            elif queued:
-                await self._idle(self._gate.yielding() if self.waiting.arrived else None)
             else:
-                await self._idle(self._retry_at if now < self._retry_at else None)
+                await self._idle(self._retry_at - now if not queued and now < self._retry_at else None)
 
-    async def _idle(self, until: float | None) -> None:
-        """Wait for an arrival, for the gate, or for that moment."""
+    async def _idle(self, seconds: float | None) -> None:
+        """Wait for an arrival or for the gate, so long at most."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
     async def _gather(self) -> None:
@@ -368,7 +353,7 @@ class Committer:
 
     def _release(self, submission: Submission, *, in_redis: bool) -> None:
         self.waiting.release(submission)
-        self._gate.forget_copy(submission, in_redis=in_redis)
+        self._gate.end_copy(submission, in_redis=in_redis)
         self._released()
 
 

@@ -1,4 +1,4 @@
-"""What became of each event, told once: a count, a log line, and the end of its span.
+"""What became of each event, recorded once: a count, a log line, and the end of its span.
 
 The logger is `sidecar.events`: stored and duplicate at debug, spooled at info, refused at warning, dead letters at
 error. A line names the event and its model, and holds nothing else of what a caller sent.
@@ -27,7 +27,7 @@ _MAX_CHARACTERS = 256  # of what broke the rules, perhaps by its length
 
 
 class EventObserver:
-    """Whoever decides what becomes of an event calls it once for that. `arrived`: time.monotonic() of the call."""
+    """Called once by the part that decides what becomes of an event. `arrived`: time.monotonic() of the call."""
 
     def __init__(self, metrics: Metrics, tracing: Tracing | None = None) -> None:
         """`tracing`: None where it is off."""

@@ -76,8 +76,8 @@ class Forwarder:
                     log.info("the spool is being emptied again", extra={"spooled": self._spool.depth})
                 self._gate.report(None)
                 self._backoff.reset()
-                unread = self._spool.depth - len(done) - len(rows)
-                self._gate.took(len(taken), sum([len(row.data) for row in taken]), last=unread <= len(rows))
+                if taken:
+                    self._gate.took(taken)
 
     async def _forward_and_read(
         self, rows: list[Spooled], done: list[int], now: int

@@ -109,6 +109,10 @@ class Spool(Protocol):
         """SPOOL_MAX_BYTES."""
 
     @property
+    def last_seq(self) -> int:
+        """The highest sequence number that was ever given out."""
+
+    @property
     def oldest_ms(self) -> int | None:
         """When the oldest event in it was spooled."""
 

@@ -85,6 +85,11 @@ class SqliteSpool(Spool):
         return self._max_bytes
 
     @property
+    def last_seq(self) -> int:
+        """See Spool."""
+        return self._totals.last_seq
+
+    @property
     def oldest_ms(self) -> int | None:
         """See Spool."""
         return self._totals.oldest_ms

@@ -82,6 +82,41 @@ def test_redis_hangs(durability: pb.Durability, record_property: Record) -> None
     record_property("figures", figures(history))
 
 
+def hurry(troubles: list[Trouble], seed: int) -> History:
+    """A link that is slower than some deadlines: each of those events is on the disk and on its way at once."""
+    rng = random.Random(seed)
+    with RedisServer() as server, Relay(server.port) as relay:
+        relay.delay(0.06)
+        with SidecarProcess(sidecar_env(relay.port)) as sidecar:
+            hasty = Load(sidecar.address, timeout=0.14, name="hasty")
+            patient = [
+                Load(sidecar.address, durability=durability, writers=2, timeout=5, name=pb.Durability.Name(durability))
+                for durability in (pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY)
+            ]
+            with hasty, patient[0], patient[1]:
+                for one in [None, *troubles]:
+                    hasty.wait_acked(200)
+                    if one is not None:
+                        one(server, relay, rng)
+                    patient[1].wait_all_acked_since(time.monotonic())
+                histories = [load.finish() for load in (hasty, *patient)]
+            wait_drained(sidecar)
+        history = histories[0]
+        for other in histories[1:]:
+            history.attempted |= other.attempted
+            history.acks += other.acks
+            history.calls += other.calls
+            history.defects += other.defects
+        verify(server, history)
+    return history
+
+
+def test_deadlines_are_shorter_than_the_link_and_then_the_network_fails(record_property: Record) -> None:
+    history = hurry([cut, swallow, stall, freeze, cut], 4)
+    assert history.outcomes()["OUTCOME_SPOOLED"] > 100
+    record_property("figures", figures(history))
+
+
 def test_idle_connections_are_reset(record_property: Record) -> None:
     """All at once, as a load balancer or a host that comes back does: no task may end, nobody notices."""
     events = [new_event("idle", number) for number in range(1, 21)]

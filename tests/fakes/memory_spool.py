@@ -33,6 +33,10 @@ class MemorySpool(Spool):
         return self._max_bytes
 
     @property
+    def last_seq(self) -> int:
+        return self._last_seq
+
+    @property
     def oldest_ms(self) -> int | None:
         return self.rows[0].spooled_ms if self.rows else None
 

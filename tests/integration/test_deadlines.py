@@ -211,7 +211,7 @@ def test_a_redis_that_is_slower_than_a_deadline_is_waited_for_on_the_disk(server
         caller.publish()
         relay.delay(0.5)
         event = model_event()
-        assert caller.publish(event, timeout=0.5).outcome == TO_DISK
+        assert caller.publish(event, timeout=0.8).outcome == TO_DISK
         assert caller.publish(timeout=5).outcome == STORED  # nobody has to queue behind the copy
         relay.delay(0)
         until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the copy is forwarded")
