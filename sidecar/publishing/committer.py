@@ -132,12 +132,17 @@ class Committer:
         self._overdue.pop(submission, None)
         if submission.spooling:
             error: PublishError = Unavailable("the disk did not answer in time", ambiguous=True)
-        elif self._appending_since_ms and submission in self._group:
-            error = Unavailable("Redis did not answer in time", ambiguous=True)
         else:
             error = submission.error or self._not_tried()
+        self._give_up(submission, error)
+
+    def _give_up(self, submission: Submission, error: PublishError) -> None:
+        """Refuse one, and never send it; where it is on its way to Redis, say that the outcome is not known."""
+        if self._appending_since_ms and submission in self._group:
+            error = Unavailable("Redis did not answer in time", ambiguous=True)
         self._refuse(submission, error)
-        self._remove(submission)
+        if self.waiting.remove(submission):
+            self._release(submission, in_redis=False)
 
     def _not_tried(self) -> PublishError:
         """For one that waited its turn until its time was up: what the attempt before it met, of the same kind."""
@@ -169,8 +174,7 @@ class Committer:
                 self._gate.acknowledged_copy(submission)  # it goes on to Redis in its turn
                 self._answer(submission, [SPOOLED] * len(submission.events))
             else:
-                self._refuse(submission, error)
-                self._remove(submission)
+                self._give_up(submission, error)
 
     # -- gathering
 
@@ -345,11 +349,6 @@ class Committer:
             error = submission.note(error)
             submission.fail(error)
             self._observer.refused([event.message for event in submission.events], error, submission.arrived)
-
-    def _remove(self, submission: Submission) -> None:
-        """Let one that was answered wait no longer; where it is in a group, that ends it."""
-        if self.waiting.remove(submission):
-            self._release(submission, in_redis=False)
 
     def _release(self, submission: Submission, *, in_redis: bool) -> None:
         self.waiting.release(submission)

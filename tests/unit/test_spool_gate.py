@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import PublishError, SetupFault, SpoolFull, Unavailable
+from sidecar.errors import PublishError, SetupFault, SpoolFull, SpoolUnavailable, Unavailable
 from sidecar.publishing.interfaces import Attempts, Event, Spooled
 from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.submission import Published, Submission
@@ -116,6 +116,22 @@ async def test_a_copy_lets_others_pass_and_is_known_to_be_attempted(bench: Bench
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [event.id for event in events(0, 4)]
     assert bench.publisher.pending == 0
+
+
+async def test_without_a_disk_what_is_on_its_way_to_redis_is_not_called_a_failure(bench: Bench) -> None:
+    bench.spool.fail_with = SpoolUnavailable("disk full")
+    bench.queue.gate.clear()
+    under_way = asyncio.ensure_future(bench.publish(events(0, 1), timeout=0.1))
+    await bench.until(lambda: bool(bench.queue.calls))
+    behind = asyncio.ensure_future(bench.publish(events(1, 2), timeout=0.1))
+    with pytest.raises(Unavailable) as unknown:
+        await under_way
+    assert unknown.value.reason == "OUTCOME_UNKNOWN"
+    with pytest.raises(SpoolUnavailable):
+        await behind
+    bench.queue.gate.set()
+    await bench.until(lambda: not bench.publisher.pending)
+    assert bench.queue.entries == [events(0, 1)[0].id]  # what was refused is not sent later
 
 
 @pytest.mark.parametrize("error", [AWAY, SetupFault("no right")])
