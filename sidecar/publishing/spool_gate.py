@@ -10,7 +10,7 @@ from sidecar.errors import QueueError, SpoolError, SpoolFull
 from sidecar.publishing.interfaces import Attempts, Spool, Spooled
 from sidecar.publishing.submission import Submission
 
-_SHARE = 2  # for two events that the forwarder takes away, one may be added
+_SHARE = 4  # for four events that the forwarder takes away, one may be added
 
 
 class SpoolGate:

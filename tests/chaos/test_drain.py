@@ -17,7 +17,7 @@ from tests.harness.waiting import until
 pytestmark = pytest.mark.chaos
 Record = Callable[[str, object], None]
 SPOOLED = 20_000
-DRAIN_SECONDS = 15
+DRAIN_SECONDS = 20
 
 
 def test_the_spool_empties_under_steady_load(record_property: Record) -> None:

@@ -48,11 +48,11 @@ async def test_while_nothing_is_forwarded_all_may_be_added(gate: SpoolGate) -> N
 
 async def test_less_is_added_than_was_taken_in_events_and_in_bytes(gate: SpoolGate) -> None:
     gate.took(batch(1, 501))
-    assert gate.allows(250, 25_000)
-    assert not gate.allows(251, 1)
-    assert not gate.allows(1, 25_001)
+    assert gate.allows(125, 12_500)
+    assert not gate.allows(126, 1)
+    assert not gate.allows(1, 12_501)
     gate.took(batch(501, 1001))
-    assert gate.allows(500, 50_000)
+    assert gate.allows(250, 25_000)
 
 
 async def test_one_put_a_turn(gate: SpoolGate) -> None:
@@ -60,7 +60,7 @@ async def test_one_put_a_turn(gate: SpoolGate) -> None:
     assert await gate.put([submission(5000, 5001)], Attempts()) == [None]
     assert not gate.allows(1, 1)
     gate.took(batch(501, 1001))
-    assert gate.allows(249, 1)
+    assert gate.allows(124, 1)
 
 
 async def test_behind_the_last_batch_only_copies_are_added_and_they_are_in_nobody_s_way(gate: SpoolGate) -> None:
