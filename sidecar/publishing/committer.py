@@ -175,6 +175,7 @@ class Committer:
                 self._answer(submission, [SPOOLED] * len(submission.events))
             else:
                 self._give_up(submission, error)
+        self._wake.set()
 
     # -- gathering
 
@@ -191,7 +192,7 @@ class Committer:
             if self._group:
                 await (self._spool(self._group, Attempts()) if queued else self._append(self._group))
                 self._group = []
-            elif self._closing and not self.waiting:
+            elif self._closing and all(submission.answered for submission in self.waiting):
                 return
             else:
                 await self._idle(self._retry_at - now if not queued and now < self._retry_at else None)
@@ -286,6 +287,9 @@ class Committer:
             return
         submission, results = group[0], Results()
         for event in submission.events:
+            if submission.answered:  # the spool has it, or its caller knows that the outcome is not known
+                self._release(submission, in_redis=False)
+                return
             began_ms = _now_ms()
             try:
                 (where,), confirmed = await self._attempt([event])

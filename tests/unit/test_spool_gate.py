@@ -118,6 +118,22 @@ async def test_a_copy_lets_others_pass_and_is_known_to_be_attempted(bench: Bench
     assert bench.publisher.pending == 0
 
 
+async def test_a_stop_waits_for_nobody_who_was_answered_from_the_disk(bench: Bench) -> None:
+    bench.queue.always = AWAY
+    await bench.publish(events(0, 2))
+    bench.queue.always = None
+    bench.queue.gate.clear()
+    bench.forward()
+    await bench.until(lambda: len(bench.queue.calls) == 2)
+    bench.gate.took([bench.spool.rows[0]])  # it makes headway, and the next batch is the last
+    waits = asyncio.ensure_future(bench.publish(events(2, 3), timeout=2))
+    await bench.until(lambda: bench.publisher.pending == 1)
+    await bench.publisher.close(0.1)
+    await asyncio.wait_for(bench.tasks[0], 0.5)
+    assert outcome(await waits) == pb.OUTCOME_SPOOLED
+    assert bench.spool.depth == 3
+
+
 async def test_without_a_disk_what_is_on_its_way_to_redis_is_not_called_a_failure(bench: Bench) -> None:
     bench.spool.fail_with = SpoolUnavailable("disk full")
     bench.queue.gate.clear()
