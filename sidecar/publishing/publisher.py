@@ -68,7 +68,7 @@ class Publisher:
         return self._plain.fault or self._replicated.fault
 
     def check_room(self, count: int, size: int) -> None:
-        """Raise Overloaded where so many more events of so many bytes may not wait in memory."""
+        """Raise Overloaded where `count` more events of `size` bytes in all may not wait in memory."""
         if not self._fits(count, size):
             most = f"SIDECAR_MAX_PENDING, {self._settings.max_pending}, and {_PENDING_BYTES >> 20} MiB"
             raise Overloaded(f"{self.pending} events wait already; at most {most} may")

@@ -53,7 +53,7 @@ class SpoolGate:
         self._listeners.append(wake)
 
     def allows(self, events: int, size: int) -> bool:
-        """Whether so many events of so many bytes may be put now."""
+        """Whether a group of `events` events and `size` bytes may be put now."""
         return not self.draining or (events <= self._events and size <= self._bytes)
 
     async def put(

@@ -22,7 +22,7 @@ class Waiting:
     def __init__(self) -> None:
         self._held: Line = OrderedDict()
         self._arrived: Line = OrderedDict()
-        self._isolate_next = 0  # so many at the front go alone
+        self._isolate_next = 0  # how many at the front go alone
         self.events = 0
         """How many events wait, or are in a group that was taken and is not released."""
         self.bytes = 0
@@ -79,7 +79,7 @@ class Waiting:
         return group
 
     def next_to_spool(self, allows: Callable[[int, int], bool]) -> list[Submission]:
-        """The next group for the spool, of so many events and bytes as `allows` says; the others are held."""
+        """The next group for the spool, as large as `allows` says; those that may not be spooled are held."""
         self._isolate_next = events = size = 0
 
         def may(submission: Submission) -> bool:

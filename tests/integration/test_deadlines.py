@@ -138,7 +138,7 @@ async def answer(stub: Any, durability: pb.Durability, timeout: float, **fields:
 
 
 async def test_a_disk_that_stalls_holds_no_answer_beyond_its_deadline(disk: Disk, tmp_path: Path) -> None:
-    """Redis is away, the disk takes 4 s: what may be there is not called a failure, and PRIMARY is told why."""
+    """Redis is away, the disk takes 4 s: what may be there is not called a failure, and PRIMARY learns why."""
     server = RedisServer()
     try:
         async with publishing({"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)}, tmp_path) as stub:
