@@ -82,7 +82,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
 
     `spans_to`: instead of what the environment says, and the caller's to close.
     """
-    metrics = Metrics()
+    metrics, draining = Metrics(), asyncio.Event()
     failed: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
         spool = await _open_spool(settings)
@@ -129,7 +129,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             met=lambda: met(limit, publisher, spool, gate),
         )
 
-        draining = asyncio.Event()
         dead_letters = DeadLetters(DeadLetterStream(connection, settings.queue), draining)
         operators = QueueService(
             inspector,
