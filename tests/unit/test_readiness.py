@@ -13,7 +13,7 @@ from sidecar.errors import AuthFailed, PublishError, QueueError, QueueFull, Setu
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Attempts, Queue
 from sidecar.publishing.readiness import Readiness, State
-from sidecar.publishing.submission import SPOOLED
+from sidecar.publishing.submission import SPOOLED, Submission
 from tests.unit.bench import SETTINGS, Bench, end, events
 
 REFUSED, TIMEOUT = Unavailable("no connection to Redis: refused"), Unavailable("Redis did not answer in time")
@@ -118,10 +118,11 @@ async def ignore(_: State) -> None:
 
 async def fill(bench: Bench, spool: str) -> None:
     if spool != "empty":
-        await bench.spool.put(events(100, 102), Attempts())
+        await bench.gate.put([Submission(events(100, 102), pb.DURABILITY_SPOOLED, 1)], Attempts())
     if spool == "full":
         room = bench.spool.max_bytes - bench.spool.bytes - 256 - 20
-        await bench.spool.put([events(102, 103)[0]._replace(data=b"x" * room)], Attempts())
+        filler = events(102, 103)[0]._replace(data=b"x" * room)
+        await bench.gate.put([Submission([filler], pb.DURABILITY_SPOOLED, 1)], Attempts())
 
 
 async def publish(bench: Bench, number: int) -> str:
