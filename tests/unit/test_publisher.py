@@ -226,7 +226,7 @@ async def test_too_many_waiting_are_refused_at_once(bench: Bench) -> None:
 
 
 async def test_what_was_published_makes_room_for_more_bytes(bench: Bench) -> None:
-    for number in range(40):  # 40 MiB, where 32 may wait
+    for number in range(40):  # 40 MiB, where 16 may wait
         assert await bench.publish([events(number, number + 1)[0]._replace(data=bytes(1 << 20))])
 
 
