@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import Counter
 
+from sidecar.legible import legible, legible_json
 from sidecar.output import Output
 from sidecar.settings import LogSettings
 
@@ -183,11 +184,6 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-def _printable(text: str) -> str:
-    """On one line, and without what a terminal obeys: a caller chose some of it."""
-    return "".join(part if part.isprintable() else ascii(part)[1:-1] for part in text)
-
-
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, what the record carries beyond, and an exception."""
 
@@ -202,7 +198,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _encode(line)
+        return legible_json(_encode(line))
 
 
 class TextFormatter(logging.Formatter):
@@ -212,5 +208,5 @@ class TextFormatter(logging.Formatter):
         """See logging.Formatter.format."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         extra = "".join(f"  {name}={value}" for name, value in _extra(record).items())
-        text = f"{time} {record.levelname:<7} {_printable(record.getMessage() + extra)}"
+        text = f"{time} {record.levelname:<7} {legible(record.getMessage() + extra)}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text

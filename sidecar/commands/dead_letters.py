@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.commands import channel
 from sidecar.commands.ending import Failed, Misused, quietly
+from sidecar.legible import legible
 from sidecar.wording import ages
-from sidecar.wording.text import as_json, count, legible, moment, seconds, since
+from sidecar.wording.text import as_json, count, moment, seconds, since
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -36,6 +37,8 @@ def quietly(run: Run) -> Run:
 
     @wraps(run)
     def ended(options: argparse.Namespace) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding that lacks a character gets its escape
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = run(options)
             sys.stdout.flush()

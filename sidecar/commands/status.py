@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sidecar.commands import channel
 from sidecar.commands.ending import Failed, quietly
+from sidecar.legible import legible
 from sidecar.wording import ages
-from sidecar.wording.text import as_json, count, legible, moment, since, size
+from sidecar.wording.text import as_json, count, moment, since, size
 from sidecar.wording.verdict import is_well, verdict
 
 if TYPE_CHECKING:

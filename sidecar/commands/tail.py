@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from sidecar.commands import channel
 from sidecar.commands.ending import Failed, quietly
-from sidecar.wording.text import as_json, legible, moment
+from sidecar.legible import legible
+from sidecar.wording.text import as_json, moment
 
 if TYPE_CHECKING:
     import grpc

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from sidecar.legible import legible_json
 from sidecar.wording import ages
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
-
-
-def legible(text: str) -> str:
-    """The text in one line, without what would steer a terminal: names in Redis may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def count(number: int, noun: str) -> str:
@@ -52,6 +49,9 @@ def as_json(message: Message, *, indent: int | None = None, whole: bool = False)
     from google.protobuf import json_format
 
     options: dict[str, Any] = {"always_print_fields_with_no_presence": whole}
-    return json_format.MessageToJson(
-        message, indent=indent, preserving_proto_field_name=True, ensure_ascii=False, **options
+    # An escape of JSON where standard output cannot have the character itself, such as in the locale POSIX.
+    ascii_only = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    text = json_format.MessageToJson(
+        message, indent=indent, preserving_proto_field_name=True, ensure_ascii=ascii_only, **options
     )
+    return legible_json(text)

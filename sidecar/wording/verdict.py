@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sidecar.legible import legible
 from sidecar.wording import ages
-from sidecar.wording.text import count, legible, since
+from sidecar.wording.text import count, since
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb

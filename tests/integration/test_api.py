@@ -132,6 +132,21 @@ def test_an_invalid_event_names_each_field(publisher: PublisherServiceStub) -> N
     assert "secret" not in (caught.value.details() or "")
 
 
+@pytest.mark.parametrize("control", ["\n", "\x1b", "\x7f", "\x80", "\x85", "\x9b", "\x9f"])
+def test_names_hold_no_control_characters(control: str, publisher: PublisherServiceStub) -> None:
+    """C1's neither: some terminals obey them as they obey ESC."""
+    name, uri = f"fraud{control}2J", f"s3://models/{control}"
+    bad = ModelReadyToDeploy(model=ModelVersion(name=name, version=name), artifact=Artifact(uri=uri))
+    bad.source = bad.correlation_id = name
+    with pytest.raises(grpc.RpcError) as caught:
+        publisher.Publish(pb.PublishRequest(event=bad), timeout=5)
+    request = error_details_pb2.BadRequest()
+    assert rpc_status.from_call(caught.value).details[1].Unpack(request)
+    assert {violation.field.removeprefix("event.") for violation in request.field_violations} == {
+        "model.name", "model.version", "artifact.uri", "source", "correlation_id"
+    }  # fmt: skip
+
+
 def test_what_is_empty_is_filled_and_what_the_metadata_say_is_taken(
     publisher: PublisherServiceStub, server: RedisServer
 ) -> None:

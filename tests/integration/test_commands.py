@@ -19,6 +19,7 @@ from google.protobuf import json_format
 
 from modelready.entry import encode
 from modelready.v1 import queue_service_pb2 as pb
+from modelready.v1.event_pb2 import ModelVersion
 from sidecar.cli import build_parser, main
 from sidecar.commands import channel
 from sidecar.commands.status import table
@@ -304,6 +305,23 @@ def test_a_line_an_event(server: RedisServer, publisher: Caller, sidecar: Sideca
         assert interrupt(tail) == (0, "", "")
         assert json.loads(lines(machine, 1)[0])["entry_id"] == later.entry_id
         assert interrupt(machine) == (0, "", "")
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "POSIX"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}])
+def test_a_terminal_that_knows_fewer_characters_gets_escapes(
+    locale: dict[str, str], publisher: Caller, sidecar: SidecarProcess
+) -> None:
+    name = "betr\xfcger-\u6a21"
+    model = ModelVersion(name=name, version="1")
+    publisher.publish(model_event(model=model))
+    with (
+        started(sidecar, "tail", "--last", "1", **locale) as tail,
+        started(sidecar, "tail", "--last", "1", "--json", **locale) as machine,
+    ):
+        (line,) = lines(tail, 1)
+        assert ("betr\\xfcger-\\u6a21/1" if "PYTHONUTF8" in locale else f"{name}/1") in line
+        assert json.loads(lines(machine, 1)[0])["event"]["model"]["name"] == name
+        assert interrupt(tail) == interrupt(machine) == (0, "", "")
 
 
 def test_a_closed_pipe_ends_it_quietly(publisher: Caller, sidecar: SidecarProcess) -> None:

@@ -31,6 +31,18 @@ def test_json_is_one_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert said["milliseconds"] == 1.5
 
 
+def test_json_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
+    """C1 controls, too, and what cannot be encoded: as escapes, which a reader of JSON does not see."""
+    hostile = f"{HOSTILE}\x85\x9b2J\x7f\u202e\U000e0001\ud800 é"
+    logs.set_up(LogSettings(format="json"))
+    logging.getLogger("sidecar.events").warning("refused: %s", hostile, extra={"model": hostile})
+    logging.getLogger().handlers[0].close()
+    said = capfd.readouterr().err.removesuffix("\n")
+    assert said.isprintable()
+    assert "é" in said
+    assert json.loads(said)["model"] == hostile
+
+
 def test_text_lets_nobody_forge_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     logs.set_up(LogSettings(format="text"))
     logging.getLogger("sidecar.events").warning("refused: %s", HOSTILE, extra={"model": HOSTILE})
