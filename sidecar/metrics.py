@@ -66,6 +66,13 @@ class Metrics:
             "Entries in the dead-letter stream, of its oldest 10,000.",
             "reason",
         )
+        self.list_depth = self._gauge("modelready_list_depth", "Messages that wait in a mirror list.", "list")
+        self.list_processing = self._gauge(
+            "modelready_list_processing", "Messages of a mirror list that a consumer has in flight.", "list", "key"
+        )
+        self.list_dead_letters = self._gauge(
+            "modelready_list_dead_letters", "Messages of a mirror list that a consumer gave up.", "list", "key"
+        )
         self.trimmed = self._counter("modelready_trimmed_entries", "Entries removed: acknowledged by all, and old.")
         self.held_back = self._gauge(
             "modelready_trim_held_back_seconds",

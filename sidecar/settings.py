@@ -7,12 +7,11 @@ variable counts as unset. Values of secrets are never in an error, a repr or a l
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from modelready.entry import ENCODINGS, LIST_FORMATS, Encoding, ListFormat
+from modelready.entry import ENCODINGS, Encoding
 from modelready.keys import Keys
 from modelready.redis import env
 from modelready.redis.env import (
@@ -27,6 +26,7 @@ from modelready.redis.env import (
     text,
     variable,
 )
+from modelready.redis.lists import ListSettings, hash_tag
 from modelready.redis.settings import QueueName, RedisSettings
 from sidecar.variables import ADDRESS, ADDRESSES, BEARER, MODE, FileMode
 
@@ -34,13 +34,8 @@ GIBIBYTE = 1024**3
 DAY = 86400
 
 
-def _hash_tag(key: str) -> str:
-    """The part of a key that decides its slot in a cluster: between the first { and the next }, unless it is empty."""
-    return (re.match(r"[^{]*\{([^}]+)\}", key) or (key, key))[1]
-
-
 @dataclass(frozen=True, kw_only=True)
-class QueueSettings(QueueName):
+class QueueSettings(ListSettings, QueueName):
     """What the queue looks like."""
 
     encoding: Encoding = variable(
@@ -57,26 +52,17 @@ class QueueSettings(QueueName):
         "QUEUE_MAX_DEPTH",
         number(0, 10**12),
         0,
-        "The most entries that the slowest consumer group may have unacknowledged (without groups: that the stream may"
-        " hold); beyond it events are spooled or refused, never dropped.",
+        "The most entries that the slowest consumer group may have unacknowledged (without groups: that the longest"
+        " mirror list, or without lists the stream, may hold); beyond it events are spooled or refused, never dropped.",
         note="no limit",
     )
     retention_seconds: float = variable(
         "QUEUE_RETENTION_SECONDS",
         seconds(0, 10 * 365 * DAY),
         7.0 * DAY,
-        "How long entries are kept that every consumer group has acknowledged; 0 keeps them for ever.",
+        "How long entries are kept that every consumer group has acknowledged, or without groups that the mirror lists"
+        " have got; 0 keeps them for ever.",
         note="a week",
-    )
-    list_name: str = variable(
-        "QUEUE_LIST",
-        text("any key, with the queue's hash tag in a cluster"),
-        "",
-        "A list that mirrors the events, for consumers that read a list.",
-        note="no mirror",
-    )
-    list_format: ListFormat = variable(
-        "QUEUE_LIST_FORMAT", choice(*LIST_FORMATS), "envelope", "Format of the mirror's messages."
     )
 
 
@@ -343,13 +329,15 @@ class Settings:
             tracing=read(TracingSettings, environ),
         )
         keys = Keys(settings.queue.name)
-        if settings.redis.cluster and settings.queue.list_name and _hash_tag(settings.queue.list_name) != keys.queue:
-            raise SettingsError(
-                f"QUEUE_LIST is {settings.queue.list_name!r}: with REDIS_CLUSTER=true its name must carry the queue's "
-                f"hash tag {keys.tag}, so that both are in one slot"
-            )
-        if settings.queue.list_name in (keys.events, keys.dead_letters):
-            raise SettingsError(f"QUEUE_LIST is {settings.queue.list_name!r}: that key is the queue's own")
+        for mirror in settings.queue.lists:
+            for name, key in mirror.keys.items():
+                if key in (keys.events, keys.dead_letters):
+                    raise SettingsError(f"{name} makes {key!r} a list: it must not be the queue's own key")
+                if settings.redis.cluster and hash_tag(key) != keys.queue:
+                    raise SettingsError(
+                        f"{name} makes {key!r} a list: with REDIS_CLUSTER=true it must carry the queue's hash tag"
+                        f" {keys.tag}, so that both are in one slot"
+                    )
         return settings
 
 

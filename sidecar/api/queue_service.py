@@ -202,13 +202,17 @@ def _fill(response: pb.GetQueueStatusResponse, state: QueueState) -> None:
         _set_time(entry.oldest_unacknowledged_at, group.oldest_ms)
         if group.idle is not None:
             _set_seconds(entry.idle, group.idle)
-    if state.mirror is not None:
-        mirror = state.mirror
-        response.list.CopyFrom(
-            pb.ListStatus(
-                name=mirror.name, depth=mirror.depth, processing=mirror.processing, dead_letters=mirror.dead_letters
-            )
+    for one in state.lists:
+        response.lists.add(
+            name=one.mirror.name,
+            depth=one.depth,
+            processing=one.processing,
+            dead_letters=one.dead_letters,
+            processing_key=one.mirror.processing,
+            dead_letters_key=one.mirror.dead_letters,
         )
+    if state.lists:
+        response.list.CopyFrom(response.lists[0])
 
 
 def _fill_redis(into: pb.RedisStatus, state: RedisState) -> None:

@@ -47,7 +47,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_selection(replaying)
     replaying.add_argument(
         "--to", choices=["origin", "all"], default="origin",
-        help="the group that gave it up, and it alone; or all groups and the mirror list (default: origin)",
+        help="the group that gave it up, and it alone; or all groups and the mirror lists (default: origin)",
     )  # fmt: skip
     replaying.add_argument(
         "--rate", type=_rate, default=0.0, metavar="N", help="at most N a second (default: no limit)"

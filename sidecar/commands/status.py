@@ -13,7 +13,7 @@ from sidecar.commands.ending import Failed, quietly
 from sidecar.legible import legible
 from sidecar.wording import ages
 from sidecar.wording.text import as_json, count, moment, since, size
-from sidecar.wording.verdict import is_well, verdict
+from sidecar.wording.verdict import is_well, lists, verdict
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
@@ -124,10 +124,14 @@ def _rows(status: pb.GetQueueStatusResponse) -> Iterator[tuple[str, str]]:
     oldest = f", the oldest {since(spool.oldest_at)} ago" if spool.HasField("oldest_at") else ""
     free = f"; {size(spool.free_bytes)} of the disk are free" if spool.free_bytes else ""
     yield "spool", f"{count(spool.depth, 'event')}, {size(spool.bytes)} of {size(spool.max_bytes)}{oldest}{free}"
-    if status.HasField("list"):
-        mirror = status.list
-        given = f"in hand {mirror.processing:,}, given up {mirror.dead_letters:,}"
-        yield "list", f"{legible(mirror.name)}: {mirror.depth:,}, {given}"
+    for mirror in lists(status):
+        in_flight = f"in flight {mirror.processing:,}{_key(mirror.processing_key)}"
+        given_up = f"given up {mirror.dead_letters:,}{_key(mirror.dead_letters_key)}"
+        yield "list", f"{legible(mirror.name)}: {mirror.depth:,}, {in_flight}, {given_up}"
+
+
+def _key(name: str) -> str:
+    return f" ({legible(name)})" if name else ""
 
 
 def _redis(status: pb.GetQueueStatusResponse) -> str:

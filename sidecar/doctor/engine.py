@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-from modelready.keys import Keys, list_dead_letters, processing
+from modelready.keys import Keys
 from sidecar.doctor.findings import (
     LATENCY_P50_MS,
     LATENCY_P99_MS,
@@ -25,10 +25,10 @@ _PINGS = 100
 
 async def check_keys(report: Report, queue: QueueSettings, connection: RedisConnection) -> None:
     """Whether something else holds a key of the queue. Raises QueueErrors."""
-    names, mirror = Keys(queue.name), queue.list_name
+    names = Keys(queue.name)
     lengths = {names.events: "XLEN", names.dead_letters: "XLEN"}
-    if mirror:
-        lengths |= dict.fromkeys((mirror, processing(mirror), list_dead_letters(mirror)), "LLEN")
+    for mirror in queue.lists:
+        lengths |= dict.fromkeys(mirror.keys.values(), "LLEN")
     found, wrong = [], []
     for key, command in lengths.items():
         try:

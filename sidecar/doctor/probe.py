@@ -4,7 +4,7 @@ The same script, the same encoding, the same WAIT; only the keys are others, all
 keys, so that the user's rights suffice and no consumer, no dead-letter list and no real event meets it:
 
     {<q>}:seen:doctor-<uuid>:events      stands for the stream
-    {<q>}:seen:doctor-<uuid>:list        for the mirror list, where there is one
+    {<q>}:seen:doctor-<uuid>:list        for the mirror lists, where there are any
     {<q>}:seen:doctor-<uuid>:seen:<id>   is the event's dedup key
 
 A user who may not DEL overwrites each by a string that expires after a millisecond.
@@ -72,7 +72,8 @@ async def check_probe(report: Report, settings: Settings, connection: RedisConne
 async def _send(
     report: Report, settings: Settings, connection: RedisConnection, keys: _ProbeKeys, event: Event
 ) -> None:
-    queue = _ProbeQueue(connection, replace(settings.queue, list_name=settings.queue.list_name and keys.mirror), keys)
+    mirror = keys.mirror if settings.queue.lists else ""
+    queue = _ProbeQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
     wanted = settings.publish.durability == "replicated" and not report.failed("replicas")
     replicas = settings.redis.min_replicas if wanted else 0
     timeout = settings.redis.timeout

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
-from modelready.keys import Keys, list_dead_letters, processing
+from modelready.keys import Keys
 from sidecar.doctor.login import LoggedIn
 from sidecar.doctor.report import Report
 from sidecar.errors import SetupFault, Unavailable
@@ -87,10 +87,10 @@ async def check_acl(report: Report, settings: Settings, logged_in: LoggedIn) -> 
     if logged_in.hello is None:
         report.add("acl-commands", f"{user} lacks +client|setname, without which it cannot begin")
         return
-    keys, patterns = _keys(settings)
-    publishing = [*ALWAYS, *(MIRROR if settings.queue.list_name else ()), *(CLUSTER if settings.redis.cluster else ())]
-    needed = await _lacking(logged_in.connection, publishing, keys, patterns)
-    wanted = await _lacking(logged_in.connection, OPERATING, keys, patterns)
+    keys, lists = _keys(settings), settings.queue.lists
+    publishing = [*ALWAYS, *(MIRROR if lists else ()), *(CLUSTER if settings.redis.cluster else ())]
+    needed = await _lacking(logged_in.connection, publishing, keys)
+    wanted = await _lacking(logged_in.connection, OPERATING, keys)
     if needed.commands:
         report.add("acl-commands", f"{user} lacks {' '.join(needed.commands)}")
     if needed.keys:
@@ -103,32 +103,37 @@ async def check_acl(report: Report, settings: Settings, logged_in: LoggedIn) -> 
         report.ok("acl", f"{user} has the rights to all {count} commands and to the queue's keys")
 
 
-def _keys(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
-    """The keys by their kind, and the patterns that an access string has for them."""
-    names, mirror = Keys(settings.queue.name), settings.queue.list_name
-    keys = {
-        "events": names.events,
-        "dead-letters": names.dead_letters,
-        "trim lock": names.trim_lock,
-        "observed": names.observed("depth"),
-        "seen": names.seen(f"doctor-{uuid4()}"),
-        "list": mirror,
-        "processing": processing(mirror),
-        "given up": list_dead_letters(mirror),
+def _keys(settings: Settings) -> dict[str, list[tuple[str, str]]]:
+    """The keys of each kind, each with the pattern that an access string has for it."""
+    names, lists = Keys(settings.queue.name), settings.queue.lists
+    of_kind = {
+        "": [""],
+        "events": [names.events],
+        "dead-letters": [names.dead_letters],
+        "trim lock": [names.trim_lock],
+        "list": [mirror.name for mirror in lists],
+        "processing": [mirror.processing for mirror in lists],
+        "given up": [mirror.dead_letters for mirror in lists],
     }
-    return keys, {**keys, "seen": f"{names.seen_prefix}*", "observed": names.observed("*")}
+    patterns = {
+        "seen": (names.seen(f"doctor-{uuid4()}"), f"{names.seen_prefix}*"),
+        "observed": (names.observed("depth"), names.observed("*")),
+    }
+    return {kind: [(key, key) for key in keys] for kind, keys in of_kind.items()} | {
+        kind: [pair] for kind, pair in patterns.items()
+    }
 
 
 async def _lacking(
-    connection: RedisConnection, rights: Sequence[Right], keys: Mapping[str, str], patterns: Mapping[str, str]
+    connection: RedisConnection, rights: Sequence[Right], keys: Mapping[str, Sequence[tuple[str, str]]]
 ) -> _Lacking:
     """Try each right on each of its keys."""
     lacking = _Lacking()
     for right in rights:
-        for kind in right.keys:
-            said = await _refusal(connection, right, keys.get(kind, ""), lacking.commands)
+        for key, pattern in [pair for kind in right.keys for pair in keys[kind]]:
+            said = await _refusal(connection, right, key, lacking.commands)
             if said:
-                lacking.note(right.name, patterns.get(kind, ""), said)
+                lacking.note(right.name, pattern, said)
     return lacking
 
 

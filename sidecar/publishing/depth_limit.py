@@ -33,7 +33,7 @@ class DepthLimit:
 
     @property
     def full(self) -> bool:
-        """Whether the slowest group has QUEUE_MAX_DEPTH entries open; without groups, whether the stream has them."""
+        """Whether the queue's depth is QUEUE_MAX_DEPTH; see QueueState.depth."""
         return self._seen.depth + self._since >= self._max_depth
 
     def check(self) -> None:

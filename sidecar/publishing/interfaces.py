@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from modelready.entry import UndecodableEntry, decode_data
+from modelready.redis.lists import MirrorList
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 
@@ -190,9 +191,9 @@ class GroupState(NamedTuple):
 
 
 class MirrorState(NamedTuple):
-    """The lengths of the mirror list and of its two companions."""
+    """The lengths of a mirror list and of its two companions."""
 
-    name: str
+    mirror: MirrorList
     depth: int
     processing: int
     dead_letters: int
@@ -205,12 +206,12 @@ class QueueState(NamedTuple):
     dead_letters: int
     oldest_ms: int | None
     groups: Sequence[GroupState]
-    mirror: MirrorState | None
+    lists: Sequence[MirrorState] = ()
 
     @property
     def depth(self) -> int:
-        """Of the slowest group; without groups the stream's length."""
-        return max((group.depth for group in self.groups), default=self.length)
+        """Entries of the slowest group; without groups messages of the longest list, and without lists all entries."""
+        return max((one.depth for one in self.groups or self.lists), default=self.length)
 
 
 class DeadLetterCounts(NamedTuple):

@@ -52,6 +52,10 @@ class QueueMetrics:
             self._metrics.queue_depth.labels(group.name).set(group.depth)
             self._metrics.queue_pending.labels(group.name).set(group.pending)
             self._metrics.queue_age.labels(group.name).set(group.age(time.time()))
+        for one in state.lists:
+            self._metrics.list_depth.labels(one.mirror.name).set(one.depth)
+            self._metrics.list_processing.labels(one.mirror.name, one.mirror.processing).set(one.processing)
+            self._metrics.list_dead_letters.labels(one.mirror.name, one.mirror.dead_letters).set(one.dead_letters)
         self._report_late(held_back(state.groups, self._retention))
         self._metrics.dead_letters_by_reason.clear()
         for reason, count in dead.reasons:

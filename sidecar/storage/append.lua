@@ -1,49 +1,57 @@
--- Appends events to a stream, each at most once in the dedup window, and optionally mirrors them to a list.
+-- Appends events to a stream, each at most once in the dedup window, and mirrors them to any number of lists.
 --
 -- KEYS[1]    the stream
--- KEYS[2]    the mirror list; the stream again where there is none
--- KEYS[3..]  one dedup key an event
+-- KEYS[2..]  the mirror lists, then one dedup key an event
 -- ARGV[1]    dedup window, milliseconds
 -- ARGV[2]    content type of the data
 -- ARGV[3]    CloudEvents type of the data
--- ARGV[4]    arguments an event: 7, or 8 with a mirror
+-- ARGV[4]    the number of mirror lists
 -- ARGV[5..]  for each event: ce_id, ce_source, ce_time, ce_subject, correlationid, traceparent ("" for none), data,
---            and with a mirror the list's message
+--            then its message for each list
 -- Returns    for each event: the id of its entry; with a leading "=" where an earlier call appended it; or an error, which
 --            begins with APPENDED where some are in the stream
 --
 -- A failing script does not roll back, so the order of the writes matters. The dedup key is written once before the
 -- first XADD: where the rights or the memory do not allow that, nothing else has happened. "-" in it means: not yet
--- appended. An id with a trailing "!" means: appended, but the list still lacks it.
+-- appended. An id and "!" means: appended, but the lists still lack it; "!2": the first two lists have it.
 -- In the duplicate branch the expiry is refreshed. That is a write, without which a WAIT after this call would confirm
 -- nothing on a fresh connection (Redis 7.2+, Valkey).
 
-local stream, list = KEYS[1], KEYS[2]
-local mirrored = list ~= stream
-local window, content_type, event_type, width = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local stream = KEYS[1]
+local window, content_type, event_type, lists = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local width = 7 + lists
 local entries, known_by, writable = {}, {}, false
+
+-- Push an event's messages to the lists behind the first `pushed`; returns how many lists have it, and an error.
+local function mirror(messages, pushed)
+  while pushed < lists do
+    local reply = redis.pcall('LPUSH', KEYS[2 + pushed], ARGV[messages + pushed])
+    if type(reply) == 'table' and reply.err then
+      return pushed, reply
+    end
+    pushed = pushed + 1
+  end
+  return pushed
+end
 
 -- A key of another type must fail before anything is written; with no events this is all that the call does.
 redis.call('XLEN', stream)
-if mirrored then
-  redis.call('LLEN', list)
+for i = 2, 1 + lists do
+  redis.call('LLEN', KEYS[i])
 end
-for i = 3, #KEYS do
+for i = 2 + lists, #KEYS do
   known_by[KEYS[i]] = redis.call('GET', KEYS[i])
 end
 
-for i = 1, #KEYS - 2 do
-  local key, at = KEYS[i + 2], 5 + (i - 1) * width
+for i = 1, #KEYS - 1 - lists do
+  local key, at = KEYS[1 + lists + i], 5 + (i - 1) * width
   local known = known_by[key]
-  local entry, owed = nil, mirrored
+  local entry, pushed = nil, 0
   if known and known ~= '-' then
-    if string.sub(known, -1) == '!' then
-      entry = string.sub(known, 1, -2)
-    else
-      entry, owed = known, false
-    end
+    local unfinished, count = string.match(known, '^(.*)!(%d*)$')
+    entry, pushed = unfinished or known, unfinished and (tonumber(count) or 0) or lists
   end
-  if entry and not (mirrored and owed) then
+  if entry and pushed >= lists then
     redis.call('SET', key, entry, 'PX', window)
     entries[i] = '=' .. entry
   else
@@ -63,12 +71,11 @@ for i = 1, #KEYS - 2 do
           'traceparent', ARGV[at + 5], 'content-type', content_type, 'data', ARGV[at + 6])
       end
     end
-    if owed then
-      local pushed = redis.pcall('LPUSH', list, ARGV[at + 7])
-      if type(pushed) == 'table' and pushed.err then
-        redis.call('SET', key, entry .. '!', 'PX', window)
-        return redis.error_reply('APPENDED ' .. pushed.err)
-      end
+    local problem
+    pushed, problem = mirror(at + 7, pushed)
+    if problem then
+      redis.call('SET', key, entry .. '!' .. (pushed > 0 and pushed or ''), 'PX', window)
+      return redis.error_reply('APPENDED ' .. problem.err)
     end
     redis.call('SET', key, entry, 'PX', window)
     known_by[key] = entry

@@ -61,24 +61,26 @@ class DeadLetterStream:
         """See publishing.interfaces.DeadLetterStore.replay."""
         keys = self._keys
         group = b"" if everyone else letter.group
-        message = b""
-        if self._settings.list_name and not group and (event := letter.event) is not None:
+        messages: dict[str, bytes] = {}
+        if not group and (event := letter.event) is not None:
             try:
-                message = encode_list_message(event, self._settings.list_format)
+                messages = {
+                    mirror.name: encode_list_message(event, mirror.format, mirror.labels)
+                    for mirror in self._settings.lists
+                }
             except ValueError:  # a number that JSON does not have; no event that was accepted holds one
                 return Replayed.SKIPPED
         names = (
             keys.events,
-            self._settings.list_name if message else keys.events,
             keys.dead_letters,
             keys.seen(letter.event_id),
             keys.seen_dead(letter.event_id),
+            *messages,
         )
         own = str(int(letter.origin == "sidecar"))
         window = str(self._settings.dedup_seconds * 1000)
-        reply = await self._connection.script(
-            self._replay, names, (letter.id, group, own, window, message, REPLAY_CONSUMER)
-        )
+        arguments = (letter.id, group, own, window, REPLAY_CONSUMER, *messages.values())
+        reply = await self._connection.script(self._replay, names, arguments)
         return Replayed(reply.decode())
 
     async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:

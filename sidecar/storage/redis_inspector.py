@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from modelready.keys import Keys, list_dead_letters, processing
+from modelready.keys import Keys
 from sidecar.errors import QueueError, SetupFault
 from sidecar.publishing.entry_ids import milliseconds, number, text
 from sidecar.publishing.interfaces import DeadLetterCounts, Depth, GroupState, MirrorState, QueueState, RedisState
@@ -33,7 +33,7 @@ class RedisInspector:
 
     def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
         self._connection = connection
-        self._mirror = settings.list_name
+        self._lists = settings.lists
         self._dedup_seconds = settings.dedup_seconds
         self._keys = Keys(settings.name)
         self._counter = EntryCounter(connection)
@@ -63,7 +63,7 @@ class RedisInspector:
             stream = self.positions.snapshot
             dead_letters = await self._connection.execute("XLEN", self._keys.dead_letters)
             oldest = milliseconds(stream.first) if stream.length else None
-            return QueueState(stream.length, dead_letters, oldest, groups, await self.mirror())
+            return QueueState(stream.length, dead_letters, oldest, groups, await self.lists())
 
     async def depth(self) -> Depth:
         """See publishing.interfaces.QueueInspector.depth."""
@@ -71,6 +71,8 @@ class RedisInspector:
             groups = await self._look(_FEW)
             stream = self.positions.snapshot
             depths = [group.pending + self.positions.behind(group.last, group.lag) for group in groups]
+            if not groups and self._lists:
+                depths = await self._connection.pipeline([("LLEN", mirror.name) for mirror in self._lists])
             return Depth(max(depths, default=stream.length), stream.last)
 
     async def dead_letter_counts(self) -> DeadLetterCounts:
@@ -176,10 +178,10 @@ class RedisInspector:
             ))  # fmt: skip
         return states
 
-    async def mirror(self) -> MirrorState | None:
-        """The list's lengths; None where there is none. Raises QueueErrors."""
-        if not self._mirror:
-            return None
-        keys = (self._mirror, processing(self._mirror), list_dead_letters(self._mirror))
-        depth, in_hand, given_up = await self._connection.pipeline([("LLEN", key) for key in keys])
-        return MirrorState(self._mirror, depth, in_hand, given_up)
+    async def lists(self) -> list[MirrorState]:
+        """The lengths of the mirror lists. Raises QueueErrors."""
+        if not self._lists:
+            return []
+        keys = [key for mirror in self._lists for key in mirror.keys.values()]
+        lengths = iter(await self._connection.pipeline([("LLEN", key) for key in keys]))
+        return [MirrorState(mirror, next(lengths), next(lengths), next(lengths)) for mirror in self._lists]

@@ -41,7 +41,7 @@ class RedisQueue:
         self._append = Script("sidecar.storage", "append.lua")
         self._dead_letter = Script("sidecar.storage", "dead_letter.lua")
         self._window = str(settings.dedup_seconds * 1000)
-        self._width = 8 if settings.list_name else 7
+        self._lists = settings.lists
 
     @property
     def stream(self) -> str:
@@ -52,8 +52,8 @@ class RedisQueue:
         """See publishing.interfaces.Queue.append."""
         keys = self._keys
         prefix = keys.seen_prefix
-        names = [keys.events, self._settings.list_name or keys.events]
-        arguments: list[Any] = [self._window, CONTENT_TYPES[self._settings.encoding], EVENT_TYPE, str(self._width)]
+        names = [keys.events, *(mirror.name for mirror in self._lists)]
+        arguments: list[Any] = [self._window, CONTENT_TYPES[self._settings.encoding], EVENT_TYPE, str(len(self._lists))]
         try:
             for event in events:
                 names.append(prefix + event.id)
@@ -85,8 +85,7 @@ class RedisQueue:
             message.traceparent,
             event.data if self._settings.encoding == "protobuf" else encode_data(message, "json"),
         ]
-        if self._settings.list_name:
-            arguments.append(encode_list_message(message, self._settings.list_format))
+        arguments += [encode_list_message(message, mirror.format, mirror.labels) for mirror in self._lists]
         return arguments
 
     async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:

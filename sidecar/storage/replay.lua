@@ -1,23 +1,23 @@
 -- Puts one dead letter back into the queue and removes it from the dead letters, in one step.
 --
--- KEYS[1]  the stream
--- KEYS[2]  the mirror list; the stream again where there is none or nothing is to be pushed
--- KEYS[3]  the stream of dead letters
--- KEYS[4]  the event's dedup key
--- KEYS[5]  the dedup key of the event's dead letter
--- ARGV[1]  the dead letter's id
--- ARGV[2]  the group that it goes back to; "" for everyone
--- ARGV[3]  "1" where the sidecar gave it up: then it is not added again when it got into the stream after all
--- ARGV[4]  dedup window, milliseconds
--- ARGV[5]  the list's message
--- ARGV[6]  the consumer that holds what goes back to a group until one of the group's consumers takes it over
--- Returns  "done", "missing" or "skipped"
+-- KEYS[1]    the stream
+-- KEYS[2]    the stream of dead letters
+-- KEYS[3]    the event's dedup key
+-- KEYS[4]    the dedup key of the event's dead letter
+-- KEYS[5..]  the mirror lists; none where nothing is to be pushed
+-- ARGV[1]    the dead letter's id
+-- ARGV[2]    the group that it goes back to; "" for everyone
+-- ARGV[3]    "1" where the sidecar gave it up: then it is not added again when it got into the stream after all
+-- ARGV[4]    dedup window, milliseconds
+-- ARGV[5]    the consumer that holds what goes back to a group until one of the group's consumers takes it over
+-- ARGV[6..]  the message for each list
+-- Returns    "done", "missing" or "skipped"
 --
--- A failing script does not roll back. So what can fail comes first: a stream of another type before anything is
--- written; the push to a list of another type, or into a full memory, before the entry; and whether the user may XDEL and
--- DEL is asked before (DeadLetterStream.check_rights).
+-- A failing script does not roll back. So what can fail comes first: a stream or a list of another type before anything
+-- is written; the pushes, into a full memory, before the entry; and whether the user may XDEL and DEL is asked before
+-- (DeadLetterStream.check_rights).
 
-local stream, list, dead, seen, seen_dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local stream, dead, seen, seen_dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, group, own, window = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
 local YEAR_MS = '31536000000' -- idle for longer than any consumer waits before it takes over
 
@@ -26,6 +26,9 @@ if not letter then
   return 'missing'
 end
 redis.call('XLEN', stream)
+for i = 5, #KEYS do
+  redis.call('LLEN', KEYS[i])
+end
 
 local fields, entry_id = {}, ''
 for i = 1, #letter[2], 2 do
@@ -82,13 +85,16 @@ if group ~= '' then
   elseif before(last, entry_id) or #redis.call('XPENDING', stream, group, entry_id, entry_id, 1) == 1 then
     -- The group gets it anyway: it was set back, or somebody has it in hand.
   else
-    redis.call('XCLAIM', stream, group, ARGV[6], 0, entry_id, 'IDLE', YEAR_MS, 'RETRYCOUNT', 0, 'FORCE', 'JUSTID')
+    redis.call('XCLAIM', stream, group, ARGV[5], 0, entry_id, 'IDLE', YEAR_MS, 'RETRYCOUNT', 0, 'FORCE', 'JUSTID')
   end
 else
   local known = own and redis.call('GET', seen)
   local entry = known and string.match(known, '^%d+%-%d+') -- "-" alone: never appended
-  if list ~= stream and (not entry or string.sub(known, -1) == '!') then -- "!": the list still lacks it
-    redis.call('LPUSH', list, ARGV[5])
+  -- As append.lua leaves it: "!" after the entry's id, and how many of the lists have it.
+  local unfinished = entry and string.match(known, '!(%d*)$')
+  local pushed = entry and not unfinished and #KEYS or tonumber(unfinished or '') or 0
+  for i = 5 + pushed, #KEYS do
+    redis.call('LPUSH', KEYS[i], ARGV[i + 1])
   end
   if not entry then
     entry = redis.call('XADD', stream, '*', unpack(fields))

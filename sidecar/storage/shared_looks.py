@@ -47,8 +47,8 @@ class SharedLooks:
         async with self._asking:
             if self._observed is None or time.monotonic() - self._observed[0] > _TURN * _STATE_SECONDS:
                 observed = await self._shared("state", _STATE_SECONDS, self._look, self._read)
-                mirror = await self._inspector.mirror()  # which list that is every sidecar decides for itself
-                self._observed = time.monotonic(), observed._replace(state=observed.state._replace(mirror=mirror))
+                lists = await self._inspector.lists()  # which lists there are every sidecar decides for itself
+                self._observed = time.monotonic(), observed._replace(state=observed.state._replace(lists=lists))
             return self._observed[1]
 
     async def depth(self) -> Depth:
@@ -96,7 +96,7 @@ class SharedLooks:
         positions = self._inspector.positions
         raw = json.dumps({
             "version": _VERSION, "snapshot": positions.snapshot, "positions": positions.known(),
-            "state": state._replace(mirror=None), "dead": observed.dead,
+            "state": state._replace(lists=()), "dead": observed.dead,
         })  # fmt: skip
         return observed, raw
 
@@ -110,7 +110,7 @@ class SharedLooks:
         if found["version"] != _VERSION:
             raise ValueError(found["version"])
         length, dead_letters, oldest, groups, _ = found["state"]
-        state = QueueState(length, dead_letters, oldest, [GroupState(*group) for group in groups], None)
+        state = QueueState(length, dead_letters, oldest, [GroupState(*group) for group in groups])
         reasons, oldest_dead = found["dead"]
         counts = DeadLetterCounts([(reason, count) for reason, count in reasons], oldest_dead)
         self._inspector.positions.load(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar.legible import legible
@@ -19,6 +19,16 @@ _UNREAD_SECONDS = 300
 def is_well(status: pb.GetQueueStatusResponse) -> bool:
     """Whether Redis answers and keeps the queue, and events are accepted; an older sidecar does not say the last."""
     return status.redis_up and not _evicts_queues(status) and not _refuses(status)
+
+
+def lists(status: pb.GetQueueStatusResponse) -> Sequence[pb.ListStatus]:
+    """The mirror lists; an older sidecar has one, and says so elsewhere."""
+    return status.lists or ([status.list] if status.HasField("list") else [])
+
+
+def depth(status: pb.GetQueueStatusResponse) -> int:
+    """Entries of the slowest group; without groups messages of the longest list, and without lists all entries."""
+    return max((one.depth for one in status.groups or lists(status)), default=status.stream_length)
 
 
 def verdict(status: pb.GetQueueStatusResponse) -> str:
@@ -88,6 +98,9 @@ def _groups(status: pb.GetQueueStatusResponse) -> Iterator[str]:
             yield f"nobody reads for the group {name}{idle}, {count(group.depth, 'event')} unacknowledged"
         if trim.max_depth and group.depth >= _NEARLY_FULL * trim.max_depth:
             yield f"the group {name} has {group.depth:,} of at most {count(trim.max_depth, 'unacknowledged event')}"
+    for mirror in () if status.groups else lists(status):
+        if trim.max_depth and mirror.depth >= _NEARLY_FULL * trim.max_depth:
+            yield f"the list {legible(mirror.name)} has {mirror.depth:,} of at most {count(trim.max_depth, 'message')}"
 
 
 def _dead_letters(status: pb.GetQueueStatusResponse) -> Iterator[str]:
@@ -95,5 +108,7 @@ def _dead_letters(status: pb.GetQueueStatusResponse) -> Iterator[str]:
         oldest = status.oldest_dead_letter_at if status.HasField("oldest_dead_letter_at") else None
         age = f", the oldest {since(oldest)} ago" if oldest else ""
         yield f"{count(status.dead_letters, 'dead letter')}{age}"
-    if status.list.dead_letters:
-        yield f"{count(status.list.dead_letters, 'message')} of the list given up"
+    for mirror in lists(status):
+        if mirror.dead_letters:
+            place = f", in {legible(mirror.dead_letters_key)}" if mirror.dead_letters_key else ""
+            yield f"{count(mirror.dead_letters, 'message')} of the list given up{place}"

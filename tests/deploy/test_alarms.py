@@ -55,7 +55,7 @@ class Sidecar:
     async def observe(self) -> Observed:
         oldest = round((time.time() - self.oldest_age) * 1000)
         groups = [GroupState("deployer", 1, 1, 1, oldest, 8, 0.0)]
-        return Observed(QueueState(9, self.dead_letters, oldest, groups, None), DeadLetterCounts([], None))
+        return Observed(QueueState(9, self.dead_letters, oldest, groups), DeadLetterCounts([], None))
 
     async def redis(self) -> RedisState:
         return RedisState(0.001, eviction_policy=self.policy, used_memory=self.used_memory, max_memory=self.max_memory)

@@ -184,6 +184,10 @@ def _status(**fields: Any) -> pb.GetQueueStatusResponse:
         ({"groups": [{"name": "a\x1b[2J", "depth": 1, "consumers": 1, "idle": "3600s"}]}, True,
          "nobody reads for the group a\\x1b[2J since 1h, 1 event unacknowledged"),
         ({"list": {"dead_letters": 1}}, True, "1 message of the list given up"),
+        ({"lists": [{"name": "a"}, {"name": "b", "dead_letters": 2, "dead_letters_key": "b:dlq"}]}, True,
+         "2 messages of the list given up, in b:dlq"),
+        ({"trim": {"max_depth": 10}, "lists": [{"name": "a", "depth": 9}]}, True,
+         "the list a has 9 of at most 10 messages"),
     ],
 )  # fmt: skip
 def test_each_trouble_is_in_the_state(fields: dict[str, Any], well: bool, state: str) -> None:

@@ -498,7 +498,7 @@ def replaying(server: RedisServer, settings: QueueSettings) -> tuple[DeadLetterS
 async def test_a_stream_of_another_type_is_seen_before_the_list_gets_anything(server: RedisServer) -> None:
     """Also where it became one after the replay began."""
     server.execute("FLUSHALL")
-    store, connection = replaying(server, QueueSettings(list_name=LIST))
+    store, connection = replaying(server, QueueSettings(list_names=LIST))
     (letter,) = await store.get([bury(server, model_event())])
     assert letter is not None
     server.execute("SET", KEYS.events, "something")

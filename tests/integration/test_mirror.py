@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ FULL_PAYLOAD = {
     "baseline_value": 0.8,
     "current_value": 0.9,
     "improvement_percentage": pytest.approx(12.5),
-    "timestamp": "2026-01-02T03:04:05.678901Z",
+    "timestamp": "2026-01-02T03:04:05.678901+00:00",
     "message_version": "1.0",
     "token_symbol": "BTC",
     "team": 'é\u2028"',
@@ -92,7 +93,7 @@ def test_the_envelope(server: RedisServer) -> None:
         "message_id": "0190-event",
         "message_type": "model_ready_to_deploy",
         "correlation_id": "corr-1",
-        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "timestamp": "2026-01-02T03:04:05.678901+00:00",
         "retry_count": 0,
         "max_retries": 3,
         "payload": FULL_PAYLOAD,
@@ -113,8 +114,35 @@ def test_the_bare_payload(server: RedisServer) -> None:
     assert datetime.fromisoformat(second.pop("timestamp"))
     assert second == {  # what is absent is left out; there is no improvement on a baseline of 0
         "model_id": "fraud/3", "model_name": "fraud", "model_version": "3", "message_version": "1.0",
-        "baseline_value": 0.0, "current_value": 0.5,
+        "baseline_value": 0, "current_value": 0.5,
     }  # fmt: skip
+
+
+def test_a_message_is_byte_for_byte_what_the_document_says(server: RedisServer) -> None:
+    """What strict readers need: keys in one order, whole numbers without a point, an offset instead of Z."""
+    event = full_event()
+    event.evaluation.baseline_value, event.evaluation.current_value = 1, 1.5
+    payload = (
+        '{"model_id":"id-1","model_name":"fraud","model_version":"7","mlflow_run_id":"run-1","metric_name":"auc",'
+        '"baseline_value":1,"current_value":1.5,"improvement_percentage":50,'
+        '"timestamp":"2026-01-02T03:04:05.678901+00:00","message_version":"1.0",'
+        '"team":"é\u2028\\"","token_symbol":"BTC"}'
+    )
+    envelope = (
+        '{"message_id":"0190-event","message_type":"model_ready_to_deploy","correlation_id":"corr-1",'
+        '"timestamp":"2026-01-02T03:04:05.678901+00:00","retry_count":0,"max_retries":3,"payload":' + payload + "}"
+    )
+    env = to_redis(server, QUEUE_LIST="a,b=payload")
+    with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
+        caller.publish(event)
+    assert server.execute("LRANGE", "a", 0, -1) == [envelope.encode()]
+    assert server.execute("LRANGE", "b", 0, -1) == [payload.encode()]
+    document = (Path(__file__).parents[2] / "docs/consuming.md").read_text()
+    assert re.findall(r'"(\w+)":', re.findall(r"```json\n(.*?)```", document, re.DOTALL)[-1]) == list(
+        json.loads(envelope)
+    )
+    rows = document.split("a flat object:")[1].split("What is absent")[0]
+    assert re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE))) == list(FULL_PAYLOAD)[:10]
 
 
 Rule = Callable[[Any], bool]
@@ -125,11 +153,12 @@ def text(value: Any) -> bool:
 
 
 def number(value: Any) -> bool:
-    return type(value) is float
+    """A whole number without a point, so that JSON reads it as an integer."""
+    return type(value) is int or (type(value) is float and not value.is_integer())
 
 
 def moment(value: Any) -> bool:
-    return text(value) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", value) is not None
+    return text(value) and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", value) is not None
 
 
 def is_exactly(wanted: Any, value: Any) -> bool:
@@ -182,7 +211,7 @@ def varied_event(number: int) -> ModelReadyToDeploy:
     if number & 2:
         event.evaluation.metric_name = "auc"
     if number & 4:
-        event.evaluation.baseline_value = number % 3  # 0, 1 and 2: as JSON a number with a point all the same
+        event.evaluation.baseline_value = number % 3  # 0, 1 and 2: as JSON without a point
     if number & 8:
         event.evaluation.current_value = 2
     if number & 16:

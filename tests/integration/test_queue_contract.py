@@ -115,7 +115,7 @@ async def test_the_seen_key_holds_the_entry_and_expires(server: RedisServer, con
 async def test_the_mirror_gets_each_event_once_even_where_a_push_failed(
     server: RedisServer, connection: RedisConnection
 ) -> None:
-    queue = RedisQueue(connection, QueueSettings(list_name="mirror"))
+    queue = RedisQueue(connection, QueueSettings(list_names="mirror"))
     client = server.client()
     (where,), _ = await queue.append([event(1)], timeout=2)
     client.set(KEYS.seen("event-1"), where.entry_id + "!")  # as after a failed push

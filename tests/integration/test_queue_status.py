@@ -272,6 +272,7 @@ def test_the_whole_status(server: RedisServer) -> None:
     assert (status.trim.retention.seconds, status.trim.max_depth, status.trim.held_back_by) == (3600, 1000, "")
     assert began - 5 < status.trim.oldest_entry_at.seconds < began + 5
     assert status.list.depth == 5
+    assert list(status.lists) == [status.list]
 
 
 def test_replicas_are_counted_and_an_outage_is_told() -> None:

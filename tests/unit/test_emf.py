@@ -36,7 +36,7 @@ class Inspector:
             raise Unavailable("away")
         old = int(time.time() * 1000) - 90_000
         groups = [GroupState("a", 7, 2, 1, old, 5, 0.0), GroupState("b", 3, 3, 1, old + 60_000, 0, 0.0)]
-        return Observed(QueueState(20, 4, old, groups, None), DeadLetterCounts([], None))
+        return Observed(QueueState(20, 4, old, groups), DeadLetterCounts([], None))
 
     async def redis(self) -> RedisState:
         return RedisState(0.001, eviction_policy=self.policy, used_memory=100, max_memory=self.max_memory)

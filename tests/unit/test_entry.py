@@ -77,7 +77,7 @@ def test_the_payload_is_flat_and_leaves_out_what_is_absent() -> None:
         "model_id": "fraud/7",
         "model_name": "fraud",
         "model_version": "7",
-        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "timestamp": "2026-01-02T03:04:05.678901+00:00",
         "message_version": "1.0",
     }
 
@@ -98,7 +98,7 @@ def test_the_payload_has_all_that_is_there() -> None:
         "metric_name": "auc",
         "baseline_value": 0.8,
         "current_value": 0.9,
-        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "timestamp": "2026-01-02T03:04:05.678901+00:00",
         "message_version": "1.0",
         "token_symbol": "BTC",
     }
@@ -116,7 +116,7 @@ def test_the_envelope_wraps_the_payload() -> None:
         "message_id": "id-1",
         "message_type": "model_ready_to_deploy",
         "correlation_id": "corr-1",
-        "timestamp": "2026-01-02T03:04:05.678901Z",
+        "timestamp": "2026-01-02T03:04:05.678901+00:00",
         "retry_count": 0,
         "max_retries": 3,
         "payload": entry.list_payload(ready()),

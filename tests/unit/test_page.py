@@ -86,9 +86,15 @@ def test_what_is_not_known_is_not_shown_as_nothing() -> None:
 
 
 def test_the_mirror_list_is_shown_to_who_may_read() -> None:
-    told = status(list=pb.ListStatus(name="deployments", depth=17, processing=2, dead_letters=1))
-    assert "2 in hand, 1 given up" in overview(told, [], whole=True)
-    assert "in hand" not in overview(told, [], whole=False).partition("Consumer groups")[0]
+    first = pb.ListStatus(name="deployments", depth=17, processing=2, dead_letters=1)
+    second = pb.ListStatus(name="audit", depth=31)
+    shown = overview(status(list=first, lists=[first, second]), [], whole=True)
+    assert re.search(r"Mirror list deployments</dt><dd>17<small>2 in flight, 1 given up", shown)
+    assert re.search(r"Mirror list audit</dt><dd>31<small>0 in flight, 0 given up", shown)
+    assert "Mirror list deployments" in overview(status(list=first), [], whole=True), "of an older sidecar"
+    hidden = overview(status(list=first, lists=[first, second]), [], whole=False).partition("Consumer groups")[0]
+    assert "in flight" not in hidden
+    assert "<dt>Depth</dt><dd>31" in hidden, "the longest list's, as the plot says"
 
 
 def test_what_is_put_into_a_template_is_escaped_unless_it_is_markup() -> None:
@@ -157,7 +163,7 @@ class Inspector:
     async def observe(self) -> Observed:
         if self.answer is None:
             raise Unavailable("away")
-        return Observed(QueueState(self.answer, 0, None, [], None), DeadLetterCounts([], None))
+        return Observed(QueueState(self.answer, 0, None, []), DeadLetterCounts([], None))
 
 
 async def test_the_history_has_rates_and_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:

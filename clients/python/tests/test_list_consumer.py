@@ -32,7 +32,7 @@ ACL = (
     "user reader on >secret resetchannels -@all +hello +auth +ping +client|setname +eval +evalsha +blmove +lrange +mget"
     f" +lpos +lrem +lpush +rpush +get +set +del ~{LIST} ~{LIST}:*"
 )
-QUICK = {"block_seconds": 0.1, "retry_seconds": 0.01, "lease_seconds": 0.3, "recover_seconds": 0.2}
+QUICK: dict[str, Any] = {"block_seconds": 0.1, "retry_seconds": 0.01, "lease_seconds": 0.3, "recover_seconds": 0.2}
 
 
 class AioListConsumer:
@@ -268,6 +268,63 @@ def test_what_is_no_message_is_a_dead_letter_and_stops_nobody(
     until(lambda: running.versions == ["1"] and at_rest(client), 5, "the other one is done")
     assert at(client, DEAD) == STRANGE[::-1]
     assert caplog.text.count("goes to the dead letters") == len(STRANGE)
+
+
+def test_a_message_is_pushed_before_it_is_removed(server: RedisServer, client: redis.Redis) -> None:
+    """A script that fails does not roll back: where the dead letters' key is no list, the message stays in flight."""
+    (message,) = push(client, 1)
+    client.set(DEAD, "no list")
+    consumer = ListConsumer.from_env(environ=environ(server), **QUICK)
+    with consumer, pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        consumer.run(refuse)
+    (left,) = at(client, PROCESSING)
+    assert json.loads(left) == {**json.loads(message), "retry_count": 2}
+
+
+def test_the_companions_have_the_names_that_are_configured(server: RedisServer, client: redis.Redis) -> None:
+    client.lpush(LIST, b"no message")
+    push(client, 1)
+    seen: list[list[bytes]] = []
+    env = {
+        **environ(server),
+        "QUEUE_LIST_PROCESSING": f"{LIST}:busy",
+        "QUEUE_LIST_DEAD_LETTERS": "{list}:failed",
+        "QUEUE_LIST": f"{LIST}=payload",
+    }
+    with ListConsumer.from_env(environ=env, **QUICK) as consumer:
+        running = Running(consumer, lambda _: seen.append(at(client, f"{LIST}:busy")))
+        until(lambda: running.versions == ["1"] and not client.exists(f"{LIST}:busy"), 5, "it is done")
+        running.stop()
+    assert [len(messages) for messages in seen] == [1]
+    assert at(client, f"{LIST}:failed") == [b"no message"]
+    assert client.keys(f"{LIST}*") == [f"{LIST}:failed".encode()]
+
+
+def test_of_several_lists_one_must_be_named(server: RedisServer, client: redis.Redis) -> None:
+    env = {**environ(server), "QUEUE_LIST": f"another,{LIST}=payload"}
+    with pytest.raises(ValueError, match="QUEUE_LIST is 'another,deployments=payload': it names several lists"):
+        ListConsumer.from_env(environ=env)
+    push(client, 1)
+    running = Running(ListConsumer.from_env(LIST, environ=env, **QUICK), lambda _: None)
+    until(lambda: running.versions == ["1"], 5, "it reads the one")
+    running.stop()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"QUEUE_LIST": "a=xml"},
+        {"QUEUE_LIST": "a,,b"},
+        {"QUEUE_LIST": "a, a=payload"},
+        {"QUEUE_LIST": "a,b", "QUEUE_LIST_PROCESSING": "busy"},
+        {"QUEUE_LIST": "a", "QUEUE_LIST_DEAD_LETTERS": "{list}"},
+        {"QUEUE_LIST": "a,a:dlq"},
+    ],
+)
+def test_names_that_cannot_be_are_refused_by_the_variable(values: dict[str, str], server: RedisServer) -> None:
+    with pytest.raises(ValueError, match=r"^QUEUE_LIST\w* is '.*': ") as raised:
+        ListConsumer.from_env(environ={**environ(server), **values})
+    assert [name for name in values if str(raised.value).startswith(f"{name} is")] or values["QUEUE_LIST"] == "a,a:dlq"
 
 
 @both_twins

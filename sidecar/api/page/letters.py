@@ -67,7 +67,7 @@ _CONFIRM = """<p>{what}</p>
 _CHOICE = """<fieldset><legend>Whom the replayed events reach</legend>
 <label><input type="radio" name="target" value="origin" checked> \
 The group that gave each up, and it alone; all groups where the sidecar did: {origin}</label>
-<label><input type="radio" name="target" value="all"> All groups, and the mirror list where there is one: \
+<label><input type="radio" name="target" value="all"> All groups, and the mirror lists where there are any: \
 {everyone}</label>
 </fieldset>
 """

@@ -10,7 +10,7 @@ from sidecar.api.page.history import Sample
 from sidecar.api.page.markup import Markup, html, join
 from sidecar.api.page.plots import number, plot
 from sidecar.api.page.times import age_of, ago, duration, exact, milliseconds
-from sidecar.wording.verdict import verdict
+from sidecar.wording.verdict import depth, lists, verdict
 
 _STATE = """<div id="state" class="state {level}"><p>{line}</p></div>
 <p id="change" class="hidden" role="status"></p>
@@ -50,32 +50,36 @@ _TABLE_SECONDS = 300
 
 def overview(status: pb.GetQueueStatusResponse, samples: Sequence[Sample], *, whole: bool) -> Markup:
     """All but the dead letters. Unless it is to be `whole`, it says what /metrics and /readyz do and no more."""
+    deepest = depth(status)
     if not whole:
         status = _without_redis(status)
     line = verdict(status)
     now = time.time()
     # Up to this moment, so that a plot says the same as the figure above it.
-    depths = [*((s.at, s.depth) for s in samples), (now, _slowest(status) if status.redis_up else None)]
+    depths = [*((s.at, s.depth) for s in samples), (now, deepest if status.redis_up else None)]
     spooled = [*((s.at, s.spooled) for s in samples), (now, status.spool.depth)]
     plots = [
         plot("depth", "Depth of the slowest group", "events", depths, now),
         plot("rate", "Published", "events/s", [(s.at, s.rate) for s in samples], now, least=0.4),
         plot("spool", "Spooled on this task's disk", "events", spooled, now),
     ]
-    body = html(_LIVE, figures=_figures(status), plots=join(plots), table=_table(samples), groups=_groups(status))
+    body = html(
+        _LIVE, figures=_figures(status, deepest), plots=join(plots), table=_table(samples), groups=_groups(status)
+    )
     return join([html(_STATE, level=line.partition(":")[0], line=line), body])
 
 
 def _without_redis(status: pb.GetQueueStatusResponse) -> pb.GetQueueStatusResponse:
-    """The same without what is said of the server and of the mirror list."""
+    """The same without what is said of the server and of the mirror lists."""
     less = pb.GetQueueStatusResponse()
     less.CopyFrom(status)
     less.ClearField("redis")
     less.ClearField("list")
+    less.ClearField("lists")
     return less
 
 
-def _figures(status: pb.GetQueueStatusResponse) -> Markup:
+def _figures(status: pb.GetQueueStatusResponse, deepest: int) -> Markup:
     spool = status.spool
     known = status.redis_up
     share = spool.bytes / spool.max_bytes if spool.max_bytes else 0.0
@@ -83,17 +87,15 @@ def _figures(status: pb.GetQueueStatusResponse) -> Markup:
     if status.dead_letters and status.HasField("oldest_dead_letter_at"):
         dead = f"oldest {duration(age_of(milliseconds(status.oldest_dead_letter_at)))} ago"
     rows = [
-        ("Depth", f"{_slowest(status):,}" if known else "not known", "of the slowest group" if status.groups else ""),
+        ("Depth", f"{deepest:,}" if known else "not known", "of the slowest group" if status.groups else ""),
         ("Dead letters", f"{status.dead_letters:,}" if known else "not known", dead),
         ("Spooled", f"{spool.depth:,}", f"{share:.0%} of its room"),
         ("In the stream", f"{status.stream_length:,}" if known else "not known", _trim(status) if known else ""),
         ("Redis", *_redis(status)),
     ]
-    if status.HasField("list"):
-        mirror = status.list
-        rows.append((
-            "Mirror list", f"{mirror.depth:,}", f"{mirror.processing:,} in hand, {mirror.dead_letters:,} given up"
-        ))  # fmt: skip
+    for mirror in lists(status):
+        more = f"{mirror.processing:,} in flight, {mirror.dead_letters:,} given up"
+        rows.append((f"Mirror list {mirror.name}", f"{mirror.depth:,}", more))
     return join(
         html("<div><dt>{name}</dt><dd>{value}{more}</dd></div>", name=name, value=value, more=_small(more))
         for name, value, more in rows
@@ -102,10 +104,6 @@ def _figures(status: pb.GetQueueStatusResponse) -> Markup:
 
 def _small(text: str) -> Markup:
     return html("<small>{text}</small>", text=text) if text else Markup()
-
-
-def _slowest(status: pb.GetQueueStatusResponse) -> int:
-    return max((group.depth for group in status.groups), default=status.stream_length)
 
 
 def _trim(status: pb.GetQueueStatusResponse) -> str:

@@ -15,9 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelready._retries import backoff
-from modelready.keys import list_dead_letters, list_lease, processing
 from modelready.redis.cluster import Server, server_from_env
+from modelready.redis.env import SettingsError, read
 from modelready.redis.faults import AuthenticationError, RedisError, is_transient
+from modelready.redis.lists import ListSettings, MirrorList
 from modelready.redis.pool import Pool
 from modelready.redis.script import Script
 
@@ -100,7 +101,7 @@ class ListReader:
     def __init__(
         self,
         server: Server,
-        list_name: str,
+        mirror: MirrorList,
         *,
         max_retries: int = 3,
         retry_seconds: float = 1.0,
@@ -113,8 +114,8 @@ class ListReader:
         self._server = server
         self._link = Pool(server)
         self._lease_link = Pool(server)  # else a read that blocks would hold it up
-        self._list = list_name
-        self._processing = processing(list_name)
+        self._mirror = mirror
+        self._list, self._processing, self._dead_letters = mirror.name, mirror.processing, mirror.dead_letters
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
         self._block_seconds = block_seconds
@@ -133,10 +134,8 @@ class ListReader:
     def from_env(cls, list_name: str | None, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
         """For QUEUE_LIST, or the list named. Raises ValueError, which names the variable."""
         environ = os.environ if environ is None else environ
-        name = list_name or environ.get("QUEUE_LIST")
-        if not name:
-            raise ValueError("QUEUE_LIST is not set")
-        return cls(server_from_env(environ, name), name, **options)
+        mirror = _mirror_from_env(list_name, environ)
+        return cls(server_from_env(environ, mirror.name), mirror, **options)
 
     async def next(self) -> ListMessage | None:
         """The next message, in hand from now on; None when this is stopped. Waits while Redis is away."""
@@ -161,7 +160,7 @@ class ListReader:
         failed = message.failed()
         if failed.retry_count >= failed.max_retries:
             logger.error("message %s goes to the dead letters after %d tries", failed.label, failed.retry_count)
-            await self._move(message.raw, "LPUSH", list_dead_letters(self._list), failed.raw)
+            await self._move(message.raw, "LPUSH", self._dead_letters, failed.raw)
             return
         if failed.raw != message.raw:
             await self._move(message.raw, "LPUSH", self._processing, failed.raw)
@@ -187,7 +186,7 @@ class ListReader:
             message = read_message(raw, self._max_retries)
         except UndecodableMessage as error:
             logger.error("a message of %s goes to the dead letters: %s", self._list, error)  # noqa: TRY400
-            await self._move(raw, "LPUSH", list_dead_letters(self._list), raw)
+            await self._move(raw, "LPUSH", self._dead_letters, raw)
             return None
         return message if await self._held(message) else None
 
@@ -230,7 +229,7 @@ class ListReader:
             await self._lease_link.close()
 
     async def _hold(self, link: Pool, raw: bytes) -> bool:
-        keys = (self._processing, list_lease(self._list, _digest(raw)))
+        keys = (self._processing, self._mirror.lease(_digest(raw)))
         return bool(await link.script(self._hold_script, keys, raw, self._token, int(self._lease_seconds * 1000)))
 
     async def _move(self, raw: bytes, *push: Any) -> None:
@@ -239,7 +238,7 @@ class ListReader:
             logger.warning("a message of %s was not in hand any more: another may handle it again", self._list)
 
     async def _moved(self, raw: bytes, token: str, command: str = "", target: str = "", becomes: bytes = b"") -> bool:
-        keys = [self._processing, list_lease(self._list, _digest(raw)), *([target] if target else [])]
+        keys = [self._processing, self._mirror.lease(_digest(raw)), *([target] if target else [])]
         return bool(await self._link.script(self._move_script, keys, raw, token, command, becomes))
 
     async def _recover(self) -> None:
@@ -248,7 +247,7 @@ class ListReader:
         if self._recover_seconds is None or now < self._look_at:
             return
         there = await self._link.one("LRANGE", self._processing, -MOST_RECOVERED, -1)
-        leases = [list_lease(self._list, _digest(raw)) for raw in there]
+        leases = [self._mirror.lease(_digest(raw)) for raw in there]
         holders = await self._link.one("MGET", *leases) if there else []
         left = [raw for raw, holder in zip(there, holders, strict=True) if holder is None]
         self._left = {raw: self._left.get(raw, now) for raw in left}
@@ -283,6 +282,18 @@ class ListReader:
                 raise error
         elif not is_transient(error):
             raise error
+
+
+def _mirror_from_env(list_name: str | None, environ: Mapping[str, str]) -> MirrorList:
+    settings = read(ListSettings, environ)
+    if list_name:
+        return settings.mirror(list_name, settings.list_format, None)
+    if not settings.lists:
+        raise SettingsError("QUEUE_LIST is not set")
+    mirror, *others = settings.lists
+    if others:
+        raise SettingsError(f"QUEUE_LIST is {settings.list_names!r}: it names several lists, say which of them to read")
+    return mirror
 
 
 def _digest(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The codec of entries: an event as it stands in the stream and in the mirror list, and back.
+"""The codec of entries: an event as it stands in the stream and in a mirror list, and back.
 
 A stream entry carries CloudEvents attributes in the manner of its binary mode (`ce_...`), the correlation id, the trace
 context and the event itself in `data`, as protobuf or as JSON.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -116,22 +116,29 @@ def decode_data(content_type: bytes, data: bytes) -> ModelReadyToDeploy:
     return event
 
 
-def list_payload(event: ModelReadyToDeploy) -> dict[str, Any]:
-    """The flat object that consumers of the mirror list read; what is absent is left out."""
+def list_payload(event: ModelReadyToDeploy, labels: Collection[str] | None = None) -> dict[str, Any]:
+    """The flat object that consumers of a mirror list read, its keys in a fixed order; what is absent is left out.
+
+    `labels`: those that go into it; None: all.
+    """
     evaluation = event.evaluation
-    payload: dict[str, Any] = {
+    known: dict[str, Any] = {
         "model_id": event.labels.get("model_id") or subject(event),
         "model_name": event.model.name,
         "model_version": event.model.version,
         "mlflow_run_id": event.provenance.run_id or None,
         "metric_name": evaluation.metric_name or None,
-        "baseline_value": evaluation.baseline_value if evaluation.HasField("baseline_value") else None,
-        "current_value": evaluation.current_value if evaluation.HasField("current_value") else None,
+        "baseline_value": _number(evaluation.baseline_value) if evaluation.HasField("baseline_value") else None,
+        "current_value": _number(evaluation.current_value) if evaluation.HasField("current_value") else None,
         "improvement_percentage": improvement(event),
-        "timestamp": iso(event.occurred_at),
+        "timestamp": _list_time(event),
         "message_version": "1.0",
     }
-    return {name: value for name, value in ({**event.labels, **payload}).items() if value is not None}
+    payload = {name: value for name, value in known.items() if value is not None}
+    for name in sorted(event.labels):
+        if name not in known and (labels is None or name in labels):
+            payload[name] = event.labels[name]
+    return payload
 
 
 def improvement(event: ModelReadyToDeploy) -> float | None:
@@ -142,19 +149,21 @@ def improvement(event: ModelReadyToDeploy) -> float | None:
     if evaluation.baseline_value <= 0:
         return None
     percentage = (evaluation.current_value - evaluation.baseline_value) / evaluation.baseline_value * 100
-    return percentage if math.isfinite(percentage) else None
+    return _number(percentage) if math.isfinite(percentage) else None
 
 
-def encode_list_message(event: ModelReadyToDeploy, list_format: ListFormat = "envelope") -> bytes:
-    """The event as a message of the mirror list, JSON. Raises UnencodableEvent."""
-    payload = list_payload(event)
+def encode_list_message(
+    event: ModelReadyToDeploy, list_format: ListFormat = "envelope", labels: Collection[str] | None = None
+) -> bytes:
+    """The event as a message of a mirror list, JSON. `labels`: as for list_payload. Raises UnencodableEvent."""
+    payload = list_payload(event, labels)
     message = payload
     if list_format == "envelope":
         message = {
             "message_id": event.event_id,
             "message_type": "model_ready_to_deploy",
             "correlation_id": event.correlation_id,
-            "timestamp": iso(event.occurred_at),
+            "timestamp": payload["timestamp"],
             "retry_count": 0,
             "max_retries": 3,
             "payload": payload,
@@ -163,3 +172,13 @@ def encode_list_message(event: ModelReadyToDeploy, list_format: ListFormat = "en
         return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except ValueError as error:
         raise UnencodableEvent(f"JSON cannot hold it: {error}") from error
+
+
+def _list_time(event: ModelReadyToDeploy) -> str:
+    """With an offset in numbers: Python below 3.11 does not read the Z of `iso`."""
+    return f"{iso(event.occurred_at)[:-1]}+00:00"
+
+
+def _number(value: float) -> float:
+    """A whole number without a point, as readers that want an integer need it; from 2**53 on a float has gaps."""
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value

@@ -69,18 +69,3 @@ class Keys(NamedTuple):
     def observed_turn(self, what: str) -> str:
         """Held, until it expires, by the sidecar whose turn it is to look."""
         return f"{self.observed(what)}:turn"
-
-
-def processing(list_name: str) -> str:
-    """Where a consumer of the mirror list keeps the messages that it has in hand."""
-    return f"{list_name}:processing"
-
-
-def list_dead_letters(list_name: str) -> str:
-    """Where a consumer of the mirror list puts the messages that it gave up."""
-    return f"{list_name}:dlq"
-
-
-def list_lease(list_name: str, digest: str) -> str:
-    """Held, until it expires, by the consumer that has the message with this hash in hand."""
-    return f"{list_name}:lease:{digest}"

@@ -2,6 +2,7 @@
 
     env          variables of the environment, and how a group of them is read
     settings     the REDIS_... variables
+    lists        the QUEUE_LIST variables
     faults       what each error means: transient, refused credentials, a fault of set-up, or refused for good
     sockets      names and addresses of hosts
     connection   one connection to one node
@@ -11,7 +12,7 @@
     certificates certificate files that are read again when they change
     aws          credentials from Secrets Manager and from IAM
 
-`env`, `settings` and `aws` do not import redis.
+`env`, `settings`, `lists` and `aws` do not import redis.
 """
 
 from importlib.util import find_spec

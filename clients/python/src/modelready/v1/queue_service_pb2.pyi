@@ -23,7 +23,7 @@ class GetQueueStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetQueueStatusResponse(_message.Message):
-    __slots__ = ("queue", "stream", "redis_up", "redis_error", "stream_length", "dead_letters", "groups", "spool", "list", "redis", "dead_letter_reasons", "oldest_dead_letter_at", "dedup_keys", "promise", "trim")
+    __slots__ = ("queue", "stream", "redis_up", "redis_error", "stream_length", "dead_letters", "groups", "spool", "list", "redis", "dead_letter_reasons", "oldest_dead_letter_at", "dedup_keys", "promise", "trim", "lists")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     REDIS_UP_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class GetQueueStatusResponse(_message.Message):
     DEDUP_KEYS_FIELD_NUMBER: _ClassVar[int]
     PROMISE_FIELD_NUMBER: _ClassVar[int]
     TRIM_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
     queue: str
     stream: str
     redis_up: bool
@@ -54,7 +55,8 @@ class GetQueueStatusResponse(_message.Message):
     dedup_keys: int
     promise: PromiseStatus
     trim: TrimStatus
-    def __init__(self, queue: _Optional[str] = ..., stream: _Optional[str] = ..., redis_up: bool = ..., redis_error: _Optional[str] = ..., stream_length: _Optional[int] = ..., dead_letters: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., spool: _Optional[_Union[SpoolStatus, _Mapping]] = ..., list: _Optional[_Union[ListStatus, _Mapping]] = ..., redis: _Optional[_Union[RedisStatus, _Mapping]] = ..., dead_letter_reasons: _Optional[_Iterable[_Union[DeadLetterCount, _Mapping]]] = ..., oldest_dead_letter_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., dedup_keys: _Optional[int] = ..., promise: _Optional[_Union[PromiseStatus, _Mapping]] = ..., trim: _Optional[_Union[TrimStatus, _Mapping]] = ...) -> None: ...
+    lists: _containers.RepeatedCompositeFieldContainer[ListStatus]
+    def __init__(self, queue: _Optional[str] = ..., stream: _Optional[str] = ..., redis_up: bool = ..., redis_error: _Optional[str] = ..., stream_length: _Optional[int] = ..., dead_letters: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., spool: _Optional[_Union[SpoolStatus, _Mapping]] = ..., list: _Optional[_Union[ListStatus, _Mapping]] = ..., redis: _Optional[_Union[RedisStatus, _Mapping]] = ..., dead_letter_reasons: _Optional[_Iterable[_Union[DeadLetterCount, _Mapping]]] = ..., oldest_dead_letter_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., dedup_keys: _Optional[int] = ..., promise: _Optional[_Union[PromiseStatus, _Mapping]] = ..., trim: _Optional[_Union[TrimStatus, _Mapping]] = ..., lists: _Optional[_Iterable[_Union[ListStatus, _Mapping]]] = ...) -> None: ...
 
 class RedisStatus(_message.Message):
     __slots__ = ("engine", "version", "role", "latency", "used_memory_bytes", "max_memory_bytes", "eviction_policy", "replicas", "cluster")
@@ -145,16 +147,20 @@ class SpoolStatus(_message.Message):
     def __init__(self, depth: _Optional[int] = ..., bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., oldest_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., free_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ListStatus(_message.Message):
-    __slots__ = ("name", "depth", "processing", "dead_letters")
+    __slots__ = ("name", "depth", "processing", "dead_letters", "processing_key", "dead_letters_key")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     PROCESSING_FIELD_NUMBER: _ClassVar[int]
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSING_KEY_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_KEY_FIELD_NUMBER: _ClassVar[int]
     name: str
     depth: int
     processing: int
     dead_letters: int
-    def __init__(self, name: _Optional[str] = ..., depth: _Optional[int] = ..., processing: _Optional[int] = ..., dead_letters: _Optional[int] = ...) -> None: ...
+    processing_key: str
+    dead_letters_key: str
+    def __init__(self, name: _Optional[str] = ..., depth: _Optional[int] = ..., processing: _Optional[int] = ..., dead_letters: _Optional[int] = ..., processing_key: _Optional[str] = ..., dead_letters_key: _Optional[str] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("id", "event_id", "reason", "detail", "origin", "attempts", "first_at", "last_at", "dead_at", "entry_id", "subject", "correlation_id", "event", "data", "content_type")
