@@ -270,6 +270,45 @@ def test_what_is_no_message_is_a_dead_letter_and_stops_nobody(
     assert caplog.text.count("goes to the dead letters") == len(STRANGE)
 
 
+PAYLOAD = {"model_name": "m", "model_version": "1"}
+ENVELOPE = {"message_type": "model_ready_to_deploy", "payload": PAYLOAD}
+OF_OTHERS: dict[str, dict[str, Any]] = {
+    "the least": {"payload": PAYLOAD},
+    "the publisher of before": {
+        **ENVELOPE, "message_id": "1", "timestamp": "2025-01-27T12:00:00", "retry_count": 0, "max_retries": 3,
+        "payload": {**PAYLOAD, "contributor_address": None, "tags": {"a": "b"}, "status": "registered"},
+    },
+    "put back by a consumer of before": {**ENVELOPE, "message_id": "1", "retry_count": 1, "max_retries": 3},
+    "null for what is absent": {
+        **ENVELOPE, "message_id": None, "correlation_id": None, "retry_count": None, "max_retries": None
+    },
+    "put back with a count of its own": {**PAYLOAD, "_retryCount": 2},
+}  # fmt: skip
+
+
+@both_twins
+@pytest.mark.parametrize("writer", OF_OTHERS)
+def test_what_other_programs_left_in_the_list_is_handled(writer: str, consume: Any, client: redis.Redis) -> None:
+    """Whatever may be missing is."""
+    written = OF_OTHERS[writer]
+    client.lpush(LIST, json.dumps(written))
+    running = consume()
+    until(lambda: running.versions == ["1"] and at_rest(client), 5, "it is done")
+    (message,) = running.messages
+    assert message.payload == written.get("payload", written)
+    assert (message.message_id, message.correlation_id) == (written.get("message_id") or "", "")
+    assert (message.retry_count, message.max_retries) == (written.get("retry_count") or 0, 3)
+    assert at(client, DEAD) == []
+
+
+def test_what_other_programs_left_is_tried_as_often_and_counts_its_failures(consume: Any, client: redis.Redis) -> None:
+    client.lpush(LIST, json.dumps(ENVELOPE))
+    running = consume(refuse, max_retries=2)
+    until(lambda: len(at(client, DEAD)) == 1 and at_rest(client), 5, "it is a dead letter")
+    assert [message.retry_count for message in running.messages] == [0, 1]
+    assert json.loads(at(client, DEAD)[0]) == {**ENVELOPE, "retry_count": 2}
+
+
 def test_a_message_is_pushed_before_it_is_removed(server: RedisServer, client: redis.Redis) -> None:
     """A script that fails does not roll back: where the dead letters' key is no list, the message stays in flight."""
     (message,) = push(client, 1)

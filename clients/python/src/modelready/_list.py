@@ -30,7 +30,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MOST_RECOVERED = 1000
-ENVELOPE = {"message_id": str, "correlation_id": str, "retry_count": int, "max_retries": int}
+MESSAGE_TYPE = "model_ready_to_deploy"
 
 
 class UndecodableMessage(ValueError):
@@ -39,10 +39,10 @@ class UndecodableMessage(ValueError):
 
 @dataclass(frozen=True)
 class ListMessage:
-    """A message of the list. A bare payload has neither `message_id` nor `correlation_id`.
+    """A message of the list. What its writer left out is empty, and 0 in `retry_count`: how often it failed before.
 
-    `payload` has `model_id`, `model_name`, `model_version`, `timestamp` and `message_version`; docs/consuming.md says
-    what else. `retry_count`: how often it failed before.
+    A bare payload has neither `message_id` nor `correlation_id`. `payload` has `model_name` and `model_version`, and
+    from the sidecar `model_id`, `timestamp` and `message_version`; docs/consuming.md says what else.
     """
 
     payload: Mapping[str, Any]
@@ -61,14 +61,14 @@ class ListMessage:
     def failed(self) -> ListMessage:
         """It after one more failure: an envelope says so itself, a payload has no place for it."""
         count = self.retry_count + 1
-        raw = self.raw
-        if self.message_id:
-            raw = json.dumps({**json.loads(raw), "retry_count": count}, separators=(",", ":")).encode()
+        raw, whole = self.raw, json.loads(self.raw)
+        if _is_envelope(whole):
+            raw = json.dumps({**whole, "retry_count": count}, separators=(",", ":")).encode()
         return replace(self, retry_count=count, raw=raw)
 
 
 def read_message(raw: bytes, max_retries: int = 3) -> ListMessage:
-    """The message, of either format. `max_retries` is for a payload: an envelope has its own.
+    """The message, of either format, by whatever program wrote it. `max_retries`: where it does not say how many.
 
     Raises UndecodableMessage.
     """
@@ -78,14 +78,21 @@ def read_message(raw: bytes, max_retries: int = 3) -> ListMessage:
         raise UndecodableMessage(f"it is no JSON: {error}") from None
     if not isinstance(message, dict):
         raise UndecodableMessage("it is no JSON object")
-    if not isinstance(message.get("payload"), dict):
+    if not _is_envelope(message):
         return ListMessage(_checked(message), "", "", 0, max_retries, raw)
-    if message.get("message_type") != "model_ready_to_deploy":
-        raise UndecodableMessage("its message_type is not model_ready_to_deploy")
-    for name, kind in ENVELOPE.items():
-        if type(message.get(name)) is not kind:
-            raise UndecodableMessage(f"its {name} is missing, or no {kind.__name__}")
-    return ListMessage(_checked(message["payload"]), raw=raw, **{name: message[name] for name in ENVELOPE})
+    fields: dict[str, Any] = {"message_id": "", "correlation_id": "", "retry_count": 0, "max_retries": max_retries}
+    for name, missing in {"message_type": MESSAGE_TYPE, **fields}.items():
+        value = message.get(name)
+        if value is not None and type(value) is not type(missing):
+            raise UndecodableMessage(f"its {name} is no {type(missing).__name__}")
+        fields[name] = missing if value is None else value
+    if fields.pop("message_type") != MESSAGE_TYPE:
+        raise UndecodableMessage(f"its message_type is not {MESSAGE_TYPE}")
+    return ListMessage(_checked(message["payload"]), raw=raw, **fields)
+
+
+def _is_envelope(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("payload"), dict)
 
 
 def _checked(payload: dict[str, Any]) -> dict[str, Any]:
