@@ -401,5 +401,5 @@ class StreamTrimmer(Protocol):
     async def trim(self, before_ms: int) -> int:
         """Remove entries from before that time which every group has acknowledged, a bounded number; how many went.
 
-        0 when nothing is left to remove. Without groups nothing is.
+        0 when nothing is left to remove. Without groups, those that mirror lists have got; without either none.
         """

@@ -1,6 +1,8 @@
-"""Removes from the stream what every group has acknowledged."""
+"""Removes from the stream what every group has acknowledged, or without groups what the mirror lists have got."""
 
 from __future__ import annotations
+
+import time
 
 from modelready.keys import Keys
 from modelready.redis.script import Script
@@ -16,6 +18,7 @@ class RedisTrimmer:
     def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
         self._connection = connection
         self._keys = Keys(settings.name)
+        self._mirrored = bool(settings.lists)
         self._trim = Script("sidecar.storage", "trim.lua")
 
     async def take_turn(self, seconds: float) -> bool:
@@ -25,5 +28,6 @@ class RedisTrimmer:
 
     async def trim(self, before_ms: int) -> int:
         """See publishing.interfaces.StreamTrimmer.trim."""
-        arguments = (f"{before_ms}-0", str(_STEP))
-        return int(await self._connection.script(self._trim, [self._keys.events], arguments))
+        now = str(time.time_ns() // 1_000_000) if self._mirrored else ""
+        keys = (self._keys.events, self._keys.mirrored_since)
+        return int(await self._connection.script(self._trim, keys, (f"{before_ms}-0", str(_STEP), now)))

@@ -1,13 +1,17 @@
 -- Removes entries that every group has acknowledged and that are old enough; a bounded number a call.
 --
 -- KEYS[1]  the stream
+-- KEYS[2]  since when the events are mirrored to lists, in Unix milliseconds
 -- ARGV[1]  the retention's cut: what was appended at this id or later is kept
 -- ARGV[2]  the most entries to remove, about
+-- ARGV[3]  now, in Unix milliseconds, where the events are mirrored to lists; "" where they are not
 -- Returns  how many were removed; 0 when nothing is left to remove
 --
 -- All is looked up in this one step, so that a group which is made or set back at any moment keeps what it has open.
--- Without groups nobody has acknowledged anything. Ids are compared as text: their numbers have more digits than a Lua
--- number holds. It ends as soon as something keeps the oldest entry: with 1,000 groups the rest takes milliseconds.
+-- Without groups nobody has acknowledged anything, but lists have got what was appended since they are there: then age
+-- alone decides, once they have been there for as long as the retention. What is older than they are is kept as long
+-- again, for a group to be made. Ids are compared as text: their numbers have more digits than a Lua number holds.
+-- It ends as soon as something keeps the oldest entry: with 1,000 groups the rest takes milliseconds.
 
 local stream = KEYS[1]
 local floor = ARGV[1]
@@ -38,13 +42,20 @@ local function after(time, sequence)
 end
 
 lower_to(floor)
+local mirrored_since
+if ARGV[3] == '' then
+  redis.call('DEL', KEYS[2])
+else
+  redis.call('SET', KEYS[2], ARGV[3], 'NX')
+  mirrored_since = redis.call('GET', KEYS[2])
+end
 local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
 local oldest_time, oldest_sequence = parse(oldest and oldest[1] or '0-0')
 if not oldest or not below_floor(oldest_time, oldest_sequence) then
   return 0
 end
 local groups = redis.call('XINFO', 'GROUPS', stream)
-if #groups == 0 then
+if #groups == 0 and not (mirrored_since and below_floor(mirrored_since, '0')) then
   return 0
 end
 for _, info in ipairs(groups) do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ from sidecar.metrics import Metrics
 from sidecar.settings import QueueSettings
 from sidecar.storage.dead_letters import DeadLetterStream
 from sidecar.storage.redis_connection import RedisConnection
+from sidecar.storage.stream_trimmer import RedisTrimmer
 from tests.harness.cluster import Cluster
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
@@ -292,6 +293,44 @@ def test_without_groups_the_longest_list_is_the_depth(server: RedisServer) -> No
         )
         server.execute("XGROUP", "CREATE", KEYS.events, "deployer", "0")
         until(lambda: not stored(), 5, "with a group the group decides")
+
+
+def test_without_groups_what_the_lists_have_got_is_trimmed_by_age(server: RedisServer) -> None:
+    env = to_redis(server, QUEUE_RETENTION_SECONDS="1", **SEVERAL)
+    with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
+        caller.batch([labelled(number) for number in range(20)])
+        until(lambda: server.execute("XLEN", KEYS.events) == 0, 30, "it is trimmed")
+        assert sidecar.metrics()["modelready_trimmed_entries_total"] == 20
+        assert (len(at(server, "deployments")), len(at(server, "audit"))) == (20, 20)
+
+
+@pytest.fixture
+async def trimmers(server: RedisServer) -> AsyncIterator[tuple[RedisTrimmer, RedisTrimmer]]:
+    """With a mirror, and without."""
+    connection = connect(server)
+    yield (
+        RedisTrimmer(connection, QueueSettings(list_names="deployments")),
+        RedisTrimmer(connection, QueueSettings()),
+    )
+    await connection.close()
+
+
+async def test_what_no_list_has_got_is_kept_for_as_long_again(
+    server: RedisServer, trimmers: tuple[RedisTrimmer, RedisTrimmer]
+) -> None:
+    """Entries from before the list was turned on, or while it was off."""
+    mirrored, plain = trimmers
+    now = int(time.time() * 1000)
+    server.execute("XADD", KEYS.events, f"{now - 60_000}-0", "field", "value")
+    assert await mirrored.trim(now - 1000) == 0, "the list has been there for no second yet"
+    assert await plain.trim(now + 3_600_000) == 0, "it was turned off"
+    assert await mirrored.trim(now - 1000) == 0, "and on again"
+    server.execute("SET", KEYS.mirrored_since, now - 30_000)
+    assert await mirrored.trim(now - 40_000) == 0
+    server.execute("XGROUP", "CREATE", KEYS.events, "deployer", "0")
+    assert await mirrored.trim(now - 1000) == 0, "a group has not read it"
+    server.execute("XGROUP", "DESTROY", KEYS.events, "deployer")
+    assert await mirrored.trim(now - 1000) == 1
 
 
 # -- a cluster

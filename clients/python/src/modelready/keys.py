@@ -58,6 +58,11 @@ class Keys(NamedTuple):
         return f"{self.tag}:done:{group}:{event_id}"
 
     @property
+    def mirrored_since(self) -> str:
+        """Since when, in Unix milliseconds, the events are mirrored to lists. The blank as for `seen_dead`."""
+        return f"{self.seen_prefix}mirrored since"
+
+    @property
     def trim_lock(self) -> str:
         """Held, until it expires, by the sidecar whose turn it is to trim."""
         return f"{self.tag}:trim-lock"
