@@ -120,12 +120,13 @@ class QueueService:
         request = parse(pb.ReplayDeadLettersRequest, raw)
         if request.target not in pb.ReplayTarget.values():
             raise InvalidRequest([Violation("target", f"{request.target} is not known")])
-        done = await self._dead_letters.replay(
-            _selection(request),
-            everyone=request.target == pb.REPLAY_TARGET_ALL,
-            dry_run=request.dry_run,
-            max_per_second=request.max_per_second,
-        )
+        dry_run, rate = request.dry_run, request.max_per_second
+        if request.WhichOneof("selection") == "list":
+            name, limit = request.list.name, request.list.limit
+            done = await self._dead_letters.replay_list(name, limit, dry_run=dry_run, max_per_second=rate)
+        else:
+            chosen, everyone = _selection(request), request.target == pb.REPLAY_TARGET_ALL
+            done = await self._dead_letters.replay(chosen, everyone=everyone, dry_run=dry_run, max_per_second=rate)
         response = pb.ReplayDeadLettersResponse(replayed=done.done, missing=done.missing, skipped=done.skipped)
         return response.SerializeToString()
 
@@ -157,7 +158,7 @@ class QueueService:
 def _selection(request: pb.ReplayDeadLettersRequest | pb.DiscardDeadLettersRequest) -> list[str] | Filter:
     chosen = request.WhichOneof("selection")
     if chosen is None:
-        raise InvalidRequest([Violation("selection", "is required: ids or filter")])
+        raise InvalidRequest([Violation("selection", "is required")])
     return list(request.ids.ids) if chosen == "ids" else _filter(request.filter)
 
 

@@ -50,13 +50,17 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="the group that gave it up, and it alone; or all groups and the mirror lists (default: origin)",
     )  # fmt: skip
     replaying.add_argument(
+        "--list", default="", metavar="NAME", help="all that consumers of this mirror list gave up, back to the list"
+    )
+    replaying.add_argument(
         "--rate", type=_rate, default=0.0, metavar="N", help="at most N a second (default: no limit)"
     )
+    replaying.usage = "%(prog)s (ID ... | --all | filters | --list NAME) [options]"
     replaying.set_defaults(run=_replay)
 
     discarding = _parser(commands, "discard", "remove them for good")
     _add_selection(discarding)
-    discarding.set_defaults(run=_discard)
+    discarding.set_defaults(run=_discard, list="")
 
 
 def _parser(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
@@ -187,8 +191,12 @@ def _dump(data: bytes) -> Iterator[str]:
 @quietly
 def _replay(options: argparse.Namespace) -> int:
     whom = "to the group that gave each up" if options.to == "origin" else "to all groups"
+    if options.list:
+        whom = f"to the list {legible(options.list)}"
 
     def replay(letters: Letters, ids: Sequence[str], *, dry_run: bool) -> Iterator[Done]:
+        if options.list:
+            return letters.replay_list(options.list, rate=options.rate, dry_run=dry_run)
         return letters.replay(ids, everyone=options.to == "all", rate=options.rate, dry_run=dry_run)
 
     return _mend(options, ("replay", "replayed", whom), replay)
@@ -209,7 +217,7 @@ def _mend(options: argparse.Namespace, words: tuple[str, str, str], work: Any) -
 
     verb, past, how = words
     with opened(options) as letters:
-        ids = options.ids or [letter.id for letter in letters.matching(None)]
+        ids = options.ids or ([] if options.list else [letter.id for letter in letters.matching(None)])
         if options.dry_run or not options.yes:
             counted = _work(f"would be {past}", work(letters, ids, dry_run=True), show=options.dry_run)
             if options.dry_run:
@@ -255,8 +263,8 @@ def _code(options: argparse.Namespace, done: Done) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """By parser.error, which ends the command: exit code 2. Raises Misused."""
-    ways = [bool(options.ids), options.all, any(getattr(options, name) not in ("", None) for name in _FILTERS)]
-    if sum(ways) != 1:
-        options.misused("say which: ids, or --all, or filters")
+    filtered = any(getattr(options, name) not in ("", None) for name in _FILTERS)
+    if sum([bool(options.ids), options.all, filtered, bool(options.list)]) != 1:
+        options.misused("say which: ids, or --all, or filters, or for a replay --list")
     if not (options.yes or options.dry_run or sys.stdin.isatty()):
         raise Misused("there is no terminal to ask on: give --yes, or --dry-run to see how many")

@@ -59,18 +59,34 @@ class Letters:
 
     def replay(self, ids: Sequence[str], *, everyone: bool, rate: float, dry_run: bool) -> Iterator[Done]:
         """A step a batch, at most `rate` a second; 0 is no limit. It is done as the steps are taken."""
+        target = pb.REPLAY_TARGET_ALL if everyone else pb.REPLAY_TARGET_ORIGIN
+        requests = (
+            pb.ReplayDeadLettersRequest(ids=pb.DeadLetterIds(ids=batch), target=target)
+            for batch in _batches(ids, _most(rate, dry_run=dry_run))
+        )
+        return self._replay(requests, rate, dry_run=dry_run)
+
+    def replay_list(self, name: str, *, rate: float, dry_run: bool) -> Iterator[Done]:
+        """The same of what consumers of a mirror list gave up."""
+        everything = pb.ReplayDeadLettersRequest(list=pb.ListSelection(name=name))
+        (counted,) = self._replay(iter([everything]), 0, dry_run=True)
+        if dry_run:
+            return iter([counted])
+        most = _most(rate, dry_run=False)
+        requests = (
+            pb.ReplayDeadLettersRequest(list=pb.ListSelection(name=name, limit=min(most, counted.done - begun)))
+            for begun in range(0, counted.done, most)
+        )
+        return self._replay(requests, rate, dry_run=False)
+
+    def _replay(self, requests: Iterator[pb.ReplayDeadLettersRequest], rate: float, *, dry_run: bool) -> Iterator[Done]:
         began, replayed = time.monotonic(), 0
-        most = min(_BATCH, max(int(rate * _BATCH_SECONDS), 1)) if rate and not dry_run else _BATCH
-        for batch in _batches(ids, most):
+        for request in requests:
             if rate and not dry_run:
                 time.sleep(max(began + replayed / rate - time.monotonic(), 0))
-            request = pb.ReplayDeadLettersRequest(
-                ids=pb.DeadLetterIds(ids=batch),
-                target=pb.REPLAY_TARGET_ALL if everyone else pb.REPLAY_TARGET_ORIGIN,
-                dry_run=dry_run,
-                max_per_second=rate,
-            )
-            timeout = _PATIENCE_SECONDS + (len(batch) / rate if rate else 0)
+            request.dry_run, request.max_per_second = dry_run, rate
+            size = len(request.ids.ids) or request.list.limit
+            timeout = _PATIENCE_SECONDS + (size / rate if rate else 0)
             answer = self._sidecar.call(self._sidecar.stub.ReplayDeadLetters, request, timeout=timeout)
             replayed += answer.replayed
             yield Done(answer.replayed, answer.missing, answer.skipped)
@@ -90,6 +106,11 @@ class Letters:
         if options.newer_than is not None:
             chosen.newer_than.FromMilliseconds(round(options.newer_than * 1000))
         return chosen
+
+
+def _most(rate: float, *, dry_run: bool) -> int:
+    """How many to replay in one call."""
+    return min(_BATCH, max(int(rate * _BATCH_SECONDS), 1)) if rate and not dry_run else _BATCH
 
 
 def _batches(ids: Sequence[str], most: int) -> Iterator[list[str]]:

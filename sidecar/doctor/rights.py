@@ -64,6 +64,9 @@ OPERATING = (
     Right("xinfo|stream", ("XINFO", "STREAM", "{key}"), ("events",)),
     Right("xinfo|consumers", ("XINFO", "CONSUMERS", "{key}", _NONE), ("events",)),
     Right("info", ("INFO", "memory")),
+    Right("lrange", ("LRANGE", "{key}", "0", "0"), ("given up",)),
+    Right("lpos", ("LPOS", "{key}", _NONE), ("given up",)),
+    Right("lrem", ("LREM", "{key}", "1", _NONE), ("given up",)),
 )
 """Events are published without these; trimming, dead letters and the status need them."""
 
@@ -89,8 +92,9 @@ async def check_acl(report: Report, settings: Settings, logged_in: LoggedIn) -> 
         return
     keys, lists = _keys(settings), settings.queue.lists
     publishing = [*ALWAYS, *(MIRROR if lists else ()), *(CLUSTER if settings.redis.cluster else ())]
+    operating = [right for right in OPERATING if lists or right.keys != ("given up",)]
     needed = await _lacking(logged_in.connection, publishing, keys)
-    wanted = await _lacking(logged_in.connection, OPERATING, keys)
+    wanted = await _lacking(logged_in.connection, operating, keys)
     if needed.commands:
         report.add("acl-commands", f"{user} lacks {' '.join(needed.commands)}")
     if needed.keys:
@@ -99,7 +103,7 @@ async def check_acl(report: Report, settings: Settings, logged_in: LoggedIn) -> 
     if only_wanted:
         report.add("acl-operating", f"{user} lacks {' '.join(only_wanted)}")
     if not needed.commands and not needed.keys and not only_wanted:
-        count = len({right.name for right in (*publishing, *OPERATING)})
+        count = len({right.name for right in (*publishing, *operating)})
         report.ok("acl", f"{user} has the rights to all {count} commands and to the queue's keys")
 
 

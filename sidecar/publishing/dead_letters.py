@@ -131,8 +131,7 @@ class DeadLetters:
 
         With a filter only those that are there at the start: one that comes back meanwhile is left alone.
         """
-        if not 0 <= max_per_second < float("inf"):
-            raise InvalidRequest([Violation("max_per_second", "must be a number from 0")])
+        _check_rate(max_per_second)
         self._check(selection)
         if not dry_run:
             await self._store.check_rights()
@@ -158,6 +157,34 @@ class DeadLetters:
             if not dry_run:
                 log.info("dead letters replayed", extra=done._asdict())
         return done
+
+    async def replay_list(self, list_name: str, limit: int, *, dry_run: bool, max_per_second: float) -> Outcome:
+        """Put back what consumers of a mirror list gave up, the oldest first; 0 of `limit`: all that are there now.
+
+        Raises InvalidRequest, ShuttingDown.
+        """
+        _check_rate(max_per_second)
+        waiting, _ = await self._store.given_up(list_name, 1)
+        left = min(limit or waiting, waiting)
+        if dry_run:
+            return Outcome(left)
+        done = missing = 0
+        began = time.monotonic()
+        try:
+            while left:
+                _, page = await self._store.given_up(list_name, min(left, _PAGE))
+                if not page:
+                    break
+                for message in page:
+                    if max_per_second:
+                        await self._wait(began + done / max_per_second)
+                    self._go_on()
+                    put_back = await self._store.replay_to_list(list_name, message) is Replayed.DONE
+                    done, missing = done + put_back, missing + (not put_back)
+                left -= len(page)
+        finally:
+            log.info("dead letters of a list replayed", extra={"list": list_name, "done": done, "missing": missing})
+        return Outcome(done, missing)
 
     async def discard(self, selection: Sequence[str] | Filter, *, dry_run: bool) -> Outcome:
         """Remove them for good. Raises InvalidRequest, ShuttingDown."""
@@ -250,6 +277,11 @@ class DeadLetters:
     def _go_on(self) -> None:
         if self._draining.is_set():
             raise ShuttingDown("the sidecar is stopping; what is done is done")
+
+
+def _check_rate(max_per_second: float) -> None:
+    if not 0 <= max_per_second < float("inf"):
+        raise InvalidRequest([Violation("max_per_second", "must be a number from 0")])
 
 
 def _can_be_replayed(letter: StoredDeadLetter, groups: set[bytes], *, everyone: bool) -> bool:

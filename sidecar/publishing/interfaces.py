@@ -361,6 +361,15 @@ class DeadLetterStore(Protocol):
         legible. When it raises an ambiguous Unavailable, it is either replayed or still a dead letter.
         """
 
+    async def given_up(self, list_name: str, count: int) -> tuple[int, Sequence[bytes]]:
+        """How many messages consumers of a mirror list gave up, and the oldest `count` of them, in order.
+
+        Raises InvalidRequest where there is no such mirror list.
+        """
+
+    async def replay_to_list(self, list_name: str, message: bytes) -> Replayed:
+        """Put one of them back into its list in one atomic step, to be tried as if for the first time."""
+
     async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
         """Remove these for good; how many were still there."""
 

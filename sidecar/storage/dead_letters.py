@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelready.entry import encode_list_message
+from modelready.entry import encode_list_message, first_try
 from modelready.keys import Keys
+from modelready.redis.lists import MirrorList
 from modelready.redis.script import Script
+from sidecar.errors import InvalidRequest, Violation
 from sidecar.publishing.interfaces import Replayed, StoredDeadLetter
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
@@ -24,6 +26,7 @@ class DeadLetterStream:
         self._settings = settings
         self._keys = Keys(settings.name)
         self._replay = Script("sidecar.storage", "replay.lua")
+        self._replay_to_list = Script("sidecar.storage", "list_replay.lua")
         self._discard = Script("sidecar.storage", "discard.lua")
 
     async def read(self, first: str, last: str, count: int) -> Sequence[StoredDeadLetter]:
@@ -82,6 +85,26 @@ class DeadLetterStream:
         arguments = (letter.id, group, own, window, REPLAY_CONSUMER, *messages.values())
         reply = await self._connection.script(self._replay, names, arguments)
         return Replayed(reply.decode())
+
+    async def given_up(self, list_name: str, count: int) -> tuple[int, Sequence[bytes]]:
+        """See publishing.interfaces.DeadLetterStore.given_up."""
+        key = self._mirror(list_name).dead_letters
+        length, page = await self._connection.pipeline([("LLEN", key), ("LRANGE", key, -count, -1)])
+        return length, page[::-1]  # the oldest stands last
+
+    async def replay_to_list(self, list_name: str, message: bytes) -> Replayed:
+        """See publishing.interfaces.DeadLetterStore.replay_to_list."""
+        mirror = self._mirror(list_name)
+        keys = (mirror.dead_letters, mirror.name)
+        reply = await self._connection.script(self._replay_to_list, keys, (message, first_try(message)))
+        return Replayed(reply.decode())
+
+    def _mirror(self, list_name: str) -> MirrorList:
+        for mirror in self._settings.lists:
+            if mirror.name == list_name:
+                return mirror
+        known = ", ".join(mirror.name for mirror in self._settings.lists) or "none"
+        raise InvalidRequest([Violation("list.name", f"must be a mirror list of QUEUE_LIST ({known})")])
 
     async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
         """See publishing.interfaces.DeadLetterStore.discard."""

@@ -12,8 +12,9 @@ import grpc
 import pytest
 
 from modelready.credentials import StaticCredentials
-from modelready.entry import encode_list_message
+from modelready.entry import encode_list_message, first_try
 from modelready.redis.settings import RedisSettings
+from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import SetupFault
 from sidecar.metrics import Metrics
@@ -37,7 +38,8 @@ from tests.integration.calls import (
     read_error,
     to_redis,
 )
-from tests.integration.operators import ALL, bury, operating
+from tests.integration.command_line import command
+from tests.integration.operators import ALL, Operator, bury, operating
 from tests.integration.test_examples import alone, typescript
 
 SEVERAL = {"QUEUE_LIST": "deployments, audit=payload", "QUEUE_LIST_LABELS": "audit=token_symbol"}
@@ -333,6 +335,118 @@ async def test_what_no_list_has_got_is_kept_for_as_long_again(
     assert await mirrored.trim(now - 1000) == 1
 
 
+# -- replaying a list's dead letters
+
+
+@pytest.fixture
+def operator(server: RedisServer) -> Iterator[Operator]:
+    with SidecarProcess(to_redis(server, **NAMED)) as sidecar, operating(sidecar) as operator:
+        yield operator
+
+
+def replay(operator: Operator, name: str, limit: int = 0, **fields: Any) -> tuple[int, int, int]:
+    request = pb.ReplayDeadLettersRequest(list=pb.ListSelection(name=name, limit=limit), **fields)
+    done = operator.stub.ReplayDeadLetters(request, timeout=30)
+    return done.replayed, done.missing, done.skipped
+
+
+def given_up(version: int, **fields: Any) -> bytes:
+    """An envelope after its last try."""
+    return json.dumps({**json.loads(encode_list_message(labelled(version))), "retry_count": 3, **fields}).encode()
+
+
+def test_a_list_s_dead_letters_go_back_the_oldest_first_to_be_tried_as_new(
+    server: RedisServer, operator: Operator
+) -> None:
+    letters = [given_up(number) for number in range(250)]
+    server.execute("LPUSH", "failed:deployments", *letters)
+    server.execute("LPUSH", "deployments", "one that waits")
+    server.execute("LPUSH", "failed:audit", "of another list")
+    assert replay(operator, "deployments", dry_run=True) == (250, 0, 0)
+    assert replay(operator, "deployments", limit=120) == (120, 0, 0)
+    assert json.loads(at(server, "failed:deployments")[0])["payload"]["model_version"] == "120"
+    assert replay(operator, "deployments") == (130, 0, 0)
+    assert replay(operator, "deployments") == (0, 0, 0)
+    waiting, *back = at(server, "deployments")
+    assert waiting == b"one that waits"
+    assert [json.loads(one) for one in back] == [{**json.loads(one), "retry_count": 0} for one in letters]
+    assert at(server, "failed:audit") == [b"of another list"]
+
+
+def test_equal_messages_are_replayed_each(server: RedisServer, operator: Operator) -> None:
+    server.execute("LPUSH", "failed:deployments", *[given_up(1)] * 3)
+    assert replay(operator, "deployments", limit=1) == (1, 0, 0)
+    assert len(at(server, "failed:deployments")) == 2
+    assert replay(operator, "deployments") == (2, 0, 0)
+    assert len(at(server, "deployments")) == 3
+
+
+def test_a_replay_of_a_list_has_a_rate(server: RedisServer, operator: Operator) -> None:
+    server.execute("LPUSH", "failed:deployments", *(given_up(number) for number in range(5)))
+    began = time.monotonic()
+    assert replay(operator, "deployments", max_per_second=10) == (5, 0, 0)
+    assert time.monotonic() - began > 0.39
+
+
+@pytest.mark.parametrize("name", ["", "failed:deployments", "{model-ready}:dead-letters", "deployments,audit"])
+def test_only_a_list_that_is_configured_can_be_named(name: str, operator: Operator) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        replay(operator, name)
+    refusal = read_error(raised.value)
+    assert (refusal.code, refusal.fields) == (Code.INVALID_ARGUMENT, ("list.name",))
+    assert "deployments, audit" in refusal.text
+
+
+def test_a_push_that_fails_keeps_the_dead_letter(server: RedisServer, operator: Operator) -> None:
+    server.execute("LPUSH", "failed:deployments", given_up(1))
+    server.execute("SET", "deployments", "no list")
+    with pytest.raises(grpc.RpcError) as raised:
+        replay(operator, "deployments")
+    assert read_error(raised.value).reason == "REDIS_WRONG_TYPE"
+    assert len(at(server, "failed:deployments")) == 1
+
+
+def test_what_consumers_wrap_is_unwrapped() -> None:
+    envelope, payload = encode_list_message(labelled()), encode_list_message(labelled(), "payload")
+    tried = {**json.loads(payload), "_retryCount": 3}
+    for written, back in {
+        envelope: envelope,
+        payload: payload,
+        given_up(1): None,
+        json.dumps({"original_message": envelope.decode(), "error": "no"}).encode(): envelope,
+        json.dumps({"originalMessage": tried, "error": "no"}).encode(): None,
+        json.dumps({"originalMessage": payload.decode(), "error": "no"}).encode(): payload,
+        json.dumps({"originalMessage": "{", "error": "no"}).encode(): b"{",
+        b"\xff": b"\xff",
+        b"[1]": b"[1]",
+        b"[" * 100_000: b"[" * 100_000,
+    }.items():
+        fresh = first_try(written)
+        if back is not None:
+            assert fresh == back
+        else:
+            assert json.loads(fresh).get("retry_count", 0) == 0
+            assert "_retryCount" not in json.loads(fresh)
+    label = {**json.loads(payload), "original_message": "a label"}
+    assert first_try(json.dumps(label).encode()) == json.dumps(label).encode()
+
+
+def test_the_command_replays_a_list(server: RedisServer) -> None:
+    server.execute("LPUSH", "failed:deployments", *(given_up(number) for number in range(1200)))
+    with SidecarProcess(to_redis(server, SIDECAR_ADMIN_TOKEN="admin", **NAMED)) as sidecar:
+        replaying = ["dead-letters", "replay", "--list", "deployments"]
+        refused = command(sidecar, *replaying, "--yes", SIDECAR_ADMIN_TOKEN="")
+        assert refused.returncode != 0
+        assert len(at(server, "failed:deployments")) == 1200
+        counted = command(sidecar, *replaying, "--dry-run", SIDECAR_ADMIN_TOKEN="admin")
+        assert counted.stdout == "1,200 dead letters would be replayed\n"
+        done = command(sidecar, *replaying, "--yes", SIDECAR_ADMIN_TOKEN="admin")
+        assert (done.returncode, done.stdout) == (0, "1,200 dead letters replayed\n"), done.stderr
+        wrong = command(sidecar, "dead-letters", "replay", "--list", "deployments", "--all", "--yes")
+        assert wrong.returncode == 2
+    assert len(at(server, "deployments")) == 1200
+
+
 # -- a cluster
 
 
@@ -350,4 +464,6 @@ def test_in_a_cluster_all_keys_of_a_list_are_in_the_queue_s_slot() -> None:
                 assert caller.publish(labelled(number)).outcome == STORED
             with owner.client() as client:
                 assert client.llen("{model-ready}:audit") == 3
+                client.lmove("{model-ready}:list", "{model-ready}:list:dlq", "RIGHT", "LEFT")
+            assert replay(operator, "{model-ready}:list") == (1, 0, 0)
             assert [one.depth for one in operator.status().lists] == [3, 3]

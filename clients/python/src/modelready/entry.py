@@ -174,6 +174,30 @@ def encode_list_message(
         raise UnencodableEvent(f"JSON cannot hold it: {error}") from error
 
 
+def first_try(raw: bytes) -> bytes:
+    """A message that a consumer gave up as it was before: out of its wrapper, its failures not counted.
+
+    Consumers wrap it with an error, as text in `original_message` or as an object in `originalMessage`, and count in
+    `retry_count`, or in a bare payload in `_retryCount`. What cannot be read stays as it is.
+    """
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    if not isinstance(message, dict):
+        return raw
+    if not message.keys() & {"payload", "model_name"}:
+        inner = message.get("original_message", message.get("originalMessage"))
+        if isinstance(inner, str):
+            return first_try(inner.encode(errors="replace"))
+        if isinstance(inner, dict):
+            return first_try(json.dumps(inner, separators=(",", ":")).encode())
+    fresh = {name: value for name, value in message.items() if name != "_retryCount"}
+    if "retry_count" in fresh:
+        fresh["retry_count"] = 0
+    return raw if fresh == message else json.dumps(fresh, separators=(",", ":")).encode()
+
+
 def _list_time(event: ModelReadyToDeploy) -> str:
     """With an offset in numbers: Python below 3.11 does not read the Z of `iso`."""
     return f"{iso(event.occurred_at)[:-1]}+00:00"

@@ -246,19 +246,29 @@ class DeadLetterIds(_message.Message):
     ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ListSelection(_message.Message):
+    __slots__ = ("name", "limit")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    limit: int
+    def __init__(self, name: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
 class ReplayDeadLettersRequest(_message.Message):
-    __slots__ = ("ids", "filter", "target", "dry_run", "max_per_second")
+    __slots__ = ("ids", "filter", "list", "target", "dry_run", "max_per_second")
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     MAX_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     ids: DeadLetterIds
     filter: DeadLetterFilter
+    list: ListSelection
     target: ReplayTarget
     dry_run: bool
     max_per_second: float
-    def __init__(self, ids: _Optional[_Union[DeadLetterIds, _Mapping]] = ..., filter: _Optional[_Union[DeadLetterFilter, _Mapping]] = ..., target: _Optional[_Union[ReplayTarget, str]] = ..., dry_run: bool = ..., max_per_second: _Optional[float] = ...) -> None: ...
+    def __init__(self, ids: _Optional[_Union[DeadLetterIds, _Mapping]] = ..., filter: _Optional[_Union[DeadLetterFilter, _Mapping]] = ..., list: _Optional[_Union[ListSelection, _Mapping]] = ..., target: _Optional[_Union[ReplayTarget, str]] = ..., dry_run: bool = ..., max_per_second: _Optional[float] = ...) -> None: ...
 
 class ReplayDeadLettersResponse(_message.Message):
     __slots__ = ("replayed", "missing", "skipped")
