@@ -99,6 +99,13 @@ PANELS = (
     Panel("Stream: age of what a group keeps past the retention", "s", (
         ("max by (group) (modelready_trim_held_back_seconds)", "{{group}}"),
     )),
+    Panel("Mirror lists: messages that wait", "short", ((_known("modelready_list_depth", "list"), "{{list}}"),)),
+    Panel("Mirror lists: messages in flight", "short", (
+        (_known("modelready_list_processing", "key"), "{{key}}"),
+    )),
+    Panel("Mirror lists: messages given up", "short", (
+        (_known("modelready_list_dead_letters", "key"), "{{key}}"),
+    ), 1),
 )  # fmt: skip
 
 

@@ -46,6 +46,9 @@ METRICS = (
         "OldestUnacknowledgedAge", "Seconds", "Maximum", "Age of the oldest entry that a group has not acknowledged."
     ),
     Metric("DeadLetters", "Count", "Maximum", "Entries in the dead-letter stream."),
+    Metric("ListDepth", "Count", "Maximum", "Messages waiting or in flight, of the mirror list with most."),
+    Metric("ListProcessing", "Count", "Maximum", "Messages of the mirror lists that their consumers have in flight."),
+    Metric("ListDeadLetters", "Count", "Maximum", "Messages of the mirror lists that their consumers gave up."),
     Metric("SpoolDepth", "Count", "Maximum", "Events in the spool of the task that has most."),
     Metric("SpoolOldestAge", "Seconds", "Maximum", "Age of the oldest spooled event."),
     Metric("SpoolBytesUsedPercent", "Percent", "Maximum", "What the spool holds, of SPOOL_MAX_BYTES."),
@@ -123,6 +126,19 @@ ALARMS = (
         "reasons",
     ),
     Alarm(
+        "list-dead-letters", "ListDeadLetters", "Maximum", 0, 1, 1,
+        "Consumers of a mirror list gave up messages.",
+        "modelready-sidecar status names the list, that service's log says why. Then: modelready-sidecar dead-letters"
+        " replay --list.",
+        "reasons",
+    ),
+    Alarm(
+        "list-not-draining", "ListDepth", "Maximum", 1000, 5, 5,
+        "More than 1000 messages of a mirror list have been waiting or in flight for too long.",
+        "modelready-sidecar status names the list: see why its consumers stand still.",
+        "memory",
+    ),
+    Alarm(
         "spool-growing", "SpoolOldestAge", "Maximum", 300, 3, 3,
         "Events have waited on a task's disk for more than five minutes, and the disk goes with the task.",
         "Do not stop or deploy the task. Bring Redis back: the reason is in the sidecar's log, and the spool empties by"
@@ -181,6 +197,8 @@ _ALARM_ARNS = "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}
 
 
 _REPEATED = {
+    "S": '"type":"metric","width":8,"height":6,',
+    "M": '{"stat":"Maximum","label":',
     "D": '"Service","${Source}","Queue","${QueueName}"',
     "W": f'"region":"${{AWS::Region}}","period":{INTERVAL_SECONDS},"yAxis":{{"left":{{"min":0}}}},"metrics":',
 }
@@ -192,7 +210,7 @@ def generated() -> str:
     dashboard, repeated = _dashboard(), ""
     for name, text in _REPEATED.items():  # written once: the template has a size that it must not exceed
         dashboard = dashboard.replace(text, f"${{{name}}}")
-        repeated += f"          {name}: !Sub '{text}'\n"
+        repeated += f"          {name}: {'!Sub ' if '$' in text else ''}'{text}'\n"
     return f"""{alarms}
 {_alarm(ROTATION_ALARM, "AWS/Lambda")}
   Dashboard:
@@ -254,23 +272,26 @@ def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
         dimensions = "{Name: FunctionName, Value: !Ref RotationFunction}"
         attribute = "\n    Condition: Rotates"
     actions = "!If [HasAlarmTopic, [!Ref AlarmTopicArn], []]"
+    properties = {  # in one line, which is shorter
+        "AlarmName": f"!Sub '${{AWS::StackName}}-{alarm.name}'",
+        "AlarmDescription": f'"{description(alarm)}"',
+        "Namespace": namespace,
+        "MetricName": alarm.metric,
+        "Dimensions": f"[{dimensions}]",
+        "Statistic": alarm.statistic,
+        "ComparisonOperator": alarm.comparison,
+        "Threshold": threshold,
+        "Period": INTERVAL_SECONDS,
+        "EvaluationPeriods": alarm.of,
+        "DatapointsToAlarm": alarm.minutes,
+        "TreatMissingData": alarm.missing,
+        "AlarmActions": actions,
+        "OKActions": actions,
+    }
+    inline = ", ".join(f"{name}: {value}" for name, value in properties.items())
     return f"""  {resource(alarm.name)}:
     Type: AWS::CloudWatch::Alarm{attribute}
-    Properties:
-      AlarmName: !Sub ${{AWS::StackName}}-{alarm.name}
-      AlarmDescription: "{description(alarm)}"
-      Namespace: {namespace}
-      MetricName: {alarm.metric}
-      Dimensions: [{dimensions}]
-      Statistic: {alarm.statistic}
-      ComparisonOperator: {alarm.comparison}
-      Threshold: {threshold}
-      Period: {INTERVAL_SECONDS}
-      EvaluationPeriods: {alarm.of}
-      DatapointsToAlarm: {alarm.minutes}
-      TreatMissingData: {alarm.missing}
-      AlarmActions: {actions}
-      OKActions: {actions}"""
+    Properties: {{{inline}}}"""
 
 
 def _dashboard() -> str:
@@ -306,6 +327,12 @@ def _widgets() -> list[dict[str, Any]]:
         ),
         _graph(8, 11, "Queue: age of the oldest entry not acknowledged", OldestUnacknowledgedAge="age"),
         _graph(16, 11, "Dead letters", line=1, DeadLetters="in the stream"),
+        _graph(
+            *(8, 29, "Mirror lists: messages"),
+            ListDepth="waiting or in flight, the longest list",
+            ListProcessing="in flight, all lists",
+            ListDeadLetters="given up, all lists",
+        ),
         _graph(0, 17, "Spool: events on disk", SpoolDepth="events"),
         _graph(8, 17, "Spool: age of the oldest event", line=_limit("spool-growing"), SpoolOldestAge="age"),
         _graph(
@@ -376,7 +403,7 @@ def _widget(x: int, y: int, title: str, series: list[list[Any]], lines: list[dic
     }
     if lines:
         properties["annotations"] = {"horizontal": lines}
-    return {"type": "metric", "x": x, "y": y, "width": 8, "height": 6, "properties": properties}
+    return {"type": "metric", "width": 8, "height": 6, "x": x, "y": y, "properties": properties}
 
 
 def files() -> dict[Path, str]:

@@ -36,6 +36,9 @@ UNITS = {
     "QueuePending": "Count",
     "OldestUnacknowledgedAge": "Seconds",
     "DeadLetters": "Count",
+    "ListDepth": "Count",
+    "ListProcessing": "Count",
+    "ListDeadLetters": "Count",
     "SpoolDepth": "Count",
     "SpoolOldestAge": "Seconds",
     "SpoolBytesUsedPercent": "Percent",
@@ -140,6 +143,12 @@ class EmbeddedMetrics:
                 "OldestUnacknowledgedAge": round(max(ages, default=0.0), 3),
                 "DeadLetters": state.dead_letters,
             }
+            if state.lists:
+                values |= {
+                    "ListDepth": max(one.depth + one.processing for one in state.lists),
+                    "ListProcessing": sum(one.processing for one in state.lists),
+                    "ListDeadLetters": sum(one.dead_letters for one in state.lists),
+                }
             redis = await self._inspector.redis()
             if redis.eviction_policy:
                 values["EvictionPolicyWrong"] = int(redis.eviction_policy != "noeviction")

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from modelready.redis.lists import ListSettings
 from sidecar.emf import EmbeddedMetrics
 from sidecar.metrics import Metrics as Counted
-from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, Observed, QueueState, RedisState
+from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
 from tests.deploy.cloudwatch import ALARM, FURTHER_BACK, OK, UNKNOWN, Metrics, alarms, state
 from tests.deploy.template import RESOURCES, resolve
 
@@ -43,6 +44,7 @@ class Sidecar:
         self.silent = self.away = False
         self.oldest_age = 20.0
         self.dead_letters = 0
+        self.list = MirrorState(ListSettings(list_names="deployments").lists[0], 0, 0, 0)
         self.policy = "noeviction"
         self.used_memory, self.max_memory = 30, 100
         self.counted = Counted()
@@ -55,7 +57,8 @@ class Sidecar:
     async def observe(self) -> Observed:
         oldest = round((time.time() - self.oldest_age) * 1000)
         groups = [GroupState("deployer", 1, 1, 1, oldest, 8, 0.0)]
-        return Observed(QueueState(9, self.dead_letters, oldest, groups), DeadLetterCounts([], None))
+        state = QueueState(9, self.dead_letters, oldest, groups, [self.list])
+        return Observed(state, DeadLetterCounts([], None))
 
     async def redis(self) -> RedisState:
         return RedisState(0.001, eviction_policy=self.policy, used_memory=self.used_memory, max_memory=self.max_memory)
@@ -130,6 +133,10 @@ def redis_away(sidecar: Sidecar, seconds: int, on: bool) -> None:
     sidecar.counted.connection_failures.inc(seconds)  # it asks every second
 
 
+def list_is(sidecar: Sidecar, depth: int = 0, processing: int = 0, dead_letters: int = 0) -> None:
+    sidecar.list = MirrorState(sidecar.list.mirror, depth, processing, dead_letters)
+
+
 # Of each alarm: what it is there for, just above its threshold.
 EFFECTS: dict[str, Effect] = {
     "sidecar-absent": lambda sidecar, seconds, on: setattr(sidecar, "silent", on),
@@ -137,6 +144,8 @@ EFFECTS: dict[str, Effect] = {
     "auth-failures": lambda sidecar, seconds, on: sidecar.counted.auth_failures.inc(seconds),
     "queue-not-draining": lambda sidecar, seconds, on: setattr(sidecar, "oldest_age", 901 if on else 20),
     "dead-letters": lambda sidecar, seconds, on: setattr(sidecar, "dead_letters", int(on)),
+    "list-dead-letters": lambda sidecar, seconds, on: list_is(sidecar, dead_letters=int(on)),
+    "list-not-draining": lambda sidecar, seconds, on: list_is(sidecar, depth=900, processing=101 if on else 100),
     "spool-growing": lambda sidecar, seconds, on: sidecar.counted.spool_age.set(301 if on else 0),
     "spool-filling": lambda sidecar, seconds, on: sidecar.counted.spool_bytes.set(51 if on else 0),
     "spool-disk": lambda sidecar, seconds, on: sidecar.counted.spool_free_bytes.set(1 << (27 if on else 30)),

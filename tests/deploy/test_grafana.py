@@ -48,7 +48,7 @@ def test_every_query_finds_what_a_sidecar_exports() -> None:
             client.xadd(KEYS.dead_letters, {"dl_reason": "HANDLER_FAILED"})
             client.xgroup_create(KEYS.events, "deployer", id="0", mkstream=True)
         with (
-            SidecarProcess(to_redis(server)) as sidecar,
+            SidecarProcess(to_redis(server, QUEUE_LIST="deployments")) as sidecar,
             PrometheusServer(sidecar.http, interval_seconds=1) as prometheus,
             calling(sidecar) as caller,
         ):

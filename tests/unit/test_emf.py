@@ -13,10 +13,11 @@ from typing import Any, cast
 import pytest
 
 from deploy import monitoring
+from modelready.redis.lists import ListSettings
 from sidecar.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, Observed, QueueState, RedisState
+from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
 from tests.harness.embedded_metrics import check, embedded
 from tests.harness.waiting import until
 
@@ -36,7 +37,9 @@ class Inspector:
             raise Unavailable("away")
         old = int(time.time() * 1000) - 90_000
         groups = [GroupState("a", 7, 2, 1, old, 5, 0.0), GroupState("b", 3, 3, 1, old + 60_000, 0, 0.0)]
-        return Observed(QueueState(20, 4, old, groups), DeadLetterCounts([], None))
+        lists = [MirrorState(mirror, 5, 2, 1) for mirror in ListSettings(list_names="a,b").lists]
+        lists[1] = lists[1]._replace(depth=9)
+        return Observed(QueueState(20, 4, old, groups, lists), DeadLetterCounts([], None))
 
     async def redis(self) -> RedisState:
         return RedisState(0.001, eviction_policy=self.policy, used_memory=100, max_memory=self.max_memory)
@@ -106,6 +109,7 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     assert named == UNITS
     assert (root["Service"], root["Queue"], root["TaskId"]) == ("//model-registry", "model-ready", task_id({}))
     assert (root["QueueDepth"], root["QueuePending"], root["DeadLetters"]) == (7, 5, 4)
+    assert (root["ListDepth"], root["ListProcessing"], root["ListDeadLetters"]) == (11, 4, 2)
     assert 90 <= root["OldestUnacknowledgedAge"] < 100
     assert (root["PublishesStored"], root["PublishesDuplicate"], root["PublishesRefused"]) == (3, 0, 3)
     assert root["RpcLatency"] == {"Values": [2.0, 10000.0], "Counts": [2, 1]}
