@@ -6,8 +6,8 @@
 -- ARGV[2]    content type of the data
 -- ARGV[3]    CloudEvents type of the data
 -- ARGV[4]    the number of mirror lists
--- ARGV[5..]  for each event: ce_id, ce_source, ce_time, ce_subject, correlationid, traceparent ("" for none), data,
---            then its message for each list
+-- ARGV[5..]  for each event: ce_id, ce_source, ce_time, ce_subject, correlationid, partitionkey, traceparent ("" for none),
+--            data, then its message for each list
 -- Returns    for each event: the id of its entry; with a leading "=" where an earlier call appended it; or an error, which
 --            begins with APPENDED where some are in the stream
 --
@@ -19,7 +19,7 @@
 
 local stream = KEYS[1]
 local window, content_type, event_type, lists = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local width = 7 + lists
+local width = 8 + lists
 local entries, known_by, writable = {}, {}, false
 
 -- Push an event's messages to the lists behind the first `pushed`; returns how many lists have it, and an error.
@@ -61,18 +61,18 @@ for i = 1, #KEYS - 1 - lists do
         redis.call('SET', key, '-', 'PX', window)
         writable = true
       end
-      if ARGV[at + 5] == '' then
+      if ARGV[at + 6] == '' then
         entry = redis.call('XADD', stream, '*', 'ce_id', ARGV[at], 'ce_source', ARGV[at + 1], 'ce_type', event_type,
           'ce_specversion', '1.0', 'ce_time', ARGV[at + 2], 'ce_subject', ARGV[at + 3], 'correlationid', ARGV[at + 4],
-          'content-type', content_type, 'data', ARGV[at + 6])
+          'partitionkey', ARGV[at + 5], 'content-type', content_type, 'data', ARGV[at + 7])
       else
         entry = redis.call('XADD', stream, '*', 'ce_id', ARGV[at], 'ce_source', ARGV[at + 1], 'ce_type', event_type,
           'ce_specversion', '1.0', 'ce_time', ARGV[at + 2], 'ce_subject', ARGV[at + 3], 'correlationid', ARGV[at + 4],
-          'traceparent', ARGV[at + 5], 'content-type', content_type, 'data', ARGV[at + 6])
+          'partitionkey', ARGV[at + 5], 'traceparent', ARGV[at + 6], 'content-type', content_type, 'data', ARGV[at + 7])
       end
     end
     local problem
-    pushed, problem = mirror(at + 7, pushed)
+    pushed, problem = mirror(at + 8, pushed)
     if problem then
       redis.call('SET', key, entry .. '!' .. (pushed > 0 and pushed or ''), 'PX', window)
       return redis.error_reply('APPENDED ' .. problem.err)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelready.entry import encode_list_message, first_try
-from modelready.keys import Keys
+from modelready.keys import REPLAY_CONSUMER, Keys
 from modelready.redis.lists import MirrorList
 from modelready.redis.script import Script
 from sidecar.errors import InvalidRequest, Violation
 from sidecar.publishing.interfaces import Replayed, StoredDeadLetter
 from sidecar.settings import QueueSettings
 from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.stream_info import REPLAY_CONSUMER, read_groups
+from sidecar.storage.stream_info import read_groups
 
 _MOST_ATTEMPTS = 2**32 - 1
 

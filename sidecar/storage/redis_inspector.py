@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from modelready.keys import Keys
+from modelready.keys import NO_CONSUMERS, Keys
 from sidecar.errors import QueueError, SetupFault
 from sidecar.publishing.entry_ids import milliseconds, number, text
 from sidecar.publishing.interfaces import DeadLetterCounts, Depth, GroupState, MirrorState, QueueState, RedisState
@@ -16,7 +16,7 @@ from sidecar.settings import QueueSettings
 from sidecar.storage.counter import EntryCounter
 from sidecar.storage.dead_letter_reasons import DeadLetterReasons
 from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.stream_info import REPLAY_CONSUMER, Group, if_allowed, names, read_groups, read_snapshot
+from sidecar.storage.stream_info import Group, if_allowed, names, read_groups, read_snapshot
 from sidecar.storage.stream_positions import Positions
 
 _GROUPS = 50  # that are asked about in one pipeline: Redis does nothing else for 0.2 ms
@@ -165,7 +165,7 @@ class RedisInspector:
                 times.append(milliseconds(first))
             count, idle = group.consumers, None
             if listed is not None:
-                real = [one for one in map(names, listed[index]) if one["name"] != REPLAY_CONSUMER.encode()]
+                real = [one for one in map(names, listed[index]) if one["name"] not in NO_CONSUMERS]
                 count, idle = len(real), min((one["idle"] / 1000 for one in real), default=None)
             states.append(GroupState(
                 name=group.name.decode(errors="replace"),

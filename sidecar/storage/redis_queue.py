@@ -82,6 +82,7 @@ class RedisQueue:
             iso(message.occurred_at),
             subject(message),
             message.correlation_id,
+            message.model.name,
             message.traceparent,
             event.data if self._settings.encoding == "protobuf" else encode_data(message, "json"),
         ]

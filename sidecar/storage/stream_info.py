@@ -10,9 +10,6 @@ from sidecar.publishing.entry_ids import LAST, number
 from sidecar.storage.redis_connection import RedisConnection
 from sidecar.storage.stream_positions import Snapshot
 
-REPLAY_CONSUMER = "replay"
-"""Holds what was replayed to a group until one of the group's consumers takes it over. It never asks for anything."""
-
 
 class Group(NamedTuple):
     """A consumer group. `last`: the last id that it was given; `lag`: None where Redis does not know."""

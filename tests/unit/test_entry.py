@@ -36,6 +36,7 @@ def test_an_entry_has_the_fields_of_the_design() -> None:
         "ce_time": b"2026-01-02T03:04:05.678901Z",
         "ce_subject": b"fraud/7",
         "correlationid": b"corr-1",
+        "partitionkey": b"fraud",
         "content-type": b"application/protobuf",
         "traceparent": b"00-x",
     }

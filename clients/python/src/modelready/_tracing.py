@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer, TracerProvider
 
-    from modelready._hand import Entry
+    from modelready._consumer.in_flight import Entry
 
 _NO_SPAN = nullcontext()
 

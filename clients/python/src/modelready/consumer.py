@@ -11,13 +11,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from modelready._consumer import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
-from modelready._core import Core
-from modelready._hand import Entry, Hand
+from modelready._consumer.base import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
+from modelready._consumer.in_flight import Entry, InFlight
+from modelready._consumer.loop import Loop
 from modelready.list_consumer import ListConsumer, ListMessage
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
@@ -28,9 +28,11 @@ __all__ = ["Consumer", "Delivery", "ListConsumer", "ListMessage"]
 
 logger = logging.getLogger(__name__)
 
+Handle = Callable[[InFlight, list[Entry]], None]
+
 
 class Delivery(DeliveryBase):
-    """One event in hand. As a context it is acknowledged at the end of the block, and put back if the block raises."""
+    """One event in flight. As a context it is acknowledged at the end of the block; put back if the block raises."""
 
     def ack(self) -> None:
         """The event is done; Redis is told at once, in the background. Raises RuntimeError when its loop has ended."""
@@ -57,7 +59,7 @@ class Consumer(ConsumerBase):
     and so on up to `backoff_max_seconds`, while later events of the model wait; after `max_attempts` the event becomes
     a dead letter. The attempts are counted in Redis and outlive this consumer.
 
-    What this consumer has in hand is its own while it lives, however long a handler takes. When it was silent for
+    What this consumer has in flight is its own while it lives, however long a handler takes. When it was silent for
     `claim_seconds`, others take it over. `consumer_name` is new for each consumer by default; one that is given must
     not be used by two that live at the same time. A read waits `block_seconds`, and so may a stop.
 
@@ -68,29 +70,26 @@ class Consumer(ConsumerBase):
     _work: _Work | None = None
 
     def run(self, handler: Callable[[ModelReadyToDeploy], object]) -> None:
-        """Handles events until `stop` or, in the main thread, SIGTERM; those in hand are finished first.
+        """Handles events until `stop` or, in the main thread, SIGTERM; those that were begun are finished first.
 
         An event is acknowledged when `handler` returns. With a concurrency above 1 it is called in several threads.
         """
 
-        def handle(hand: Hand, entries: list[Entry]) -> None:
-            traced = self._spans.wanted
-            with closing(hand.each(entries)) as each:
-                for entry in each:
-                    try:
-                        if traced:
-                            with self._spans.of(entry):
-                                handler(entry.event)
-                        else:
-                            handler(entry.event)
-                    except Exception as error:  # noqa: PERF203 - one of them must not end the others
-                        logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
-                        entry.trouble = describe(error)
-                    else:
-                        hand.finished.append(entry)
+        def handle(in_flight: InFlight, entries: list[Entry]) -> None:
+            (entry,) = entries
+            try:
+                with self._spans.of(entry):
+                    handler(entry.event)
+            except (Exception, asyncio.CancelledError) as error:
+                logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
+                in_flight.failed(entry, describe(error))
+            except BaseException:
+                in_flight.put_back(entries)
+                raise
+            else:
+                in_flight.done(entry, report=False)
 
-        # With one worker those taken together wait for nobody else.
-        self._run(handle, self._options.batch if self._options.concurrency == 1 else 1)
+        self._run(handle)
 
     def run_batches(self, handler: Callable[[list[ModelReadyToDeploy]], object], most: int | None = None) -> None:
         """The same for a handler that takes up to `most` events at once (default: `batch`), acknowledged together.
@@ -99,29 +98,28 @@ class Consumer(ConsumerBase):
         event that cannot be handled makes no dead letters of the others. The call for all counts as no attempt.
         """
 
-        def handle(hand: Hand, entries: list[Entry]) -> None:
-            hand.begin(entries)
+        def handle(in_flight: InFlight, entries: list[Entry]) -> None:
             try:
                 with self._spans.of_batch(entries):
                     handler([entry.event for entry in entries])
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 logger.warning(
                     "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
                 )
                 if len(entries) == 1:
-                    hand.failed(entries[0], describe(error))
+                    in_flight.failed(entries[0], describe(error))
                 else:
-                    hand.scatter(entries)
+                    in_flight.put_back(entries, alone=True)
             except BaseException:
-                hand.put_back(entries)
+                in_flight.put_back(entries)
                 raise
             else:
-                hand.done(*entries)
+                in_flight.done(*entries, report=False)
 
-        self._run(handle, most or self._options.batch)
+        self._run(handle, most or self._options.batch, batches=True)
 
     def stop(self) -> None:
-        """Ends `run` or the iteration after what is in hand; for any thread or a signal handler. It is for good."""
+        """Ends `run` or the iteration after what was begun; for any thread or a signal handler. It is for good."""
         self._stopping = True
         if self._work is not None:
             self._work.stop()
@@ -135,15 +133,15 @@ class Consumer(ConsumerBase):
     def __iter__(self) -> Iterator[Delivery]:
         """Gives one event after the other, in the caller's thread, whatever `concurrency` is.
 
-        One that is not settled when the next is asked for stays in hand, and may be acknowledged later; its model goes
-        on. When the loop is left, what is not acknowledged is put back, for others to take at once.
+        One that is not settled when the next is asked for stays in flight, and may be acknowledged later; its model
+        goes on. When the loop is left, what is not acknowledged is put back, for others to take at once.
         """
         with self._working(by_hand=True) as work:
             while taken := work.take(1):
                 try:
-                    yield Delivery(work.core.hand, taken[0], self._spans)
+                    yield Delivery(work.in_flight, taken[0], self._spans)
                 finally:
-                    work.core.hand.let_go(taken[0])
+                    work.in_flight.detach(taken[0])
 
     @contextmanager
     def _working(self, *, by_hand: bool) -> Iterator[_Work]:
@@ -156,8 +154,9 @@ class Consumer(ConsumerBase):
         finally:
             self._work = None
 
-    def _run(self, handle: Callable[[Hand, list[Entry]], None], most: int) -> None:
+    def _run(self, handle: Handle, most: int = 1, *, batches: bool = False) -> None:
         with stopped_by_sigterm(self.stop), self._working(by_hand=False) as work:
+            work.in_flight.takes_batches = batches
             others = [
                 threading.Thread(target=work.help, args=(handle, most), name="modelready-handler")
                 for _ in range(self._options.concurrency - 1)
@@ -181,30 +180,35 @@ class Consumer(ConsumerBase):
 
 
 class _Work:
-    """The core in a thread of its own, so that claims are kept while handlers run. A context manager."""
+    """The loop in a thread of its own, so that claims are kept while handlers run. A context manager."""
 
     def __init__(self, consumer: ConsumerBase, *, by_hand: bool) -> None:
         self._loop = asyncio.new_event_loop()
-        self.core = Core(consumer._server, consumer._options, self._ready, self._wake)  # noqa: SLF001 - its other half
-        self._changed = threading.Condition(self.core.hand.lock)
+        self._work = Loop(consumer._server, consumer._options, self._ready, self._wake)  # noqa: SLF001 - its other half
+        self.in_flight = self._work.in_flight
+        self._changed = threading.Condition(self.in_flight.lock)
         self._by_hand = by_hand
         self._thread = threading.Thread(target=self._keep_on, name="modelready-consumer", daemon=True)
         self._error: BaseException | None = None
 
     def take(self, most: int) -> list[Entry]:
         """The next entries; none at the end."""
-        hand = self.core.hand
+        in_flight = self.in_flight
         with self._changed:
-            while not (taken := hand.take(most)) and not hand.stopping:
-                self._changed.wait()
-            return taken
+            in_flight.hungry += 1
+            try:
+                while not (taken := in_flight.take(most)) and not in_flight.stopping:
+                    self._changed.wait()
+                return taken
+            finally:
+                in_flight.hungry -= 1
 
-    def handle(self, handle: Callable[[Hand, list[Entry]], None], most: int) -> None:
+    def handle(self, handle: Handle, most: int) -> None:
         """Handle entries until the end."""
         while taken := self.take(most):
-            handle(self.core.hand, taken)
+            handle(self.in_flight, taken)
 
-    def help(self, handle: Callable[[Hand, list[Entry]], None], most: int) -> None:
+    def help(self, handle: Handle, most: int) -> None:
         """The same in another thread; what ends it ends all, and is raised there."""
         try:
             self.handle(handle, most)
@@ -214,12 +218,12 @@ class _Work:
 
     def stop(self) -> None:
         """Begin no more, from this moment on."""
-        self.core.hand.stopping = True  # without its lock, which a signal handler may not wait for
-        self._call(self.core.stop)
+        self.in_flight.stopping = True  # without its lock, which a signal handler may not wait for
+        self._call(self._work.stop)
 
     def close(self) -> None:
         """Stop, and wait for the end; a loop by hand does not hold it up."""
-        self._call(lambda: self.core.stop(forced=self._by_hand))
+        self._call(lambda: self._work.stop(forced=self._by_hand))
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -235,16 +239,16 @@ class _Work:
 
     def _keep_on(self) -> None:
         try:
-            self._loop.run_until_complete(self.core.run())
+            self._loop.run_until_complete(self._work.run())
         except BaseException as error:  # noqa: BLE001 - raised in the thread that runs
             self._error = self._error or error
         finally:
-            self.core.hand.end()
+            self.in_flight.end()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
     def _wake(self) -> None:
-        self._call(self.core.changed)
+        self._call(self._work.changed)
 
     def _call(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has ended

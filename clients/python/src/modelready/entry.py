@@ -84,6 +84,7 @@ def encode(event: ModelReadyToDeploy, encoding: Encoding = "protobuf") -> dict[s
         "ce_time": iso(event.occurred_at).encode(),
         "ce_subject": subject(event).encode(),
         "correlationid": event.correlation_id.encode(),
+        "partitionkey": event.model.name.encode(),
         "content-type": CONTENT_TYPES[encoding].encode(),
         "data": encode_data(event, encoding),
     }

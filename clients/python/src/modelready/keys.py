@@ -9,6 +9,13 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import quote
 
+REPLAY_CONSUMER = "replay"
+"""Holds what was replayed to a group until one of the group's consumers takes it over. It never asks for anything."""
+WAITING_CONSUMER = "waiting"
+"""Holds what waits in the lanes of a group (docs/adr/0014)."""
+NO_CONSUMERS = frozenset({REPLAY_CONSUMER.encode(), WAITING_CONSUMER.encode()})
+"""Names in a group that no process has, as Redis returns them."""
+
 
 class Keys(NamedTuple):
     """The keys of one queue."""
@@ -56,6 +63,22 @@ class Keys(NamedTuple):
     def done_before(self, group: str, event_id: str) -> str:
         """As earlier versions name it, where `team` with `x:1` and `team:x` with `1` share a key."""
         return f"{self.tag}:done:{group}:{event_id}"
+
+    def lanes(self, group: str) -> str:
+        """A hash: model -> the consumer of the group that has entries of it in flight."""
+        return f"{self.tag}:lanes:{group}"
+
+    def waiting(self, group: str) -> str:
+        """A sorted set: the entries that wait behind others of their model, in order."""
+        return f"{self.tag}:waiting:{group}"
+
+    def free(self, group: str) -> str:
+        """A set: the models whose entries wait for a consumer of the group that takes their lane."""
+        return f"{self.tag}:free:{group}"
+
+    def alive(self, group: str, consumer: str) -> str:
+        """There while the consumer lives; it expires."""
+        return f"{self.tag}:alive:{group}:{consumer}"
 
     @property
     def mirrored_since(self) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelready._consumer import stopped_by_sigterm
+from modelready._consumer.base import stopped_by_sigterm
 from modelready._list import ListMessage, ListReader, UndecodableMessage
 
 if TYPE_CHECKING:

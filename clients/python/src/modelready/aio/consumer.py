@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from modelready._consumer import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
-from modelready._core import Core
-from modelready._hand import Entry, Hand
+from modelready._consumer.base import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
+from modelready._consumer.in_flight import Entry, InFlight
+from modelready._consumer.loop import Loop
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Handle = Callable[[Hand, list[Entry]], Awaitable[None]]
+Handle = Callable[[InFlight, list[Entry]], Awaitable[None]]
 
 
 class Delivery(DeliveryBase):
@@ -49,50 +49,52 @@ class Consumer(ConsumerBase):
     async def run(self, handler: Callable[[ModelReadyToDeploy], Awaitable[object]]) -> None:
         """Same as `modelready.consumer.Consumer.run`."""
 
-        async def handle(hand: Hand, entries: list[Entry]) -> None:
-            traced = self._spans.wanted
-            with closing(hand.each(entries)) as each:
-                for entry in each:
-                    try:
-                        if traced:
-                            with self._spans.of(entry):
-                                await handler(entry.event)
-                        else:
-                            await handler(entry.event)
-                    except Exception as error:  # noqa: PERF203 - one of them must not end the others
-                        logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
-                        entry.trouble = describe(error)
-                    else:
-                        hand.finished.append(entry)
+        async def handle(in_flight: InFlight, entries: list[Entry]) -> None:
+            (entry,) = entries
+            try:
+                with self._spans.of(entry):
+                    await handler(entry.event)
+            except (Exception, asyncio.CancelledError) as error:
+                if self._is_cancelled(error):
+                    in_flight.put_back(entries)
+                    raise
+                logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
+                in_flight.failed(entry, describe(error))
+            except BaseException:
+                in_flight.put_back(entries)
+                raise
+            else:
+                in_flight.done(entry, report=False)
 
-        # With one worker those taken together wait for nobody else.
-        await self._run(handle, self._options.batch if self._options.concurrency == 1 else 1)
+        await self._run(handle)
 
     async def run_batches(
         self, handler: Callable[[list[ModelReadyToDeploy]], Awaitable[object]], most: int | None = None
     ) -> None:
         """Same as `modelready.consumer.Consumer.run_batches`."""
 
-        async def handle(hand: Hand, entries: list[Entry]) -> None:
-            hand.begin(entries)
+        async def handle(in_flight: InFlight, entries: list[Entry]) -> None:
             try:
                 with self._spans.of_batch(entries):
                     await handler([entry.event for entry in entries])
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if self._is_cancelled(error):
+                    in_flight.put_back(entries)
+                    raise
                 logger.warning(
                     "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
                 )
                 if len(entries) == 1:
-                    hand.failed(entries[0], describe(error))
+                    in_flight.failed(entries[0], describe(error))
                 else:
-                    hand.scatter(entries)
+                    in_flight.put_back(entries, alone=True)
             except BaseException:
-                hand.put_back(entries)
+                in_flight.put_back(entries)
                 raise
             else:
-                hand.done(*entries)
+                in_flight.done(*entries, report=False)
 
-        await self._run(handle, most or self._options.batch)
+        await self._run(handle, most or self._options.batch, batches=True)
 
     def stop(self) -> None:
         """Same as `modelready.consumer.Consumer.stop`."""
@@ -111,9 +113,9 @@ class Consumer(ConsumerBase):
         async with self._working(by_hand=True) as work:
             while taken := await work.take(1):
                 try:
-                    yield Delivery(work.core.hand, taken[0], self._spans)
+                    yield Delivery(work.in_flight, taken[0], self._spans)
                 finally:
-                    work.core.hand.let_go(taken[0])
+                    work.in_flight.detach(taken[0])
 
     @asynccontextmanager
     async def _working(self, *, by_hand: bool) -> AsyncIterator[_Work]:
@@ -126,13 +128,21 @@ class Consumer(ConsumerBase):
         finally:
             self._work = None
 
-    async def _run(self, handle: Handle, most: int) -> None:
+    def _is_cancelled(self, error: BaseException) -> bool:
+        work = self._work
+        return isinstance(error, asyncio.CancelledError) and (work is None or work.is_cancelling)
+
+    async def _run(self, handle: Handle, most: int = 1, *, batches: bool = False) -> None:
         with stopped_by_sigterm(self.stop):
             async with self._working(by_hand=False) as work:
+                work.in_flight.takes_batches = batches
                 tasks = [asyncio.create_task(work.handle(handle, most)) for _ in range(self._options.concurrency)]
                 try:
-                    await asyncio.gather(*tasks)
+                    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                    for task in ended:
+                        task.result()
                 finally:
+                    work.is_cancelling = True
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
@@ -147,49 +157,56 @@ class Consumer(ConsumerBase):
 
 
 class _Work:
-    """The core in a task of its own. A context manager."""
+    """The loop in a task of its own. A context manager."""
 
     def __init__(self, consumer: ConsumerBase, *, by_hand: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self.core = Core(consumer._server, consumer._options, self._changed.set, self._wake)  # noqa: SLF001 - its other half
+        self._work = Loop(consumer._server, consumer._options, self._changed.set, self._wake)  # noqa: SLF001 - its other half
+        self.in_flight = self._work.in_flight
+        self.is_cancelling = False
+        """Whether handlers are cancelled: else a CancelledError is their own."""
         self._by_hand = by_hand
         self._task: asyncio.Task[None] | None = None
 
     async def take(self, most: int) -> list[Entry]:
         """The next entries; none at the end."""
-        hand = self.core.hand
-        while True:
-            self._changed.clear()
-            if (taken := hand.take(most)) or hand.stopping:
-                return taken
-            await self._changed.wait()
+        in_flight = self.in_flight
+        in_flight.hungry += 1
+        try:
+            while True:
+                self._changed.clear()
+                if (taken := in_flight.take(most)) or in_flight.stopping:
+                    return taken
+                await self._changed.wait()
+        finally:
+            in_flight.hungry -= 1
 
     async def handle(self, handle: Handle, most: int) -> None:
         """Handle entries until the end."""
         while taken := await self.take(most):
-            await handle(self.core.hand, taken)
+            await handle(self.in_flight, taken)
 
     def stop(self) -> None:
         """Begin no more, from this moment on; for any thread."""
-        self.core.hand.stopping = True
+        self.in_flight.stopping = True
         with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self.core.stop)
+            self._loop.call_soon_threadsafe(self._work.stop)
 
     async def close(self) -> None:
         """Stop, and wait for the end; a loop by hand does not hold it up."""
-        self.core.stop(forced=self._by_hand)
+        self._work.stop(forced=self._by_hand)
         if self._task is not None:
             await asyncio.wait({self._task})
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self.core.run())
+        self._task = asyncio.create_task(self._work.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.core.stop()
+        self._work.stop()
         if self._task is not None:
             await self._task
 
     def _wake(self) -> None:
-        self.core.changed()
+        self._work.changed()

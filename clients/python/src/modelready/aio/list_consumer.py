@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from modelready._consumer import stopped_by_sigterm
+from modelready._consumer.base import stopped_by_sigterm
 from modelready._list import ListMessage, ListReader
 
 if TYPE_CHECKING:

@@ -9,10 +9,13 @@ from typing import Any
 
 
 class Script:
-    """A file of a package. Scripts are not replicated (Redis 7.0+), so a promoted replica does not know them."""
+    """Files of a package, one behind the other.
 
-    def __init__(self, package: str, name: str) -> None:
-        self._text = (importlib.resources.files(package) / name).read_bytes()
+    Scripts are not replicated (Redis 7.0+), so a promoted replica does not know them.
+    """
+
+    def __init__(self, package: str, *names: str) -> None:
+        self._text = b"\n".join((importlib.resources.files(package) / name).read_bytes() for name in names)
         self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
 
     def command(self, keys: Sequence[str], *arguments: Any, by_text: bool = False) -> tuple[Any, ...]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
-from modelready._core import Options
-from modelready._hand import Entry, Hand, order
+from modelready._consumer.in_flight import Entry, InFlight
+from modelready._consumer.options import ConsumerOptions, checked_options
 from modelready._tracing import ProcessSpans
 from modelready.keys import Keys
 from modelready.redis.cluster import Server, server_from_env
@@ -29,64 +27,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _DETAIL_CHARACTERS = 500
 
 
-class ConsumerOptions(TypedDict, total=False):
-    """The keywords of a consumer besides its group."""
-
-    queue: str
-    consumer_name: str | None
-    concurrency: int
-    batch: int | None
-    max_attempts: int
-    backoff_base_seconds: float
-    backoff_max_seconds: float
-    claim_seconds: float
-    block_seconds: float
-    start: str
-
-
 class ConsumerBase:
     """The settings of a consumer."""
 
-    def __init__(
-        self,
-        server: Server,
-        *,
-        group: str,
-        queue: str = "model-ready",
-        consumer_name: str | None = None,
-        concurrency: int = 1,
-        batch: int | None = None,
-        max_attempts: int = 5,
-        backoff_base_seconds: float = 1.0,
-        backoff_max_seconds: float = 60.0,
-        claim_seconds: float = 60.0,
-        block_seconds: float = 2.0,
-        start: str = "0",
-    ) -> None:
-        if not group:
-            raise ValueError("a consumer needs the name of its group")
-        if start not in {"0", "$"}:
-            raise ValueError(f'start is {start!r}; it may be "0" (all that is in the queue) or "$" (what comes)')
-        batch = concurrency if batch is None else batch
-        if concurrency < 1 or max_attempts < 1 or batch < concurrency:
-            raise ValueError("concurrency and max_attempts are at least 1, and batch is not below concurrency")
-        if min(backoff_base_seconds, backoff_max_seconds) < 0 or block_seconds <= 0 or claim_seconds < 0.5:
-            raise ValueError("backoffs are not below 0, block_seconds is above 0, claim_seconds at least 0.5")
+    def __init__(self, server: Server, *, group: str, **options: Unpack[ConsumerOptions]) -> None:
         self._server = server
-        self._options = Options(
-            group=group,
-            queue=queue,
-            consumer_name=consumer_name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-            concurrency=concurrency,
-            batch=batch,
-            max_attempts=max_attempts,
-            backoff_base_seconds=backoff_base_seconds,
-            backoff_max_seconds=backoff_max_seconds,
-            claim_seconds=claim_seconds,
-            block_seconds=block_seconds,
-            start=start,
-        )
-        self._spans = ProcessSpans(Keys(queue).events, group)
+        self._options = checked_options(group=group, **options)
+        self._spans = ProcessSpans(Keys(self._options.queue).events, group)
         self._stopping = False
 
     @classmethod
@@ -103,14 +50,13 @@ class ConsumerBase:
 
 
 class DeliveryBase:
-    """One event in hand, and what tells a repetition apart."""
+    """One event in flight, and what tells a repetition apart."""
 
-    def __init__(self, hand: Hand, entry: Entry, spans: ProcessSpans) -> None:
-        self._hand = hand
+    def __init__(self, in_flight: InFlight, entry: Entry, spans: ProcessSpans) -> None:
+        self._in_flight = in_flight
         self._entry = entry
         self._spans = spans
         self._span: AbstractContextManager[object] | None = None
-        hand.begin((entry,))
 
     @property
     def event(self) -> ModelReadyToDeploy:
@@ -130,12 +76,12 @@ class DeliveryBase:
     @property
     def first_seen(self) -> datetime:
         """When the queue got the event, by the clock of Redis, in UTC: the time in the entry's id."""
-        return _EPOCH + timedelta(milliseconds=order(self._entry.id)[0])
+        return _EPOCH + timedelta(milliseconds=int(self._entry.id.partition("-")[0]))
 
     def _done(self) -> None:
-        if self._hand.ended:
+        if self._in_flight.ended:
             raise RuntimeError("the loop that gave this event has ended without it: it comes again")
-        self._hand.done(self._entry)
+        self._in_flight.done(self._entry)
 
     def _entered(self) -> ModelReadyToDeploy:
         self._span = self._spans.of(self._entry)
@@ -148,15 +94,15 @@ class DeliveryBase:
         if kind is None:
             self._done()
         elif isinstance(error, Exception):
-            self._hand.failed(self._entry, describe(error))
+            self._in_flight.failed(self._entry, describe(error))
         else:
-            self._hand.put_back([self._entry])
+            self._in_flight.put_back([self._entry])
 
 
 def describe(error: BaseException) -> str:
     """The last line of the traceback, cut: what stands in a dead letter."""
-    text = "".join(traceback.format_exception_only(type(error), error))
-    return " ".join(text.split())[:_DETAIL_CHARACTERS]
+    text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())[:_DETAIL_CHARACTERS]
+    return text.encode(errors="backslashreplace").decode()  # a file's name may hold what UTF-8 cannot
 
 
 @contextmanager

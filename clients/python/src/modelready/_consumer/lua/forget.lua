@@ -1,0 +1,13 @@
+-- Removes a consumer's name from the group, unless something is pending with it: that would be lost.
+--
+-- ARGV[3]  the consumer
+-- Returns  1 where the name is gone
+
+if #redis.call('XPENDING', stream, group, '-', '+', 1, ARGV[3]) > 0 then
+  return 0
+end
+redis.call('XGROUP', 'DELCONSUMER', stream, group, ARGV[3])
+if ARGV[3] == me then
+  redis.call('UNLINK', alive)
+end
+return 1

@@ -1,0 +1,81 @@
+-- What the scripts of a consumer share; each of them is this text and its own. docs/adr/0014 says why it keeps the order.
+--
+-- In a group a model with entries in flight has a lane, and a lane has one owner. Entries that others read of that model wait in
+-- the lane until the owner acknowledges what is before them.
+--
+-- KEYS[1]  stream
+-- KEYS[2]  lanes, a hash: model -> the consumer that owns its lane; "" where nobody does and the lane is in `free`
+-- KEYS[3]  waiting, a sorted set of score 0: "<length of the model>:<model> <id, padded>". These entries are pending with the
+--          consumer WAITING, so that a real consumer has pending exactly what it has in flight
+-- KEYS[4]  free, a set: the models whose lane the next consumer with room takes
+-- KEYS[5]  alive, a string that expires: this consumer lives
+-- ARGV     group, this consumer, then what each script says
+
+local stream, lanes, waiting, free, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, me = ARGV[1], ARGV[2]
+local WAITING = 'waiting'
+
+-- The model: partitionkey, or of entries from before it what stands before the last slash of the subject.
+local function lane_of(fields)
+  local subject = ''
+  for i = 1, #fields, 2 do
+    if fields[i] == 'partitionkey' then
+      return fields[i + 1]
+    elseif fields[i] == 'ce_subject' then
+      subject = fields[i + 1]
+    end
+  end
+  return string.match(subject, '^(.*)/') or subject
+end
+
+-- The length comes first, so that no model's prefix is another's, whatever bytes a name has.
+local function prefix_of(lane)
+  return #lane .. ':' .. lane .. ' '
+end
+
+local function lane_of_member(member)
+  local length = string.match(member, '^(%d+):')
+  return string.sub(member, #length + 2, #length + 1 + tonumber(length))
+end
+
+local function pad(number)
+  return string.rep('0', 20 - #number) .. number
+end
+
+local function member_of(lane, id)
+  local ms, number = string.match(id, '^(%d+)-(%d+)$')
+  return prefix_of(lane) .. pad(ms) .. '-' .. pad(number)
+end
+
+local function id_of(member)
+  local ms, number = string.match(string.sub(member, -41), '^0*(%d+)%-0*(%d+)$')
+  return ms .. '-' .. number
+end
+
+local function first_waiting(lane, count)
+  local prefix = prefix_of(lane)
+  return redis.call('ZRANGEBYLEX', waiting, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, count)
+end
+
+local function pending_with(consumer, id)
+  return redis.call('XPENDING', stream, group, id, id, 1, consumer)[1]
+end
+
+local function entry_at(id)
+  return redis.call('XRANGE', stream, id, id)[1]
+end
+
+-- A claim without a new delivery; `attempts`: how many times the entry was begun.
+local function claim(consumer, id, attempts)
+  redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', attempts, 'JUSTID')
+end
+
+local function wait_in(lane, id, attempts)
+  redis.call('ZADD', waiting, 0, member_of(lane, id))
+  claim(WAITING, id, attempts)
+end
+
+local function set_free(lane)
+  redis.call('HSET', lanes, lane, '')
+  redis.call('SADD', free, lane)
+end

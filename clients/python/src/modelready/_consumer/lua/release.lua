@@ -1,0 +1,42 @@
+-- Puts what is pending with a consumer back into the lanes, a page of it: to leave, after a lost reply, for one that died, or for
+-- the consumer of replays. A lane keeps its owner: it gets another when nothing is pending with that one any more (tidy.lua).
+--
+-- ARGV[3]   the consumer
+-- ARGV[4]   "-", or "(<id>" to go on after it
+-- ARGV[5]   how many at most
+-- ARGV[6]   least idle milliseconds
+-- ARGV[7]   "1": this consumer lives on, so an entry that it does not know and that was begun once was begun by nobody
+-- ARGV[8..] pairs of an id that it knows, and how many times that was begun; "" for one that it keeps
+-- Returns   where to go on, "" at the end; how many were put back
+
+local whom, known, last, released = ARGV[3], {}, '', 0
+for i = 8, #ARGV, 2 do
+  known[ARGV[i]] = ARGV[i + 1]
+end
+
+local page = redis.call('XPENDING', stream, group, ARGV[4], '+', ARGV[5], whom)
+for _, pending in ipairs(page) do
+  local id, attempts = pending[1], pending[4]
+  if known[id] then
+    attempts = known[id]
+  elseif ARGV[7] == '1' and attempts == 1 then
+    attempts = 0
+  end
+  if attempts ~= '' and pending[3] >= tonumber(ARGV[6]) then
+    local entry = entry_at(id)
+    if entry then
+      local lane = lane_of(entry[2])
+      wait_in(lane, id, attempts)
+      if redis.call('HEXISTS', lanes, lane) == 0 then
+        set_free(lane)
+      end
+    else
+      redis.call('XACK', stream, group, id) -- it was deleted
+    end
+    released = released + 1
+  end
+end
+if #page == tonumber(ARGV[5]) then
+  last = '(' .. page[#page][1]
+end
+return {last, released}

@@ -1,0 +1,334 @@
+"""What a consumer's scripts promise each other about lanes, and what they cost. With a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from clients.python.tests.test_consumer import DEAD_LETTERS, QUICK, STREAM, dead_letters, environ, publish
+from clients.python.tests.test_consumer_group import Running, consume, died, names, server, shared, summary  # noqa: F401
+from clients.python.tests.twins import CONSUMERS
+from modelready import model_ready
+from modelready._consumer.base import describe
+from modelready.entry import encode
+from modelready.keys import REPLAY_CONSUMER, WAITING_CONSUMER, Keys
+from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import until
+
+KEYS = Keys("model-ready")
+LANES, WAITING, FREE = KEYS.lanes("deployer"), KEYS.waiting("deployer"), KEYS.free("deployer")
+
+
+@pytest.fixture(params=list(CONSUMERS))
+def twin(request: pytest.FixtureRequest) -> Any:
+    return CONSUMERS[request.param]
+
+
+# -- order
+
+
+def test_two_consumers_keep_the_order_of_a_model(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    publish(server, *range(300))
+    publish(server, *range(300), name="other")
+    both = [Running(consume(batch=5)) for _ in range(2)]
+    until(lambda: sum(len(one.spans) for one in both) == 600, 20, "all of them")
+    for one in both:
+        one.stop()
+    for model in ("m", "other"):
+        spans = sorted((begin, end) for one in both for name, begin, end in one.spans if name == model)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a", "\0", "team/a b:7", "é\U0001f600"])
+def test_a_model_s_name_may_hold_anything(consume: Any, server: RedisServer, name: str) -> None:  # noqa: F811
+    """What waits in a lane is not mixed up with that of a name that begins with it."""
+    publish(server, 1, name=name)
+    first = Running(consume(), seconds=0.3)
+    until(lambda: first.versions, 5, "it began")
+    publish(server, 2, name=name)
+    publish(server, 3, name=f"{name}\0")
+    publish(server, 4, name=name)
+    second = Running(consume())
+    until(lambda: len(first.spans) + len(second.spans) == 4, 5, "all")
+    assert (second.versions[0], first.versions) == ("3", ["1", "2", "4"])
+    first.stop()
+    second.stop()
+
+
+def test_entries_from_before_have_their_model_in_the_subject(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    with server.client() as client:
+        for version in (1, 2, 3):
+            fields = encode(model_ready(name="team/m", version=version, uri="s3://m/"))
+            del fields["partitionkey"]
+            client.xadd(STREAM, fields)
+    first, second = Running(consume(), seconds=0.2), Running(consume(), seconds=0.2)
+    until(lambda: len(first.spans) + len(second.spans) == 3, 5, "all")
+    assert [] in (first.versions, second.versions)  # one lane
+    first.stop()
+    second.stop()
+
+
+# -- what may be lost
+
+
+@pytest.mark.parametrize("lost", [[LANES], [WAITING], [FREE], [LANES, WAITING, FREE]])
+def test_keys_of_lanes_that_are_lost_hold_nothing_back(consume: Any, server: RedisServer, lost: list[str]) -> None:  # noqa: F811
+    publish(server, 1)
+    first = Running(consume(claim_seconds=1.0), seconds=0.5)
+    until(lambda: first.versions, 5, "it began")
+    second = Running(consume(claim_seconds=1.0))
+    publish(server, 2, 3)
+    until(lambda: summary(server).get(WAITING_CONSUMER) == 2, 5, "the others wait")
+    server.execute("UNLINK", *lost)
+    until(lambda: sorted([*first.versions, *second.versions]) == ["1", "2", "3"], 6, "they are handled")
+    until(lambda: not summary(server), 5, "and acknowledged")
+    first.stop()
+    second.stop()
+
+
+def test_a_lane_whose_owner_has_nothing_pending_is_set_free(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    server.execute("HSET", LANES, "m", "nobody")
+    publish(server, 1, 2)
+    running = Running(consume(claim_seconds=1.0))
+    until(lambda: running.versions == ["1", "2"], 5, "they are handled")
+    running.stop()
+
+
+def test_a_group_that_is_destroyed_and_made_again_holds_nothing_back(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    publish(server, 1)
+    running = Running(consume(claim_seconds=1.0), seconds=0.5)
+    until(lambda: running.versions == ["1"], 5, "it began")
+    server.execute("XGROUP", "DESTROY", STREAM, "deployer")
+    server.execute("XGROUP", "CREATE", STREAM, "deployer", "0")
+    publish(server, 2)
+    until(lambda: running.versions[-1] == "2", 6, "what came after")
+    until(lambda: not summary(server), 5, "all are acknowledged")
+    running.stop()
+
+
+def test_entries_that_are_deleted_while_they_wait_are_dropped(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    publish(server, 1)
+    first = Running(consume(), seconds=0.5)
+    until(lambda: first.versions, 5, "it began")
+    second = Running(consume())
+    (two, _) = publish(server, 2, 3)
+    until(lambda: summary(server).get(WAITING_CONSUMER) == 2, 5, "the others wait")
+    server.execute("XDEL", STREAM, two)
+    until(lambda: sorted([*first.versions, *second.versions]) == ["1", "3"], 5, "the rest")
+    until(lambda: not summary(server), 5, "nothing is left")
+    first.stop()
+    second.stop()
+
+
+# -- attempts
+
+
+def test_only_what_was_begun_counts_as_an_attempt(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    """A consumer that dies takes those along that it was in the middle of, and not what it had read."""
+    entries = [entry for name in "abcdefg" for entry in publish(server, 1, name=name)]
+    assert died(server, "dead", 7, begun=1) == entries
+    running = Running(consume(claim_seconds=0.6, max_attempts=1))
+    until(lambda: len(running.versions) == 6, 5, "the six that nobody had begun")
+    until(lambda: len(dead_letters(server)) == 1, 5, "the dead letter")
+    running.stop()
+    (letter,) = dead_letters(server)
+    assert (letter[b"dl_reason"], letter[b"dl_entry_id"]) == (b"CONSUMER_DIED", entries[0].encode())
+
+
+def test_what_kills_its_consumer_is_a_dead_letter_alone(server: RedisServer) -> None:  # noqa: F811
+    for name in "abcdefg":
+        publish(server, "kill" if name == "c" else 1, name=name)  # type: ignore[arg-type]
+    service = """
+import os, signal, sys
+from modelready.consumer import Consumer
+def deploy(event):
+    if event.model.version == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(event.model.name, flush=True)
+Consumer.from_env(group="deployer", max_attempts=1, batch=7, claim_seconds=0.6, block_seconds=0.1).run(deploy)
+"""
+    lives = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", service],
+            env={**os.environ, **environ(server)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        lives.append(process)
+        if len(lives) == 1:
+            assert process.wait(20) == -signal.SIGKILL
+    until(lambda: len(dead_letters(server)) == 1 and not summary(server), 10, "the dead letter")
+    lives[1].terminate()
+    handled = sorted("".join(process.communicate(timeout=10)[0] for process in lives).split())
+    assert handled == ["a", "b", "d", "e", "f", "g"]
+    assert dead_letters(server)[0][b"ce_subject"] == b"c/kill"
+
+
+def test_a_replayed_entry_that_kills_its_consumer_counts(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    (entry,) = publish(server, 1)
+    with server.client() as client:
+        client.xgroup_create(STREAM, "deployer", id="$")
+        client.xclaim(
+            STREAM, "deployer", REPLAY_CONSUMER, 0, [entry], idle=86_400_000, retrycount=0, force=True, justid=True
+        )
+    release = threading.Event()
+    consumer = consume()
+    thread = threading.Thread(target=consumer.run, args=[lambda _: release.wait(20)])
+    thread.start()
+
+    def attempts() -> list[int]:
+        with server.client() as client:
+            return [each["times_delivered"] for each in client.xpending_range(STREAM, "deployer", "-", "+", 10)]
+
+    until(lambda: attempts() == [1] and not summary(server).get(REPLAY_CONSUMER), 5, "its attempt is noted")
+    release.set()
+    consumer.stop()
+    thread.join()
+
+
+# -- whatever an event or a handler does, no consumer ends
+
+
+def test_errors_that_cannot_be_written_make_dead_letters(twin: Any, server: RedisServer) -> None:  # noqa: F811
+    errors = [
+        OSError("\udcff in a file's name"),
+        asyncio.CancelledError("a library's own"),
+        ValueError("x" * 10_000),
+        UnicodeEncodeError("utf-8", "\udcff", 0, 1, "no"),
+        RuntimeError(b"\xff\0"),
+    ]
+    publish(server, *range(len(errors)))
+    consumer = twin.from_env(group="deployer", environ=environ(server), max_attempts=1, **QUICK)
+
+    def handle(event: Any) -> None:
+        raise errors[int(event.model.version)]
+
+    thread = threading.Thread(target=consumer.run, args=[handle])
+    thread.start()
+    until(lambda: len(dead_letters(server)) == len(errors), 10, "a dead letter of each")
+    consumer.stop()
+    thread.join(10)
+    assert dead_letters(server)[0][b"dl_detail"] == rb"OSError: \udcff in a file's name"
+
+
+def test_an_error_s_text_is_what_utf_8_can_hold() -> None:
+    assert describe(ValueError("a\udc80b")) == "ValueError: a\\udc80b"
+
+
+def test_strange_entries_make_dead_letters_and_what_is_behind_them_is_handled_now(
+    consume: Any,  # noqa: F811
+    server: RedisServer,  # noqa: F811
+) -> None:
+    with server.client() as client:
+        client.xadd(STREAM, {f"field {number}": "x" for number in range(4500)})
+        client.xadd(STREAM, {"data": b"\xff", "content-type": "application/json", "partitionkey": b"\xff\0"})
+        client.xadd(STREAM, {"data": "[" * 100_000, "content-type": "application/json", "ce_subject": ""})
+        client.xadd(STREAM, {"": "", "replay_group": b"\xff"})
+    publish(server, 1)
+    running = Running(consume(batch=10))
+    until(lambda: running.versions == ["1"], 3, "what is behind them")
+    until(lambda: len(dead_letters(server)) == 3, 5, "the others")
+    until(lambda: not summary(server), 5, "all are acknowledged")
+    running.stop()
+    assert {letter[b"dl_reason"] for letter in dead_letters(server)} == {b"UNDECODABLE"}
+
+
+# -- what others leave behind
+
+
+def test_names_of_consumers_that_ended_do_not_stay(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    publish(server, 1)
+    running = Running(consume(claim_seconds=0.5))
+    until(lambda: running.versions, 5, "it is at work")
+    server.execute("XGROUP", "CREATECONSUMER", STREAM, "deployer", "gone")
+    assert "gone" in names(server)
+    until(lambda: "gone" not in names(server), 12, "its name is gone")
+    running.stop()
+
+
+def handled_in(server: RedisServer, consume: Any, count: int) -> float:  # noqa: F811
+    """Seconds for that many events of ten models."""
+    running = Running(consume(batch=10))
+    began = time.monotonic()
+    for name in range(10):
+        publish(server, *range(count // 10), name=f"m{name}")
+    until(lambda: len(running.versions) == count, 60, "all")
+    took = time.monotonic() - began
+    running.stop()
+    return took
+
+
+@pytest.mark.timeout(180)
+def test_what_another_consumer_has_pending_costs_nothing(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    """50,000 entries that somebody keeps for himself: as fast as with none."""
+    calm = min(handled_in(server, consume, 1000) for _ in range(2))
+    server.execute("XGROUP", "SETID", STREAM, "deployer", "$")
+    with server.client() as client:
+        for start in range(0, 50_000, 1000):
+            pipeline = client.pipeline(transaction=False)
+            for version in range(start, start + 1000):
+                pipeline.xadd(STREAM, encode(model_ready(name="held", version=version, uri="s3://m/")))
+            pipeline.execute()
+            client.xreadgroup("deployer", "greedy", {STREAM: ">"}, count=1000)
+    assert summary(server) == {"greedy": 50_000}
+    assert min(handled_in(server, consume, 1000) for _ in range(2)) < 3 * calm + 0.5
+    assert summary(server) == {"greedy": 50_000}
+
+
+@pytest.fixture
+def _quiet(server: RedisServer) -> Iterator[None]:  # noqa: F811
+    yield
+    assert not server.execute("EXISTS", DEAD_LETTERS)
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_six_consumers_on_one_model_are_not_much_slower_than_one(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    """They share this process, so the bound is generous; it was a factor of hundreds."""
+
+    def rate(size: int, first: int) -> float:
+        running = [Running(consume()) for _ in range(size)]
+        publish(server, *range(first, first + 1000))
+        began = time.monotonic()
+        until(lambda: sum(len(one.versions) for one in running) == 1000, 60, "all")
+        took = time.monotonic() - began
+        for one in running:
+            one.stop()
+        return 1000 / took
+
+    alone = rate(1, 0)
+    assert rate(6, 1000) > alone / 5
+
+
+def test_an_idle_consumer_asks_redis_the_same_few_things_whatever_waits(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    publish(server, *range(200))
+    began, release = threading.Event(), threading.Event()
+    busy = consume()
+
+    def handle(_: object) -> None:
+        began.set()
+        release.wait(30)
+
+    thread = threading.Thread(target=busy.run, args=[handle])
+    thread.start()
+    assert began.wait(5)
+    idle = Running(consume(block_seconds=2.0))
+    until(lambda: summary(server).get(WAITING_CONSUMER) == 199, 10, "the others wait in the lane")
+    before = server.info("stats")["total_commands_processed"]
+    time.sleep(2)  # measured over a time
+    asked = server.info("stats")["total_commands_processed"] - before
+    busy.stop()
+    idle.stop()
+    release.set()
+    thread.join()
+    assert asked < 600  # the scripts' own commands count, too
