@@ -20,6 +20,7 @@ from clients.python.tests.test_consumer_group import Running, consume, died, nam
 from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
 from modelready._consumer.base import describe
+from modelready._consumer.lanes import Lanes
 from modelready.entry import encode
 from modelready.keys import REPLAY_CONSUMER, WAITING_CONSUMER, Keys
 from tests.harness.redis_server import RedisServer
@@ -195,6 +196,86 @@ def test_a_replayed_entry_that_kills_its_consumer_counts(consume: Any, server: R
     release.set()
     consumer.stop()
     thread.join()
+
+
+def test_a_dead_letter_is_written_before_the_acknowledgement(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    """Where it cannot be written the entry stays pending."""
+    (entry,) = publish(server, 1)
+    began = threading.Event()
+
+    def fail(_: object) -> None:
+        server.execute("CONFIG", "SET", "maxmemory", "1")
+        began.set()
+        raise LookupError
+
+    consumer = consume(max_attempts=1)
+    thread = threading.Thread(target=consumer.run, args=[fail])
+    thread.start()
+    try:
+        assert began.wait(5)
+        until_over = time.monotonic() + 0.5
+        while time.monotonic() < until_over:
+            assert sum(summary(server).values()) == 1
+            assert not dead_letters(server)
+    finally:
+        server.execute("CONFIG", "SET", "maxmemory", "0")
+    until(lambda: len(dead_letters(server)) == 1 and not summary(server), 5, "the dead letter")
+    consumer.stop()
+    thread.join()
+    assert dead_letters(server)[0][b"dl_entry_id"] == entry.encode()
+
+
+def test_a_claim_is_renewed_now_and_then_and_not_with_each_turn(
+    consume: Any,  # noqa: F811
+    server: RedisServer,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+    keep = Lanes.keep
+
+    async def counted(lanes: Lanes, ids: Any) -> list[bool]:
+        asked.append(time.monotonic())
+        return await keep(lanes, ids)
+
+    monkeypatch.setattr(Lanes, "keep", counted)
+    running = Running(consume(claim_seconds=3.0))
+    publish(server, *range(200))
+    until(lambda: len(running.spans) == 200, 10, "all")
+    until(lambda: len(asked) >= 3, 5, "it was renewed")
+    running.stop()
+    assert all(after - before > 0.4 for before, after in pairwise(asked[:-1]))
+
+
+def test_beside_a_consumer_that_knows_no_lanes_nothing_is_lost_or_stuck(
+    consume: Any,  # noqa: F811
+    server: RedisServer,  # noqa: F811
+) -> None:
+    """As one in another language, or of the version before."""
+    for version in range(100):
+        for name in "abcd":
+            publish(server, version, name=name)
+    both = [Running(consume(claim_seconds=1.0, batch=3), seconds=0.001) for _ in range(2)]
+    until(lambda: any(one.versions for one in both), 5, "they are at work")
+    plain = 0
+    with server.client() as client:
+
+        def over() -> bool:
+            nonlocal plain
+            for entries in client.xreadgroup("deployer", "plain", {STREAM: ">"}, count=2).values():
+                for entry_id, _ in entries[0]:
+                    plain += 1
+                    if plain % 10:  # it forgets some
+                        client.xack(STREAM, "deployer", entry_id)
+            for entry_id, _ in client.xautoclaim(STREAM, "deployer", "plain", 700, count=2)[1]:
+                plain += 1
+                client.xack(STREAM, "deployer", entry_id)
+            return plain + sum(len(one.versions) for one in both) >= 400 and not summary(server)
+
+        until(over, 30, "all are handled and acknowledged")
+    for one in both:
+        one.stop()
+    assert not dead_letters(server)
+    assert server.execute("ZCARD", WAITING) == 0
 
 
 # -- whatever an event or a handler does, no consumer ends
