@@ -23,8 +23,8 @@ GIVEN = {
     "RedisSecret": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:redis-AbCdEf",  # what the stack's are called
     "Redis": "queue",
 }
-OTHER_NAMES = {"StopTimeout", "TaskId", "EMFParsingErrors", "ModelReady", "PublishStream", "SameSite"}
-"""Of ECS, of metrics, of CloudWatch, of the contract, of a cookie."""
+OTHER_NAMES = {"StopTimeout", "TaskId", "EMFParsingErrors", "ModelReady", "PublishStream", "SameSite", "ListConsumer"}
+"""Of ECS, of metrics, of CloudWatch, of the contract, of a cookie, of the client."""
 
 
 def policies() -> dict[str, Any]:

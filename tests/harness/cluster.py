@@ -126,7 +126,7 @@ class Cluster:
         """A planned failover: a replica takes the slot's owner's place, which becomes its replica. Returns the heir."""
         slot = slot_of(key)
         owner = self.owner(slot)
-        (heir, *_) = self.replicas_of(owner)
+        (heir, *_) = until(lambda: self.replicas_of(owner), seconds, "the owner has a replica")
         heir.execute("CLUSTER", "FAILOVER")
         until(
             lambda: self.owner(slot) is heir and self._agreed(slot, heir) and self._serving(), seconds, "it took over"

@@ -169,6 +169,8 @@ class Watched(NamedTuple):
         serving = health(self.sidecar)
         if said.spooling or not said.accepting:  # the page may be a second old
             until(lambda: said.summary in html.unescape(self.sidecar.get("/")[1]), 3, f"{self.name}: the page says so")
+        if self.disk.spoiled:
+            self.disk.begin()  # again: the spool may have given its reserve back, which a small event fits into
         outcome = self.outcome()
         told = (said.accepting, said.spooling)
         assert told == (outcome != "refused", outcome == "spooled"), (self.name, outcome, said)
