@@ -149,7 +149,8 @@ class Committer:
         error = self._gate.last_error if self._gate.queued else self._last_error
         if isinstance(error, QueueFull | SetupFault):
             return error
-        text = f"the call's time is up; the last attempt failed: {error or 'Redis is away'}"
+        reason = f"the last attempt failed: {error}" if error else "those before it are not in Redis yet"
+        text = f"the call's time is up; {reason}"
         return AuthFailed(text) if isinstance(error, AuthFailed) else Unavailable(text)
 
     async def _copy_overdue(self) -> None:

@@ -101,6 +101,14 @@ async def test_an_attempt_that_may_have_succeeded_is_never_called_a_failure(benc
     assert caught.value.reason == "OUTCOME_UNKNOWN"
 
 
+async def test_primary_that_waits_behind_the_spool_is_not_told_that_redis_is_away(bench: Bench) -> None:
+    bench.queue.script.append(AWAY)
+    await bench.publish(events(0, 2))
+    with pytest.raises(Unavailable) as caught:
+        await bench.publish(events(2, 3), PRIMARY, timeout=0.2)
+    assert str(caught.value) == "the call's time is up; those before it are not in Redis yet"
+
+
 async def test_primary_waits_for_the_spool_to_be_empty(bench: Bench) -> None:
     bench.queue.script.append(AWAY)
     await bench.publish(events(0, 2))
