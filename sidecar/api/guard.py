@@ -227,6 +227,9 @@ async def _answer(error: Exception, context: Context) -> None:
     """Turn an error into a status; what is not ours leaves as INTERNAL, without its text."""
     if isinstance(error, grpc.aio.AbortError):
         return
+    if isinstance(error, grpc.aio.InternalError):  # the caller left while its answer was being sent
+        log.debug("a caller has gone: %s", error)
+        return
     if isinstance(error, PublishError):
         error.__traceback__ = None  # its frames hold the request, and grpc's abort makes a cycle with them
         await _abort(context, to_status(error))
