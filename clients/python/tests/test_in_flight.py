@@ -137,3 +137,37 @@ def test_of_those_that_were_begun_elsewhere_one_at_a_time_begins() -> None:
     assert not flight.to_begin(time.monotonic())
     flight.done(*flight.take())
     assert len(flight.to_begin(time.monotonic())) == 1
+
+
+def test_what_was_acknowledged_before_its_handler_raised_is_done() -> None:
+    """Whichever of the two Redis learns first: it is not begun again, and holds up nobody."""
+    flight = InFlight(60.0, lambda: None, lambda: None)
+    flight.hungry = 1
+    flight.add([Entry("1-0", b"m", ModelReadyToDeploy()), Entry("1-1", b"n", ModelReadyToDeploy())], ["1-0"], 0.0)
+    flight.confirm(time.monotonic())
+    (first,) = flight.take()
+    flight.done(first)
+    flight.failed(first, "it raised afterwards")
+    assert not flight.failures()
+    flight.grant(*flight.to_begin(time.monotonic()))
+    (second,) = flight.take()
+    flight.failed(second, "it raised, and is settled all the same")
+    (failure,) = flight.failures()
+    flight.done(second)
+    assert not flight.failures()
+    flight.carried(failure, retry_at=time.monotonic())
+    assert not flight.to_begin(time.monotonic())
+    assert flight.finished(9) == ["1-0", "1-1"]
+
+
+def test_a_batch_that_was_handled_is_reported_before_the_next_begins() -> None:
+    reports: list[int] = []
+    flight = InFlight(60.0, lambda: reports.append(1), lambda: None)
+    flight.takes_batches = True
+    flight.add([Entry(f"1-{each}", b"m%d" % each, ModelReadyToDeploy()) for each in range(4)], [], time.monotonic())
+    handled = flight.take(2)
+    flight.looked()
+    reports.clear()
+    flight.done(*handled, report=False)
+    assert len(flight.take(2)) == 2
+    assert reports

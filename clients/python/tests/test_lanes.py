@@ -22,8 +22,11 @@ from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
 from modelready._consumer.base import describe
 from modelready._consumer.lanes import Lanes
+from modelready._consumer.options import checked_options
 from modelready.entry import encode
 from modelready.keys import REPLAY_CONSUMER, WAITING_CONSUMER, Keys
+from modelready.redis.cluster import server_from_env
+from modelready.redis.pool import Pool
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import until
 
@@ -419,3 +422,117 @@ def test_an_idle_consumer_asks_redis_the_same_few_things_whatever_waits(consume:
     release.set()
     thread.join()
     assert asked < 600  # the scripts' own commands count, too
+
+
+# -- one step
+
+
+async def lanes_of(server: RedisServer, name: str, **options: Any) -> tuple[Pool, Lanes]:  # noqa: F811
+    pool = Pool(server_from_env(environ(server), STREAM))
+    lanes = Lanes(pool, checked_options(group="deployer", consumer_name=name, **options))
+    await lanes.create_group("0")
+    return pool, lanes
+
+
+def test_one_that_is_put_back_twice_takes_no_other_along(server: RedisServer) -> None:  # noqa: F811
+    """As after a lost reply."""
+    entries = [entry for name in "abc" for entry in publish(server, 1, name=name)]
+
+    async def put_back() -> None:
+        pool, lanes = await lanes_of(server, "one")
+        await lanes.turn(room=3, demand=3)
+        for _ in range(2):
+            await lanes.release_one(entries[0], 1)
+        await pool.close()
+
+    asyncio.run(put_back())
+    assert summary(server) == {"one": 2, WAITING_CONSUMER: 1}
+
+
+def test_a_turn_gives_no_more_than_there_is_room_for(server: RedisServer) -> None:  # noqa: F811
+    """New entries and free lanes share the room."""
+    for name in "abcd":
+        publish(server, 1, name=name)
+
+    async def given() -> list[int]:
+        pool, leaving = await lanes_of(server, "leaving")
+        await leaving.turn(room=4)
+        await leaving.release_own({}, lives=True)
+        await leaving.tidy(leaving=True)
+        for name in "efgh":
+            publish(server, 1, name=name)
+        other, lanes = await lanes_of(server, "other")
+        counts = [len((await lanes.turn(room=1)).entries) for _ in range(4)]
+        await pool.close()
+        await other.close()
+        return counts
+
+    assert asyncio.run(given()) == [1, 1, 1, 1]
+
+
+def test_who_put_an_entry_into_a_lane_knows_that_it_waits(server: RedisServer) -> None:  # noqa: F811
+    """So it looks for the lane soon, instead of at the next news."""
+    publish(server, 1)
+
+    async def waiting() -> int:
+        pool, owner = await lanes_of(server, "owner")
+        await owner.turn(room=1, demand=1)
+        publish(server, 2)
+        other, lanes = await lanes_of(server, "other")
+        count = (await lanes.turn(room=1)).waiting
+        await pool.close()
+        await other.close()
+        return count
+
+    assert asyncio.run(waiting()) == 1
+
+
+def test_large_entries_are_given_a_few_at_a_time(server: RedisServer) -> None:  # noqa: F811
+    with server.client() as client:
+        for number in range(60):
+            client.xadd(STREAM, {"partitionkey": f"m{number}", "data": b"x" * 400_000})
+
+    async def given() -> list[int]:
+        pool, lanes = await lanes_of(server, "one", batch=100)
+        counts = [len((await lanes.turn(room=100)).entries) for _ in range(3)]
+        await pool.close()
+        return counts
+
+    assert asyncio.run(given()) == [20, 20, 20]
+
+
+def test_what_kills_the_consumer_of_a_batch_is_a_dead_letter_alone(server: RedisServer) -> None:  # noqa: F811
+    for name in "abcdefg":
+        publish(server, "kill" if name == "c" else 1, name=name)  # type: ignore[arg-type]
+    service = """
+import os, signal, sys
+from modelready.consumer import Consumer
+def deploy(events):
+    for event in events:
+        if event.model.version == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+    print(*(event.model.name for event in events), flush=True)
+Consumer.from_env(group="deployer", max_attempts=1, batch=7, claim_seconds=0.6, block_seconds=0.1).run_batches(deploy)
+"""
+    handled = ""
+    for life in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", service],
+            env={**os.environ, **environ(server)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if life < 2:
+            assert process.wait(20) == -signal.SIGKILL
+        else:
+            until(lambda: len(dead_letters(server)) == 1 and not summary(server), 10, "the dead letter")
+            process.terminate()
+        handled += process.communicate(timeout=10)[0]
+    assert sorted(handled.split()) == ["a", "b", "d", "e", "f", "g"]
+    assert dead_letters(server)[0][b"ce_subject"] == b"c/kill"
+
+
+def test_no_two_consumers_share_an_alive_key() -> None:
+    assert KEYS.alive("a", "b:c") != KEYS.alive("a:b", "c")
+    assert KEYS.alive("a:b", "c") != KEYS.alive("a%3Ab", "c")
+    assert KEYS.alive("deployer", "b:c") == "{model-ready}:alive:deployer:b:c"

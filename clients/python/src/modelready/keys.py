@@ -77,8 +77,8 @@ class Keys(NamedTuple):
         return f"{self.tag}:free:{group}"
 
     def alive(self, group: str, consumer: str) -> str:
-        """There while the consumer lives; it expires."""
-        return f"{self.tag}:alive:{group}:{consumer}"
+        """There while the consumer lives; it expires. A group with a colon is quoted: no two pairs share a key."""
+        return f"{self.tag}:alive:{quote(group, safe='') if ':' in group or '%' in group else group}:{consumer}"
 
     @property
     def mirrored_since(self) -> str:

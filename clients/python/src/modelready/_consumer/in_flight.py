@@ -119,7 +119,7 @@ class InFlight:
                 entry.attempts += 1
                 entry.began_at = entry.began_at or now
             self.running += len(taken)
-            if not taken:
+            if not taken or (self.takes_batches and self._finished):
                 self._report()
             return taken
 
@@ -129,12 +129,15 @@ class InFlight:
             for entry in entries:
                 self._leave_lane(entry)
                 self._finish(entry)
+                self._failures = [failure for failure in self._failures if failure.entry is not entry]
             if report or self.stopping:
                 self._report()
 
     def failed(self, entry: Entry, detail: str) -> None:
-        """Its handler raised; its lane waits."""
+        """Its handler raised; its lane waits. What was acknowledged before that is done."""
         with self.lock:
+            if entry.state is State.FINISHED:
+                return
             if entry.is_lost:
                 self._leave_lane(entry)
             else:
@@ -202,7 +205,7 @@ class InFlight:
                 self._advance(entry.lane)
             for entry_id in begun:
                 head = self.entries.get(entry_id)
-                if head is not None and head.state is State.READY:
+                if head is not None and head.state is State.READY and not self.takes_batches:
                     self.grant(head)
             self._ready_now()
 
@@ -259,7 +262,7 @@ class InFlight:
             self._failures = [each for each in self._failures if each is not failure]
             entry = failure.entry
             if retry_at is not None and entry is not None:
-                if not entry.is_lost:
+                if entry.state is State.BACKING_OFF and not entry.is_lost:
                     heapq.heappush(self._backing_off, (retry_at, entry.id, entry))
                 return
             if entry is not None:

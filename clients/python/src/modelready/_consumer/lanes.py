@@ -77,16 +77,17 @@ class Lanes:
         begins: Sequence[tuple[str, int]] = (),
         *,
         room: int = 0,
-        demand: int = 0,
+        demand: int | None = 0,
         reads: bool = True,
     ) -> Turn:
         """Acknowledge, note attempts, and fill the `room`: from the lanes that ended, from free ones, by reading.
 
-        `demand` workers begin at once what they are given.
+        `demand` workers begin at once what they are given; None: all of it is noted as begun.
         """
         self._free_first = not self._free_first
+        begin, most_waiting = -1 if demand is None else demand, _MAX_WAITING if reads else 0
         left, entries, kept, waiting = await self._call(
-            _TURN, self._alive_ms, room, demand, self._given, _MAX_WAITING if reads else 0, int(self._free_first),
+            _TURN, self._alive_ms, room, begin, self._given, most_waiting, int(self._free_first),
             len(handled), *handled, len(ended), *ended, *(part for pair in begins for part in pair),
         )  # fmt: skip
         given = [Given(each[0].decode(), each[1], each[2], bool(each[3]), each[4]) for each in entries]
@@ -111,7 +112,7 @@ class Lanes:
         """Put a page of what is pending with a consumer back into the lanes. Returns where to go on, and how many."""
         pairs = [part for pair in (known or {}).items() for part in pair]
         following, count = await self._call(
-            _RELEASE, whom, after, PAGE, int(idle_seconds * 1000), int(lives), *pairs
+            _RELEASE, whom, after, "+", PAGE, int(idle_seconds * 1000), int(lives), *pairs
         )  # fmt: skip
         return following.decode(), count
 
@@ -123,7 +124,7 @@ class Lanes:
 
     async def release_one(self, entry_id: str, attempts: int) -> None:
         """Put one entry back."""
-        await self._call(_RELEASE, self._name, entry_id, 1, 0, 1, entry_id, attempts)
+        await self._call(_RELEASE, self._name, entry_id, entry_id, 1, 0, 1, entry_id, attempts)
 
     async def tidy(self, *, leaving: bool = False) -> list[bytes]:
         """Give lanes without an owner to whoever takes them. Returns this consumer's, unless it leaves."""

@@ -181,7 +181,7 @@ class Loop:
             ended,
             [(entry.id, entry.attempts + 1) for entry in begins],
             room=room,
-            demand=0 if in_flight.takes_batches else max(0, in_flight.demand - len(begins)),
+            demand=None if in_flight.takes_batches else max(0, in_flight.demand - len(begins)),
             reads=reads,
         )
         in_flight.acknowledged(handled)
@@ -236,7 +236,8 @@ class Loop:
         for each in given:
             if each.id in self.in_flight.entries:
                 continue
-            if each.attempts >= self._options.max_attempts:
+            # A batch is noted as begun, and counts as no attempt.
+            if each.attempts >= self._options.max_attempts + self.in_flight.takes_batches:
                 detail = "its consumer ended, or lost it, in each of its attempts"
                 failure = Failure(each.id, each.lane, None, "CONSUMER_DIED", detail, each.attempts)
                 self.in_flight.give_up(failure)

@@ -3,26 +3,27 @@
 --
 -- ARGV[3]   the consumer
 -- ARGV[4]   "-", or "(<id>" to go on after it
--- ARGV[5]   how many at most
--- ARGV[6]   least idle milliseconds
--- ARGV[7]   "1": this consumer lives on, so an entry that it does not know and that was begun once was begun by nobody
--- ARGV[8..] pairs of an id that it knows, and how many times that was begun; "" for one that it keeps
+-- ARGV[5]   "+", or the last id
+-- ARGV[6]   how many at most
+-- ARGV[7]   least idle milliseconds
+-- ARGV[8]   "1": this consumer lives on, so an entry that it does not know and that was begun once was begun by nobody
+-- ARGV[9..] pairs of an id that it knows, and how many times that was begun; "" for one that it keeps
 -- Returns   where to go on, "" at the end; how many were put back
 
 local whom, known, last, released = ARGV[3], {}, '', 0
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   known[ARGV[i]] = ARGV[i + 1]
 end
 
-local page = redis.call('XPENDING', stream, group, ARGV[4], '+', ARGV[5], whom)
+local page = redis.call('XPENDING', stream, group, ARGV[4], ARGV[5], ARGV[6], whom)
 for _, pending in ipairs(page) do
   local id, attempts = pending[1], pending[4]
   if known[id] then
     attempts = known[id]
-  elseif ARGV[7] == '1' and attempts == 1 then
+  elseif ARGV[8] == '1' and attempts == 1 then
     attempts = 0
   end
-  if attempts ~= '' and pending[3] >= tonumber(ARGV[6]) then
+  if attempts ~= '' and pending[3] >= tonumber(ARGV[7]) then
     local entry = entry_at(id)
     if entry then
       local lane = lane_of(entry[2])
@@ -36,7 +37,7 @@ for _, pending in ipairs(page) do
     released = released + 1
   end
 end
-if #page == tonumber(ARGV[5]) then
+if #page == tonumber(ARGV[6]) then
   last = '(' .. page[#page][1]
 end
 return {last, released}

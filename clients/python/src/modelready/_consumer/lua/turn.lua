@@ -2,7 +2,8 @@
 --
 -- ARGV[3]   how long it is alive from now on, milliseconds
 -- ARGV[4]   for how many entries there is room: first for the lanes that go on, then for free lanes, then for new entries
--- ARGV[5]   how many of the entries that this call gives are begun at once: their attempt is noted here
+-- ARGV[5]   how many of the entries that this call gives are begun at once: their attempt is noted here. -1: all that
+--           are new, as of a batch it is not known which were begun when it died
 -- ARGV[6]   how many of the entries that wait in a lane to give at once
 -- ARGV[7]   how many entries may wait in lanes: above it nothing is read; 0: read nothing
 -- ARGV[8]   "1": free lanes come before new entries
@@ -14,18 +15,18 @@
 --
 -- A lane that goes on stays with its owner where that has room; else whoever has room takes it.
 --
--- Everything is bounded: 100 entries are read, and about 1 MB is given. No script rolls back, so SET comes first: it fails where
+-- Everything is bounded: 100 entries are read, or `room`, and about 1 MB is given, and the last 20 read. No script rolls back, so SET comes first: it fails where
 -- the memory is full, before anything is read that could not get a lane.
 
-local MAX_READ, MAX_BYTES = 100, 1048576
+local MAX_READ, MAX_BYTES, AT_ONCE = 100, 1048576, 20
 local want, begin, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local entries, heads, bytes = {}, 0, 0
+local entries, opened, heads, mine, bytes, left = {}, {}, 0, 0, 0, ''
 
 redis.call('SET', alive, '1', 'PX', ARGV[3])
 
 local function give(id, lane, attempts, fields, is_head)
   local begun = 0
-  if is_head and attempts == 0 and begin > 0 then
+  if attempts == 0 and (begin < 0 or (is_head and begin > 0)) then
     begin, begun = begin - 1, 1
   end
   claim(me, id, attempts + begun)
@@ -71,7 +72,7 @@ end
 
 local function take_free_lanes()
   for _ = 1, MAX_READ do
-    local lane = heads < want and redis.call('SPOP', free)
+    local lane = heads + mine < want and redis.call('SPOP', free)
     if not lane then
       return
     end
@@ -83,16 +84,15 @@ local function take_free_lanes()
   end
 end
 
-local opened, mine, left = {}, 0, ''
-
 local function read()
   local seen = 0
   while heads + mine < want do
-    if seen >= MAX_READ or bytes > MAX_BYTES then
+    if seen >= math.max(MAX_READ, want) or bytes > MAX_BYTES then
       left = 'more'
       return
     end
-    local reply = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', want - heads - mine, 'STREAMS', stream, '>')
+    local count = math.min(want - heads - mine, AT_ONCE) -- what is read must be given, however large
+    local reply = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', count, 'STREAMS', stream, '>')
     if not reply then
       local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
       left = last and last[1] or '0-0'
@@ -152,9 +152,8 @@ end
 if ARGV[8] == '1' then
   take_free_lanes()
 end
-local count = redis.call('ZCARD', waiting)
 if want > 0 and ARGV[7] ~= '0' then
-  if count < tonumber(ARGV[7]) then
+  if redis.call('ZCARD', waiting) < tonumber(ARGV[7]) then
     read()
   else
     left = 'full'
@@ -163,4 +162,4 @@ end
 if ARGV[8] ~= '1' then
   take_free_lanes()
 end
-return {left, entries, kept, count}
+return {left, entries, kept, redis.call('ZCARD', waiting)}
