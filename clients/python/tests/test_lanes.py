@@ -202,6 +202,28 @@ def test_a_replayed_entry_that_kills_its_consumer_counts(consume: Any, server: R
     thread.join()
 
 
+def test_a_full_memory_keeps_nothing_from_being_acknowledged(consume: Any, server: RedisServer) -> None:  # noqa: F811
+    """So that a backlog that fills the memory can shrink."""
+    publish(server, *range(6))
+    handled: list[Any] = []
+
+    def handle(event: Any) -> None:
+        server.execute("CONFIG", "SET", "maxmemory", "1")
+        handled.append(event)
+
+    consumer = consume(batch=3, claim_seconds=2)
+    thread = threading.Thread(target=consumer.run, args=[handle])
+    thread.start()
+    try:
+        until(lambda: len(handled) >= 3 and not summary(server), 5, "what was handled is acknowledged")
+    finally:
+        server.execute("CONFIG", "SET", "maxmemory", "0")
+        until(lambda: len(handled) == 6, 5, "it goes on")
+        consumer.stop()
+        thread.join(10)
+        server.execute("CONFIG", "SET", "maxmemory", "0")
+
+
 def test_a_dead_letter_is_written_before_the_acknowledgement(consume: Any, server: RedisServer) -> None:  # noqa: F811
     """Where it cannot be written the entry stays pending."""
     (entry,) = publish(server, 1)

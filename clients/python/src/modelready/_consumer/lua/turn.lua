@@ -15,14 +15,14 @@
 --
 -- A lane that goes on stays with its owner where that has room; else whoever has room takes it.
 --
--- Everything is bounded: 100 entries are read, or `room`, and about 1 MB is given, and the last 20 read. No script rolls back, so SET comes first: it fails where
--- the memory is full, before anything is read that could not get a lane.
+-- Everything is bounded: 100 entries are read, or `room`, and about 1 MB is given, and the last 20 read. No script rolls back, so
+-- nothing is read where SET finds the memory full: it could get no lane. What was handled is acknowledged all the same.
 
 local MAX_READ, MAX_BYTES, AT_ONCE = 100, 1048576, 20
 local want, begin, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local entries, opened, heads, mine, bytes, left = {}, {}, 0, 0, 0, ''
+local is_full = false
 
-redis.call('SET', alive, '1', 'PX', ARGV[3])
 
 local function give(id, lane, attempts, fields, is_head)
   local begun = 0
@@ -133,6 +133,13 @@ for _, id in ipairs(next_list()) do
     redis.call('XACK', stream, group, id)
   end
 end
+local said = redis.pcall('SET', alive, '1', 'PX', ARGV[3])
+if said.err then
+  if not string.find(said.err, 'OOM', 1, true) then
+    return said
+  end
+  want, is_full = 0, true
+end
 local ending = next_list()
 
 local kept = {}
@@ -148,6 +155,9 @@ for _, lane in ipairs(ending) do
   if redis.call('HGET', lanes, lane) == me then
     go_on(lane)
   end
+end
+if is_full then
+  left = 'full'
 end
 if ARGV[8] == '1' then
   take_free_lanes()
