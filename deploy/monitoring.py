@@ -263,7 +263,7 @@ def description(alarm: Alarm) -> str:
 
 
 def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
-    threshold = f"!Ref {alarm.threshold}" if isinstance(alarm.threshold, str) else f"{alarm.threshold:g}"
+    threshold = f"!Ref {alarm.threshold}" if isinstance(alarm.threshold, str) else f"{alarm.threshold:.15g}"
     dimensions = "{Name: Service, Value: !Ref Source}, {Name: Queue, Value: !Ref QueueName}"
     attribute = ""
     if alarm.missing == "breaching":
