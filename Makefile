@@ -46,7 +46,7 @@ help: ## List the targets
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-check unit lowest soak mutants bench papers pins clean
+.PHONY: install demo serve test lint types imports proto proto-check unit lowest soak mutants bench docs pins clean
 install: .venv/dev ## Install everything into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -89,8 +89,8 @@ proto: .venv-proto/ready ## Generate the Python code of the contract
 proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
 	@.venv-proto/bin/python proto/contract.py check
 
-papers: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards, the function in the template
-	@$(BIN)/python docs/configuration.py && $(BIN)/python -m deploy.monitoring && $(BIN)/python deploy/rotation/embed.py
+docs: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards, the function in the template
+	@$(BIN)/python scripts/configuration.py && $(BIN)/python -m scripts.monitoring && $(BIN)/python scripts/embed_rotation.py
 
 pins: .venv/tools ## Pin the newest versions, with hashes
 	@for name in build runtime aws otel dev proto; do \

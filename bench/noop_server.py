@@ -1,6 +1,6 @@
 """The baseline of the unary calls: a grpc.aio server that parses the message and answers with a receipt, made before.
 
-`python -m bench.noop_server <port>`. The options are those of sidecar/api/server.py.
+`python -m bench.noop_server <port>`. The options are those of sidecar/rpc/server.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which changes of the core does no test notice? `make mutants ARGS="-j 2 --sample 40 sidecar/storage"`.
+"""Which changes of the core does no test notice? `make mutants ARGS="-j 2 --sample 40 sidecar/spool"`.
 
 One mutant at a time is made in a copy of the repository and the tests of its file run there; those that all pass are
 reported. Some of them change nothing that anybody could see: judge each by hand. Exit 1 where any survived.
@@ -26,30 +26,32 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT, CLIENT_TESTS = "clients/python/src/modelready", "clients/python/tests"
-SPOOL = "tests/integration/test_spool_*.py tests/integration/test_sqlite_spool.py tests/unit/test_spool_*.py"
-CONSUMER = f"{CLIENT_TESTS}/test_consumer.py {CLIENT_TESTS}/test_consumer_group.py {CLIENT_TESTS}/test_hand.py"
+SPOOL = "tests/integration/test_spool*.py tests/unit/test_spool_*.py"
+CONSUMER = " ".join(f"{CLIENT_TESTS}/test_{name}.py" for name in ("lanes", "in_flight", "consumer", "consumer_group"))
+PUBLISHING = "tests/unit/test_publisher.py tests/unit/test_forwarder.py tests/unit/test_event_log.py"
+QUEUE = "tests/integration/test_queue_contract.py tests/integration/test_taxonomy.py"
 
 TABLE: list[tuple[str, str]] = [  # files, and the quick tests that are to notice; the first that fits counts
-    ("sidecar/publishing/*.py", "tests/unit/test_publisher.py tests/unit/test_forwarder.py tests/unit/test_fates.py"),
-    ("sidecar/storage/*spool*.py", SPOOL),
-    ("sidecar/storage/append.lua", "tests/integration/test_queue_contract.py tests/integration/test_mirror.py"),
-    ("sidecar/storage/trim.lua", "tests/integration/test_trim.py"),
-    ("sidecar/storage/count.lua", "tests/integration/test_queue_status.py"),
-    ("sidecar/storage/*.lua", "tests/integration/test_dead_letters.py"),
-    ("sidecar/storage/*.py", "tests/integration/test_queue_contract.py tests/integration/test_taxonomy.py"),
+    ("sidecar/publishing/spool_gate.py", "tests/unit/test_spool_gate.py"),
+    (
+        "sidecar/publishing/*.py",
+        "tests/unit/test_publisher.py tests/unit/test_forwarder.py tests/unit/test_event_log.py",
+    ),
+    ("sidecar/spool/*.py", SPOOL),
+    ("sidecar/redisstream/lua/append.lua", "tests/integration/test_queue_contract.py tests/integration/test_mirror.py"),
+    ("sidecar/redisstream/lua/trim.lua", "tests/integration/test_trim.py"),
+    ("sidecar/redisstream/lua/count.lua", "tests/integration/test_queue_status.py"),
+    ("sidecar/redisstream/lua/*.lua", "tests/integration/test_dead_letters.py"),
+    ("sidecar/redisstream/*.py", QUEUE),
     (f"{CLIENT}/seen.py", f"{CLIENT_TESTS}/test_seen*.py"),
     (f"{CLIENT}/lua/seen_*.lua", f"{CLIENT_TESTS}/test_seen*.py"),
-    (f"{CLIENT}/_list.py", f"{CLIENT_TESTS}/test_list_consumer.py"),
-    (f"{CLIENT}/lua/list_*.lua", f"{CLIENT_TESTS}/test_list_consumer.py"),
+    (f"{CLIENT}/_consumer/list_reader.py", f"{CLIENT_TESTS}/test_list_consumer.py"),
+    (f"{CLIENT}/_consumer/lua/list_*.lua", f"{CLIENT_TESTS}/test_list_consumer.py"),
     (f"{CLIENT}/keys.py", "tests/unit/test_keys.py"),
     (f"{CLIENT}/entry.py", "tests/unit/test_entry*.py"),
     (f"{CLIENT}/_window.py", f"{CLIENT_TESTS}/test_window*.py"),
-    (f"{CLIENT}/_retries.py", f"{CLIENT_TESTS}/test_retries.py"),
-    (f"{CLIENT}/_consumer.py", CONSUMER),
+    (f"{CLIENT}/_retry.py", f"{CLIENT_TESTS}/test_retries.py"),
     (f"{CLIENT}/_consumer/*", CONSUMER),
-    (f"{CLIENT}/_core.py", CONSUMER),
-    (f"{CLIENT}/_hand.py", CONSUMER),
-    (f"{CLIENT}/lua/*.lua", CONSUMER),
     (f"{CLIENT}/redis/*", f"{CLIENT_TESTS}/test_consumer_connection.py tests/integration/test_taxonomy.py"),
 ]
 

@@ -20,43 +20,43 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
 from sidecar import logs
-from sidecar.api import server as grpc_server
-from sidecar.api.health import HealthService
-from sidecar.api.http import HttpServer, Page, health_page, metrics_page
-from sidecar.api.page.backstage import Backstage
-from sidecar.api.page.history import History
-from sidecar.api.page.site import PageSite
-from sidecar.api.publisher_service import PublisherService
-from sidecar.api.queue_service import QueueService
 from sidecar.errors import PublishError
 from sidecar.metrics import Metrics
+from sidecar.operations.dead_letters import DeadLetters
+from sidecar.operations.queue_metrics import QueueMetrics
+from sidecar.operations.trimmer import Trimmer
 from sidecar.publishing.acceptance import Acceptance
 from sidecar.publishing.backoff import Backoff
-from sidecar.publishing.dead_letters import DeadLetters
 from sidecar.publishing.depth_limit import BoundedQueue, DepthLimit
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.forwarder import Forwarder
 from sidecar.publishing.interfaces import Queue, QueueInspector, QueueObserver, Spool, StreamTrimmer
 from sidecar.publishing.publisher import Publisher
-from sidecar.publishing.queue_metrics import QueueMetrics
 from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.spool_gate import SpoolGate
-from sidecar.publishing.trimmer import Trimmer
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.dead_letters import DeadLetterStream
+from sidecar.redisstream.inspector import RedisInspector
+from sidecar.redisstream.queue import RedisQueue
+from sidecar.redisstream.reader import RedisStreamReader
+from sidecar.redisstream.shared_inspector import SharedLooks
+from sidecar.redisstream.trimmer import RedisTrimmer
+from sidecar.rpc import server as grpc_server
+from sidecar.rpc.health import HealthService
+from sidecar.rpc.publisher_service import PublisherService
+from sidecar.rpc.queue_service import QueueService
 from sidecar.settings import QueueSettings, Settings
-from sidecar.storage.dead_letters import DeadLetterStream
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.redis_inspector import RedisInspector
-from sidecar.storage.redis_queue import RedisQueue
-from sidecar.storage.shared_looks import SharedLooks
-from sidecar.storage.sqlite_spool import SqliteSpool
-from sidecar.storage.stream_reader import RedisStreamReader
-from sidecar.storage.stream_trimmer import RedisTrimmer
+from sidecar.spool.spool import SqliteSpool
 from sidecar.tasks import Tasks
+from sidecar.web.console import PageSite
+from sidecar.web.gone import Backstage
+from sidecar.web.history import History
+from sidecar.web.http import HttpServer, Page, health_page, metrics_page
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-    from sidecar.tracing import EventTracing
+    from sidecar.telemetry.tracing import EventTracing
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ def _tell_cloudwatch(
     """On standard output, from now until the stop, where METRICS_EMF is set."""
     if not settings.metrics.emf:
         return
-    from sidecar.emf import EmbeddedMetrics
+    from sidecar.telemetry.emf import EmbeddedMetrics
 
     emf = EmbeddedMetrics(metrics, inspector, observer, service=settings.publish.source)
     stack.callback(emf.close)
@@ -327,7 +327,7 @@ def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -
     if spans_to is None and not settings.tracing.on:
         return None
     try:
-        from sidecar.tracing import EventTracing, from_env
+        from sidecar.telemetry.tracing import EventTracing, from_env
 
         return from_env(settings.tracing, stream) if spans_to is None else EventTracing(spans_to, stream)
     except ImportError as error:

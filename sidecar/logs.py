@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 
 from prometheus_client import Counter
 
-from sidecar.legible import legible, legible_json
+from sidecar.format import legible, legible_json
 from sidecar.output import Output
 from sidecar.settings import LogSettings
 
 _STANDARD_ERROR = 2
 _LINES_AT_ONCE, _LINES_A_SECOND = 10, 5  # of one kind
-_MOST_KINDS = 256
+_MAX_KINDS = 256
 _LAST_SECONDS = 0.5
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -120,9 +120,9 @@ class Handler(logging.Handler):
         message = str(record.msg)
         kind = self._kinds.get((record.name, message))
         if kind is None:
-            if len(self._kinds) >= _MOST_KINDS:
+            if len(self._kinds) >= _MAX_KINDS:
                 self._kinds = {key: known for key, known in self._kinds.items() if now - known.at < 1 or known.left_out}
-            rest = len(self._kinds) >= _MOST_KINDS  # texts that are made each time anew share what is left
+            rest = len(self._kinds) >= _MAX_KINDS  # texts that are made each time anew share what is left
             key = (record.name, None if rest else message)
             kind = self._kinds.setdefault(key, _Kind(record))
         if now - kind.since >= 1:

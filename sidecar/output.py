@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _AT_ONCE_BYTES = 4096  # PIPE_BUF: a write of so much is whole or not at all, also where the process ends meanwhile
 
 
@@ -41,7 +41,7 @@ class Output:
     def put(self, line: bytes) -> bool:
         """Write it soon; False where so much waits already that it is left out."""
         with self._changed:
-            if self._size + len(line) > _MOST_BYTES:
+            if self._size + len(line) > _MAX_BYTES:
                 return False
             self._lines.append(line)
             self._size += len(line)

@@ -14,21 +14,10 @@ from pathlib import Path
 from modelready.entry import ENCODINGS, Encoding
 from modelready.keys import Keys
 from modelready.redis import env
-from modelready.redis.env import (
-    FILE,
-    FLAG,
-    Kind,
-    SettingsError,
-    choice,
-    number,
-    read,
-    seconds,
-    text,
-    variable,
-)
+from modelready.redis.env import FILE, FLAG, Kind, SettingsError, choice, number, read, seconds, text, variable
 from modelready.redis.lists import ListSettings, hash_tag
 from modelready.redis.settings import QueueName, RedisSettings
-from sidecar.variables import ADDRESS, ADDRESSES, BEARER, MODE, FileMode
+from sidecar.env import ADDRESS, ADDRESSES, BEARER, MODE, FileMode
 
 GIBIBYTE = 1024**3
 DAY = 86400

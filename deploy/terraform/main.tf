@@ -422,7 +422,7 @@ resource "aws_ecs_service" "this" {
   depends_on                        = [aws_iam_role_policy.task, aws_iam_role_policy.execution, aws_vpc_security_group_ingress_rule.task]
 }
 
-# --- Alarms and dashboard, from what deploy/monitoring.py wrote ---
+# --- Alarms and dashboard, from what scripts/monitoring.py wrote ---
 
 locals {
   monitoring = jsondecode(file("${path.module}/alarms.json"))

@@ -14,15 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-from sidecar.errors import (
-    AuthFailed,
-    PublishError,
-    QueueError,
-    QueueFull,
-    Refused,
-    SetupFault,
-    Unavailable,
-)
+from sidecar.errors import AuthFailed, PublishError, QueueError, QueueFull, Refused, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.event_log import EventObserver

@@ -11,10 +11,10 @@ from math import isfinite
 
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
-_MOST_TEXT = 128  # the least max_len in the contract
-_MOST_URI = 2048
-_MOST_PAIRS = 64
-_MOST_DATASETS = 32
+_MAX_TEXT = 128  # the least max_len in the contract
+_MAX_URI = 2048
+_MAX_PAIRS = 64
+_MAX_DATASETS = 32
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64})?")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 
@@ -45,19 +45,19 @@ def is_plain(event: ModelReadyToDeploy) -> bool:  # noqa: C901 - one look at eac
         texts.append(provenance.run_id)
         uris.append(provenance.code_uri)
         if provenance.dataset_uris:
-            if len(provenance.dataset_uris) > _MOST_DATASETS or "" in provenance.dataset_uris:
+            if len(provenance.dataset_uris) > _MAX_DATASETS or "" in provenance.dataset_uris:
                 return False
             uris += provenance.dataset_uris
     if labels:
         keys = list(labels)
-        if len(keys) > _MOST_PAIRS or "" in keys:
+        if len(keys) > _MAX_PAIRS or "" in keys:
             return False
         texts += keys
         texts += [labels[key] for key in keys]
     if metrics:
         keys = list(metrics)
         # A sum with a value that is not finite is not finite.
-        if len(keys) > _MOST_PAIRS or "" in keys or not isfinite(sum([metrics[key] for key in keys])):
+        if len(keys) > _MAX_PAIRS or "" in keys or not isfinite(sum([metrics[key] for key in keys])):
             return False
         texts += keys
     places = "".join(uris)
@@ -68,8 +68,8 @@ def is_plain(event: ModelReadyToDeploy) -> bool:  # noqa: C901 - one look at eac
         and legible.isprintable()
         and "@" not in places
         and "?" not in places
-        and len(max(texts, key=len)) <= _MOST_TEXT
-        and len(max(uris, key=len)) <= _MOST_URI
+        and len(max(texts, key=len)) <= _MAX_TEXT
+        and len(max(uris, key=len)) <= _MAX_URI
         and _DIGEST.fullmatch(artifact.digest) is not None
         and _TRACEPARENT.fullmatch(event.traceparent) is not None
     )

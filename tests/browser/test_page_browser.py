@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.browser.chromium import Chromium
-from tests.browser.lively import ADMIN_TOKEN, lively
+from tests.browser.traffic import ADMIN_TOKEN, traffic
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
@@ -49,7 +49,7 @@ CONTRAST = """(() => {
 
 @pytest.fixture(scope="module")
 def stage(chromium: Chromium) -> Iterator[tuple[RedisServer, SidecarProcess]]:
-    with lively() as both:
+    with traffic() as both:
         yield both
 
 

@@ -21,7 +21,7 @@ from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
 from tests.harness.ports import LOOPBACK
 from tests.harness.waiting import until
 
-_RETRY_FIRST, _RETRY_MOST = 0.02, 0.15
+_RETRY_FIRST, _RETRY_MAX = 0.02, 0.15
 _CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
@@ -215,7 +215,7 @@ class _Writer(threading.Thread):
             if time.monotonic() > self._load.give_up_at:
                 return False
             time.sleep(pause)
-            pause = min(2 * pause, _RETRY_MOST)
+            pause = min(2 * pause, _RETRY_MAX)
 
     def _attempt(
         self, stub: pb_grpc.PublisherServiceStub, model: str, events: list[ModelReadyToDeploy]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from deploy.monitoring import DIMENSIONS, INTERVAL_SECONDS
+from scripts.monitoring import DIMENSIONS, INTERVAL_SECONDS
 from tests.deploy.template import RESOURCES, resolve
 from tests.harness.embedded_metrics import embedded
 

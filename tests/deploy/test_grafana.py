@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from scripts.screenshots.grafana import queries
 from tests.harness.prometheus_server import PrometheusServer, find_prometheus
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import KEYS, calling, model_event, refusal_of, to_redis
-from tests.pictures.grafana import queries
 
 # What nothing happened for: a retry, a dead letter of the sidecar's own, a group that keeps entries past the retention.
 NOTHING_YET = {"modelready_retries_total", "modelready_dead_letters_total", "modelready_trim_held_back_seconds"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import monitoring
-from deploy.monitoring import ALARMS, GRAFANA, METRICS, TEMPLATE, files
-from sidecar.cli import main
+from scripts import monitoring
+from scripts.monitoring import ALARMS, GRAFANA, METRICS, TEMPLATE, files
+from sidecar.cli.main import main
 from sidecar.metrics import Metrics
 from tests.deploy.template import RESOURCES, ROOT, resolve
 
@@ -29,7 +29,7 @@ def names_of(expression: str) -> set[str]:
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
 def test_what_is_checked_in_is_what_is_generated(path: Path) -> None:
-    """Run `make papers` after a change."""
+    """Run `make docs` after a change."""
     assert path.read_text() == files()[path]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-from deploy.monitoring import METRICS
+from scripts.monitoring import METRICS
 from tests.deploy.template import RESOURCES, ROOT, TEMPLATE, resolve
 
 SECURITY = (ROOT / "docs/security.md").read_text()

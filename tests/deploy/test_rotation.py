@@ -21,7 +21,7 @@ from modelready.v1 import publisher_service_pb2 as pb
 from tests.chaos.check import verify
 from tests.chaos.load import Load
 from tests.deploy.account import REGION, Client
-from tests.deploy.played_cache import GROUP, PlayedCache
+from tests.deploy.fake_elasticache import GROUP, PlayedCache
 from tests.deploy.template import RESOURCES
 from tests.harness.certificates import Authority
 from tests.harness.redis_server import RedisServer

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from deploy import monitoring
+from scripts import monitoring
 from tests.deploy.account import Client, Made, containers, make
 from tests.deploy.template import PATH, RESOURCES, resolve
 

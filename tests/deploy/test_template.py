@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.rotation import embed
+from scripts import embed_rotation
 from sidecar.settings import Settings
 from tests.deploy.template import PATH, RESOURCES, ROOT, SETTINGS, TEMPLATE, holds, resolve
 
@@ -216,9 +216,9 @@ def test_a_rotation_in_public_subnets_is_refused(given: dict[str, str], refused:
 
 
 def test_the_template_has_the_function_that_is_tested() -> None:
-    """Run `python deploy/rotation/embed.py` after a change."""
-    assert embed.with_function(PATH.read_text()) == PATH.read_text()
-    assert RESOURCES["RotationFunction"]["Properties"]["Code"]["ZipFile"] == embed.bare()
+    """Run `python scripts/embed_rotation.py` after a change."""
+    assert embed_rotation.with_function(PATH.read_text()) == PATH.read_text()
+    assert RESOURCES["RotationFunction"]["Properties"]["Code"]["ZipFile"] == embed_rotation.bare()
 
 
 def test_what_is_lost_with_the_stack_was_said() -> None:

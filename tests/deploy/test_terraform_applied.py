@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy import monitoring
+from scripts import monitoring
 from tests.deploy.account import Client, Made, containers, make
 from tests.deploy.template import RESOURCES, ROOT, resolve
 from tests.deploy.terraform import ready, terraform

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import grpc
 
-from sidecar.probe import ask
+from sidecar.cli.health import ask
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.secrecy import keep_those_of, shown
 from tests.harness.waiting import until

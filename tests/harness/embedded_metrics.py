@@ -10,7 +10,7 @@ UNITS = {
     *_SIZES,
     *(f"{size}/Second" for size in _SIZES),
 }
-MOST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 
 
 def embedded(output: str) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def embedded(output: str) -> list[dict[str, Any]]:
 
 def check(root: dict[str, Any]) -> None:
     """AssertionError where CloudWatch would not take it."""
-    assert len(json.dumps(root)) < MOST_BYTES
+    assert len(json.dumps(root)) < MAX_BYTES
     about = root["_aws"]
     assert about.keys() == {"Timestamp", "CloudWatchMetrics"}
     assert type(about["Timestamp"]) is int

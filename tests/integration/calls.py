@@ -24,7 +24,7 @@ from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from sidecar.publishing.interfaces import Attempts, Event
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 from tests.harness.redis_server import RedisServer
 from tests.harness.secrecy import shown
 from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess

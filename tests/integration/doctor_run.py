@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from sidecar.doctor import engine, examine, spool
-from sidecar.doctor.findings import FINDINGS
-from sidecar.doctor.report import Line, Report
+from sidecar.cli.doctor import examine, server, spool
+from sidecar.cli.doctor.findings import FINDINGS
+from sidecar.cli.doctor.report import Line, Report
 from tests.harness.certificates import TLSFiles
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
@@ -27,8 +27,8 @@ def to_port(port: int, **env: str) -> dict[str, str]:
 def in_a_crowd() -> Iterator[None]:
     """Inside, no way is slow and no disk: other tests run beside, and neither is what the test is about."""
     with (
-        patch.multiple(engine, LATENCY_P50_MS=10_000, LATENCY_P99_MS=10_000),
-        patch.multiple(spool, FSYNCS_PER_SECOND=0, _MOST_FSYNCS=5),
+        patch.multiple(server, LATENCY_P50_MS=10_000, LATENCY_P99_MS=10_000),
+        patch.multiple(spool, FSYNCS_PER_SECOND=0, _MAX_FSYNCS=5),
     ):
         yield
 

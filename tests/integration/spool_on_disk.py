@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.publishing.interfaces import Attempts, Spooled
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 
 PAGE = 4096

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from sidecar.publishing.interfaces import Attempts
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import events
 
 GROUP = 20

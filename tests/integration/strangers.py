@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import Self
 
-from sidecar import probe
+from sidecar.cli import health
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _INITIAL_WINDOW = 65535
@@ -22,8 +22,8 @@ class Stranger:
         fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b"te", b"trailers")]
         fields += [(b":path", f"/{method}".encode()), (b"content-type", b"application/grpc"), *headers]
         fields.sort(key=lambda field: not field[0].startswith(b":"))
-        block = b"".join(probe._header(*field) for field in fields)
-        self._socket.sendall(probe._PREFACE + probe._frame(SETTINGS, 0, 0, b"") + probe._frame(HEADERS, 4, 1, block))
+        block = b"".join(health._header(*field) for field in fields)
+        self._socket.sendall(health._PREFACE + health._frame(SETTINGS, 0, 0, b"") + health._frame(HEADERS, 4, 1, block))
         self._socket.setblocking(False)
         self._rest = b"\0" + struct.pack(">I", size) + bytes(size - 1)
         self._received = b""
@@ -36,7 +36,7 @@ class Stranger:
         received = self._receive()
         while self._rest and not self.ended:
             length = min(16384, self._stream, self._connection, len(self._rest))
-            if length <= 0 or not self._send(probe._frame(DATA, 0, 1, self._rest[:length])):
+            if length <= 0 or not self._send(health._frame(DATA, 0, 1, self._rest[:length])):
                 break
             self._rest = self._rest[length:]
             self._stream -= length
@@ -76,9 +76,9 @@ class Stranger:
             for name, value in struct.iter_unpack(">HI", payload):
                 if name == 4:  # SETTINGS_INITIAL_WINDOW_SIZE
                     self._stream, self._initial = self._stream + value - self._initial, value
-            self._send(probe._frame(SETTINGS, 1, 0, b""))
+            self._send(health._frame(SETTINGS, 1, 0, b""))
         elif kind == PING and not flags & 1:
-            self._send(probe._frame(PING, 1, 0, payload))
+            self._send(health._frame(PING, 1, 0, payload))
         elif kind in (RST_STREAM, GOAWAY) or (kind == HEADERS and flags & 1):
             self.ended = True
 

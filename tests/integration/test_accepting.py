@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc._cython import cygrpc
 
-from sidecar.api import accepting
+from sidecar.rpc import accepting
 
 _CALLS = 200
 Handler = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]

@@ -20,11 +20,11 @@ from google.protobuf import json_format
 from modelready.entry import encode
 from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelVersion
-from sidecar.cli import build_parser, main
-from sidecar.commands import channel
-from sidecar.commands.status import table
-from sidecar.commands.tail import Tail
-from sidecar.wording.verdict import is_well, verdict
+from sidecar.cli.connection import connect
+from sidecar.cli.main import build_parser, main
+from sidecar.cli.status import table
+from sidecar.cli.tail import Tail
+from sidecar.summary import is_well, verdict
 from tests.harness.certificates import Authority
 from tests.harness.ports import PortLease
 from tests.harness.redis_server import RedisServer
@@ -369,7 +369,7 @@ def test_what_comes_while_the_sidecar_is_away_is_new_also_where_nothing_was_seen
         with calling(sidecar) as caller:
             caller.publish()
         options = build_parser().parse_args(["tail", "--address", sidecar.address])
-        with channel.connect(options) as connection, ThreadPoolExecutor(1) as thread:
+        with connect(options) as connection, ThreadPoolExecutor(1) as thread:
             tail = Tail(connection, group="", last=0)
             shown = thread.submit(lambda: [answer.event.event_id for answer in islice(tail.answers(), 2)])
             until(lambda: tail._call, 5, "it follows")

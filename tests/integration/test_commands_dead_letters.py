@@ -15,7 +15,7 @@ import pytest
 
 from modelready.consumer import Consumer
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.cli import main
+from sidecar.cli.main import main
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until

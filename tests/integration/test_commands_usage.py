@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli import build_parser, main
-from sidecar.commands.completion import SHELLS, commands, script
-from sidecar.wording import ages
+from sidecar.cli.completion import SHELLS, commands, script
+from sidecar.cli.main import build_parser, main
+from sidecar.format import age, duration
 
 ROOT = Path(__file__).parents[2]
 KNOWN = {
@@ -145,7 +145,7 @@ def test_operations_names_every_command() -> None:
 
 
 def test_operations_explains_each_state_and_no_other() -> None:
-    source = (ROOT / "sidecar/wording/verdict.py").read_text()
+    source = (ROOT / "sidecar/summary.py").read_text()
     said = source + (ROOT / "sidecar/publishing/readiness.py").read_text()  # what it says comes behind "events are"
     text = (ROOT / "docs/operations.md").read_text()
     section = text.split("## What the first line says")[1].split("\n## ")[0]
@@ -157,16 +157,16 @@ def test_operations_explains_each_state_and_no_other() -> None:
 
 
 def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
-    script = "import sys, sidecar.cli; print(*sys.modules)"
+    script = "import sys, sidecar.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy = {"grpc", "google.protobuf", "redis", "modelready", "ssl", "sqlite3", "uvloop", "asyncio"}
     assert not heavy & set(done.stdout.split())
 
 
 def test_ages_are_written_and_read() -> None:
-    assert [ages.age(text) for text in ("90s", "15m", "1.5h", "3d")] == [90, 900, 5400, 259_200]
+    assert [age(text) for text in ("90s", "15m", "1.5h", "3d")] == [90, 900, 5400, 259_200]
     for text in ("", "5", "h", "-1h", "1h30m", "1w", "1 h", "nans", "1e9s"):
         with pytest.raises(argparse.ArgumentTypeError, match="is no age: write 90s, 15m, 2h or 3d"):
-            ages.age(text)
-    said = [ages.say(seconds) for seconds in (-1, 0, 59.9, 60, 3661, 7200, 90_061, 86_400 * 400)]
+            age(text)
+    said = [duration(seconds) for seconds in (-1, 0, 59.9, 60, 3661, 7200, 90_061, 86_400 * 400)]
     assert said == ["0s", "0s", "59s", "1m", "1h 1m", "2h", "1d 1h", "400d"]

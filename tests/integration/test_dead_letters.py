@@ -20,10 +20,10 @@ from modelready.redis.settings import RedisSettings
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import SetupFault
 from sidecar.metrics import Metrics
-from sidecar.publishing.dead_letters import DeadLetters, Filter
+from sidecar.operations.dead_letters import DeadLetters, Filter
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.dead_letters import DeadLetterStream
 from sidecar.settings import QueueSettings
-from sidecar.storage.dead_letters import DeadLetterStream
-from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
@@ -556,7 +556,7 @@ async def test_from_an_exact_age_on_the_pages_go_on_within_that_millisecond(
     dead_letters = DeadLetters(store, asyncio.Event())
     now = time.time_ns() // 1_000_000
     ids = [bury(server, model_event(), letter_id=f"{now - 60_000}-{number}") for number in range(5)]
-    monkeypatch.setattr("sidecar.publishing.dead_letters.time.time_ns", lambda: now * 1_000_000)
+    monkeypatch.setattr("sidecar.operations.dead_letters.time.time_ns", lambda: now * 1_000_000)
     for selected, newest_first in ((Filter(older_than=60.0), True), (Filter(newer_than=60.0), False)):
         seen: list[str] = []
         token = ""

@@ -19,7 +19,7 @@ from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from sidecar.app import running
 from sidecar.settings import Settings
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.demo import play
-from sidecar.storage import embedded
+from sidecar import embedded
+from sidecar.cli.demo import play
 from tests.harness.waiting import until
 
 COMMAND = [sys.executable, "-m", "sidecar", "demo"]
@@ -54,7 +54,7 @@ def test_fails_where_events_are_lost(monkeypatch: pytest.MonkeyPatch, capsys: py
         return start(directory)
 
     monkeypatch.setattr(embedded, "start", forgetful)
-    monkeypatch.setattr("sidecar.demo.story._PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr("sidecar.cli.demo.story._PATIENCE_SECONDS", 5.0)
     assert play(plain=True) == 1
     assert "NOT AS PROMISED" in capsys.readouterr().out
 

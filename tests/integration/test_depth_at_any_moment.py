@@ -20,10 +20,10 @@ from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
 from modelready.redis.settings import RedisSettings
 from sidecar.metrics import Metrics
+from sidecar.redisstream import counter, stream_positions
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.inspector import RedisInspector
 from sidecar.settings import QueueSettings
-from sidecar.storage import counter, stream_positions
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.redis_inspector import RedisInspector
 from tests.harness.redis_server import RedisServer, available_binaries
 
 KEYS = Keys("model-ready")

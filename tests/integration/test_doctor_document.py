@@ -9,7 +9,7 @@ import pytest
 
 from modelready.redis.faults import TRANSIENT
 from sidecar import errors
-from sidecar.doctor.findings import CHECKS, FINDINGS
+from sidecar.cli.doctor.findings import CHECKS, FINDINGS
 
 ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "clients" / "python" / "src" / "modelready" / "redis" / "faults.py"

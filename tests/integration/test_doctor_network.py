@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli import main
-from sidecar.doctor.findings import CHECKS
+from sidecar.cli.doctor.findings import CHECKS
+from sidecar.cli.main import main
 from tests.harness.certificates import Authority, TLSFiles
 from tests.harness.names import dead_addresses, own_names
 from tests.harness.ports import LOOPBACK, PortLease

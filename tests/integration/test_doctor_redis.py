@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from modelready.keys import Keys
-from sidecar.doctor import examine
-from sidecar.doctor.rights import ALWAYS, CLUSTER, MIRROR, OPERATING
+from sidecar.cli.doctor import examine
+from sidecar.cli.doctor.acl import ALWAYS, CLUSTER, MIRROR, OPERATING
 from tests.harness import rights
 from tests.harness.cluster import Cluster
 from tests.harness.ports import LOOPBACK

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.doctor import spool
-from sidecar.doctor.report import Report
+from sidecar.cli.doctor import spool
+from sidecar.cli.doctor.report import Report
 from sidecar.settings import SpoolSettings
-from sidecar.storage.spool_file import RESERVE_BYTES
+from sidecar.spool.file import RESERVE_BYTES
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.integration.calls import to_redis

@@ -39,7 +39,7 @@ from tests.integration.calls import (
     to_redis,
 )
 
-MOST_MEGABYTES = 400
+MAX_MEGABYTES = 400
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def sidecar(running: SidecarProcess) -> Iterator[SidecarProcess]:
     assert not [line for line in running.logs().splitlines() if "Traceback" in line and "ExecuteBatchError" not in line]
     megabytes = peak(running)
     print(f"peak {megabytes:.0f} MB, now {running.rss_bytes() / 1e6:.0f} MB")
-    assert megabytes < MOST_MEGABYTES
+    assert megabytes < MAX_MEGABYTES
 
 
 def peak(sidecar: SidecarProcess) -> float:
@@ -255,7 +255,7 @@ def test_callers_who_never_read_do_not_fill_the_memory(sidecar: SidecarProcess) 
             for number in range(20):  # the greedy may take all room for a moment; then one tries again, as told to
                 event = model_event(number)
                 until(partial(is_stored, caller, event), 20, "stored")
-        assert peak(sidecar) < MOST_MEGABYTES
+        assert peak(sidecar) < MAX_MEGABYTES
         stop.set()
         for call in calls:
             call.cancel()

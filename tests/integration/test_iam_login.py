@@ -15,7 +15,7 @@ from modelready.redis.aws.iam import IamCredentials
 from modelready.redis.settings import RedisSettings
 from sidecar.errors import AuthFailed, QueueError
 from sidecar.metrics import Metrics
-from sidecar.storage.redis_connection import RedisConnection
+from sidecar.redisstream.connection import RedisConnection
 from tests.harness.certificates import Authority
 from tests.harness.iam_gate import IamGate, Signer
 from tests.harness.redis_server import RedisServer

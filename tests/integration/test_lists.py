@@ -18,10 +18,10 @@ from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import SetupFault
 from sidecar.metrics import Metrics
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.dead_letters import DeadLetterStream
+from sidecar.redisstream.trimmer import RedisTrimmer
 from sidecar.settings import QueueSettings
-from sidecar.storage.dead_letters import DeadLetterStream
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.stream_trimmer import RedisTrimmer
 from tests.harness.cluster import Cluster
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess

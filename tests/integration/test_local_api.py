@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from modelready.v1 import queue_service_pb2
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
-from sidecar import probe
+from sidecar.cli import health
 from tests.harness.certificates import Authority, TLSFiles
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
@@ -90,13 +90,13 @@ def may_call(sidecar: SidecarProcess, authorization: list[bytes]) -> bool:
     headers += [(b":path", b"/modelready.v1.QueueService/GetQueueStatus"), (b"content-type", b"application/grpc")]
     headers.sort(key=lambda header: not header[0].startswith(b":"))
     headers += [(b"authorization", value) for value in authorization]
-    block = b"".join(probe._header(*header) for header in headers)
+    block = b"".join(health._header(*header) for header in headers)
     with socket.create_connection((host, int(port)), 5) as connection:
-        connection.sendall(probe._PREFACE + probe._frame(4, 0, 0, b"") + probe._frame(1, 4, 1, block))
-        connection.sendall(probe._frame(0, 1, 1, bytes(5)))
+        connection.sendall(health._PREFACE + health._frame(4, 0, 0, b"") + health._frame(1, 4, 1, block))
+        connection.sendall(health._frame(0, 1, 1, bytes(5)))
         with connection.makefile("rb") as stream:
             while True:
-                kind, flags, payload = probe._read(stream.read)
+                kind, flags, payload = health._read(stream.read)
                 if kind == 0 and payload:  # DATA
                     return True
                 if kind in (3, 7) or (kind == 1 and flags & 1):  # RST_STREAM, GOAWAY, or HEADERS that end the stream

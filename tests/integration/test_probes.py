@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar import probe
+from sidecar.cli import health
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess
@@ -43,7 +43,7 @@ def test_they_answer_at_once_while_five_thousand_calls_wait(server: RedisServer)
     with SidecarProcess(to_redis(server)) as sidecar, sidecar.channel() as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         probes: dict[str, Callable[[], object]] = {
-            "the health command's": lambda: probe.ask_http(sidecar.http, sidecar.address, "", 5),
+            "the health command's": lambda: health.ask_http(sidecar.http, sidecar.address, "", 5),
             "HTTP": lambda: sidecar.get("/healthz"),
             "gRPC": lambda: check(health_pb2.HealthCheckRequest(), timeout=10),
         }
@@ -73,21 +73,21 @@ def test_they_answer_at_once_while_five_thousand_calls_wait(server: RedisServer)
 def test_the_health_command_s_answer_is_that_of_the_process(server: RedisServer) -> None:
     with SidecarProcess(to_redis(server)) as sidecar:
         ask = (sidecar.http, sidecar.address)
-        until(lambda: probe.ask_http(*ask, "redis", 2) == SERVING, 5, "Redis is there")
-        assert probe.ask_http(*ask, "", 2) == probe.ask_http(*ask, PUBLISHER, 2) == SERVING
+        until(lambda: health.ask_http(*ask, "redis", 2) == SERVING, 5, "Redis is there")
+        assert health.ask_http(*ask, "", 2) == health.ask_http(*ask, PUBLISHER, 2) == SERVING
         with pytest.raises(ValueError, match="nobody"):
-            probe.ask_http(*ask, "nobody", 2)
-        assert probe.ask_http(sidecar.http, "127.0.0.1:1", "", 2) is None  # another sidecar's
+            health.ask_http(*ask, "nobody", 2)
+        assert health.ask_http(sidecar.http, "127.0.0.1:1", "", 2) is None  # another sidecar's
         server.execute("CONFIG", "SET", "requirepass", "x")
         server.execute("CLIENT", "KILL", "TYPE", "normal")
-        until(lambda: probe.ask_http(*ask, "redis", 2) == NOT_SERVING, 5, "Redis refuses it")
-        assert probe.ask_http(*ask, "", 2) == SERVING
+        until(lambda: health.ask_http(*ask, "redis", 2) == NOT_SERVING, 5, "Redis refuses it")
+        assert health.ask_http(*ask, "", 2) == SERVING
         server.execute("CONFIG", "SET", "requirepass", "")
         sidecar.freeze()
         with pytest.raises(TimeoutError):
-            probe.ask_http(*ask, "", 0.3)
+            health.ask_http(*ask, "", 0.3)
         sidecar.thaw()
-    assert probe.ask_http(*ask, "", 2) is None
+    assert health.ask_http(*ask, "", 2) is None
 
 
 def test_an_event_loop_that_hangs_is_not_healthy(server: RedisServer) -> None:
@@ -102,13 +102,13 @@ def test_an_event_loop_that_hangs_is_not_healthy(server: RedisServer) -> None:
         "    if name == 'queue metrics': start(self, 'hang', hang())\n"
         "    return start(self, name, work)\n"
         "tasks.Tasks.start = starting\n"
-        "from sidecar.cli import main\n"
+        "from sidecar.cli.main import main\n"
         "sys.exit(main(['serve']))\n"
     )
     with SidecarProcess(to_redis(server), command=(sys.executable, "-c", hanging)) as sidecar:
-        assert probe.ask_http(sidecar.http, sidecar.address, "", 2) == SERVING
+        assert health.ask_http(sidecar.http, sidecar.address, "", 2) == SERVING
         until(lambda: sidecar.get("/healthz")[0] == sidecar.get("/readyz")[0] == 503, 10, "it hangs")
-        assert probe.ask_http(sidecar.http, sidecar.address, "", 2) == 0
+        assert health.ask_http(sidecar.http, sidecar.address, "", 2) == 0
         until(lambda: sidecar.get("/healthz")[0] == 200, 10, "it goes on")
 
 
@@ -123,5 +123,5 @@ def test_http_listens_on_ipv6(listen: str, hosts: list[str], server: RedisServer
             with socket.create_connection((host, lease.port), 5) as connection, connection.makefile("rb") as answer:
                 connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert answer.readline().split()[1] == b"200"
-        assert probe.ask_http(where, sidecar.address, "", 2) == SERVING
+        assert health.ask_http(where, sidecar.address, "", 2) == SERVING
     lease.release()

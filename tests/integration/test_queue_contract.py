@@ -16,10 +16,10 @@ from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
 from sidecar.errors import SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetter, Event, Queue
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.inspector import RedisInspector
+from sidecar.redisstream.queue import RedisQueue
 from sidecar.settings import QueueSettings
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.redis_inspector import RedisInspector
-from sidecar.storage.redis_queue import RedisQueue
 from tests.fakes.memory_queue import MemoryQueue
 from tests.harness.redis_server import RedisServer, available_binaries
 

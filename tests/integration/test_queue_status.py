@@ -14,9 +14,9 @@ from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
 from modelready.redis.settings import RedisSettings
 from sidecar.metrics import Metrics
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.inspector import RedisInspector
 from sidecar.settings import QueueSettings
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.redis_inspector import RedisInspector
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from modelready.keys import Keys
-from sidecar.wording.verdict import verdict
+from sidecar.summary import verdict
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until

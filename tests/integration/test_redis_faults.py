@@ -31,10 +31,10 @@ from modelready.redis.connection import _pack_in_python, pack
 from modelready.redis.faults import Kind, cleaned, fault
 from modelready.redis.pool import Pool
 from modelready.redis.settings import RedisSettings
-from sidecar.doctor import examine
+from sidecar.cli.doctor import examine
 from sidecar.errors import AuthFailed, Unavailable
 from sidecar.metrics import Metrics
-from sidecar.storage.redis_connection import RedisConnection, translate
+from sidecar.redisstream.connection import RedisConnection, translate
 from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer, available_binaries

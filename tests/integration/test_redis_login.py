@@ -24,8 +24,8 @@ from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
 from modelready.redis.settings import RedisSettings
 from sidecar.app import running
 from sidecar.metrics import Metrics
+from sidecar.redisstream.connection import RedisConnection
 from sidecar.settings import Settings
-from sidecar.storage.redis_connection import RedisConnection
 from tests.harness.aws_api import aws_api
 from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK, PortLease
@@ -34,7 +34,7 @@ from tests.harness.relay import Relay
 from tests.harness.secrecy import keep
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.harness.waiting import auntil, until
-from tests.integration.calls import (
+from tests.integration.calls import (  # fmt: skip
     DEFAULT,
     DUPLICATE,
     PRIMARY,
@@ -47,7 +47,7 @@ from tests.integration.calls import (
     model_event,
     queued_ids,
     to_redis,
-)  # fmt: skip
+)
 
 REGION = "eu-west-1"
 OLD, NEW = "the-old-token-0000 'q\"%s{}", "the-new-token-1111/+=&"
@@ -288,7 +288,7 @@ async def test_credentials_that_change_are_used_by_live_connections_without_an_e
 def test_without_aws_boto3_is_neither_imported_nor_needed() -> None:
     loaded = "[name for name, module in sys.modules.items() if name.startswith('boto') and module]"
     absent = "sys.modules.update(boto3=None, botocore=None)"
-    command = f"import sys; {absent}; from sidecar.cli import main; main(['serve']); print('imported:', {loaded})"
+    command = f"import sys; {absent}; from sidecar.cli.main import main; main(['serve']); print('imported:', {loaded})"
     with RedisServer() as server, SidecarProcess(to_redis(server), command=(sys.executable, "-c", command)) as sidecar:
         with calling(sidecar) as caller:
             assert caller.publish(durability=PRIMARY).outcome == STORED

@@ -15,7 +15,8 @@ TOKEN, API_TOKEN, ADMIN_TOKEN = (f"{name}-token-that-nobody-may-see" for name in
 
 
 DYING = """
-from sidecar import app, cli
+from sidecar import app
+from sidecar.cli import main
 
 watch_secrets = app._watch_secrets
 
@@ -28,7 +29,7 @@ def dying(tasks, credentials, connection, tls):
     watch_secrets(tasks, credentials, connection, tls)
 
 app._watch_secrets = dying
-raise SystemExit(cli.main(["serve"]))
+raise SystemExit(main.main(["serve"]))
 """
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.cli import main
+from sidecar.cli.main import main
 from sidecar.settings import misspelt
 from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer

@@ -15,11 +15,11 @@ from modelready.keys import Keys
 from modelready.redis.settings import RedisSettings
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
+from sidecar.redisstream import shared_inspector
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.inspector import RedisInspector
+from sidecar.redisstream.shared_inspector import SharedLooks
 from sidecar.settings import QueueSettings
-from sidecar.storage import shared_looks
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.redis_inspector import RedisInspector
-from sidecar.storage.shared_looks import SharedLooks
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import auntil
@@ -103,7 +103,7 @@ async def test_one_looks_and_the_others_read(server: RedisServer, client: redis.
 async def test_a_sidecar_that_dies_with_the_turn_is_replaced(
     server: RedisServer, client: redis.Redis, lookers: list[Looker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_looks, "_STATE_SECONDS", 0.3)
+    monkeypatch.setattr(shared_inspector, "_STATE_SECONDS", 0.3)
     fill(client, 10, spread=1)
     first, second, _ = lookers
     await first.looks.observe()
@@ -158,7 +158,7 @@ async def test_counting_the_middle_of_a_long_stream_takes_its_time_and_is_exact_
     client: redis.Redis, lookers: list[Looker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one sidecar counted the next one has: their turns alternate."""
-    monkeypatch.setattr(shared_looks, "_STATE_SECONDS", 0.2)
+    monkeypatch.setattr(shared_inspector, "_STATE_SECONDS", 0.2)
     fill(client, MIDDLE)
     client.xgroup_create(KEYS.events, "g", id=f"{MIDDLE // 2}-0")
     with client.pipeline(transaction=False) as pipe:

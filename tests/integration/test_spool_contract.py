@@ -12,7 +12,7 @@ import pytest
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import SpoolFull
 from sidecar.publishing.interfaces import Attempts, Event, Spool
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.fakes.memory_spool import MemorySpool
 

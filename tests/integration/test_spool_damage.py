@@ -14,8 +14,9 @@ import pytest
 
 from sidecar.errors import SpoolFull
 from sidecar.publishing.interfaces import Attempts, Spooled
-from sidecar.storage import spool_file, spool_salvage, sqlite_spool
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool import file, salvage
+from sidecar.spool import spool as sqlite_spool
+from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.integration.spool_on_disk import (
     PAGE,
@@ -118,7 +119,7 @@ async def test_a_garbage_page_costs_its_own_events_alone(directory: Path, caplog
 async def test_it_is_read_from_both_ends_where_there_is_too_much_to_try_each_number(
     directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_salvage, "PROBES", 10)
+    monkeypatch.setattr(salvage, "PROBES", 10)
     path = await filled(directory, 5000)
     overwrite(path, page_of(path, 2500), bytes(PAGE))
     kept = await _salvaged(directory, caplog)
@@ -150,7 +151,7 @@ async def test_wrong_totals_are_counted_anew(
     path = await filled(directory, 10)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE totals SET depth = ?, bytes = ?", (depth, size))
-    monkeypatch.setattr(spool_file, "CHECKED_BYTES", (1 << 20) * checked)
+    monkeypatch.setattr(file, "CHECKED_BYTES", (1 << 20) * checked)
     async with opened(directory) as spool:
         assert (spool.depth, spool.bytes) == (10, sum(map(spool.room_for, events(0, 10))))
 
@@ -188,7 +189,7 @@ async def test_damage_that_shows_later_is_mended_on_the_way(
     """
     path = await filled(directory, 2000)
     overwrite(path, page_of(path, 1000), bytes(PAGE))
-    monkeypatch.setattr(spool_file, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(file, "CHECKED_BYTES", 0)
     async with opened(directory) as spool:
         assert (spool.depth, spool.damaged) == (2000, 0)
         delivered: list[int] = []
@@ -210,7 +211,7 @@ async def test_damage_that_shows_later_is_mended_on_the_way(
 async def test_a_damaged_index_costs_no_event(
     directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_file, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(file, "CHECKED_BYTES", 0)
     damage_index(await filled(directory, 2000))
     async with opened(directory) as spool:
         await spool.put([event(5), event(10**6)], Attempts())
@@ -227,7 +228,7 @@ async def test_a_small_file_is_checked_when_it_is_opened(directory: Path) -> Non
 async def test_what_is_there_is_known_even_if_the_call_that_met_the_damage_is_refused(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_file, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(file, "CHECKED_BYTES", 0)
     path = await filled(directory, 2000)
     overwrite(path, page_of(path, 1000), bytes(PAGE))
     damage_index(path)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.embedded import embedded_redis
 from sidecar.errors import SettingsError
-from sidecar.storage.embedded import embedded_redis
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 
 ALLOWED = "it may be a path on a local disk, not EFS or NFS, that this user may write to"
 

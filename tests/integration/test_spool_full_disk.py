@@ -17,8 +17,8 @@ import pytest
 
 from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
 from sidecar.publishing.interfaces import Attempts
-from sidecar.storage import spool_file
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool import file
+from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.integration.spool_on_disk import (
     GIB,
@@ -71,7 +71,7 @@ def make_read_only(path: Path) -> None:
 
 
 async def in_little_room(path: str) -> None:
-    spool_file.RESERVE_BYTES = 1 << 16
+    file.RESERVE_BYTES = 1 << 16
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     async with opened(Path(path)) as spool:
@@ -143,7 +143,7 @@ async def test_a_full_disk_does_not_end_the_start(small_disk: Path) -> None:
 async def test_a_damaged_file_stays_until_there_is_room_to_salvage_it(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_file, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(file, "CHECKED_BYTES", 0)
     directory = small_disk / "spool"
     damage_index(await filled(directory, 3000))
     before = contents(directory, "spool.db")
@@ -218,7 +218,7 @@ async def test_the_check_knows_what_a_put_would_meet(small_disk: Path) -> None:
     directory = small_disk / "spool"
     async with opened(directory) as spool:
         await spool.check()
-        assert spool.free_bytes > spool_file.RESERVE_BYTES
+        assert spool.free_bytes > file.RESERVE_BYTES
         use_up(small_disk / "ballast")
         with pytest.raises(SpoolUnavailable, match="is full: 0 bytes are free, and the next event may need 17825792"):
             await spool.check()

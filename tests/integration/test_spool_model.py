@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sidecar.errors import SpoolFull
 from sidecar.publishing.interfaces import Attempts, Spooled
-from sidecar.storage.sqlite_spool import SqliteSpool
+from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event
 from tests.fakes.memory_spool import MemorySpool
 from tests.integration.spool_on_disk import copy_of_killed

@@ -22,7 +22,7 @@ from tests.harness.waiting import until
 from tests.integration.calls import PRIMARY, STORED, Code, calling, model_event, to_redis
 from tests.integration.strangers import Stranger
 
-MOST_MIB = 256
+MAX_MIB = 256
 TOKEN = "the-token"
 CHECK, PUBLISH = "grpc.health.v1.Health/Check", "modelready.v1.PublisherService/Publish"
 
@@ -39,7 +39,7 @@ def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
         yield sidecar
         peak = peak_mib(sidecar)
         print(f"peak {peak} MiB")
-        assert peak <= MOST_MIB
+        assert peak <= MAX_MIB
         assert sidecar.health(seconds=5) == SERVING
 
 

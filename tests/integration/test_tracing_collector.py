@@ -35,7 +35,7 @@ def publish(sidecar: SidecarProcess, count: int = 1) -> None:
 
 def in_python(code: str) -> tuple[str, ...]:
     """`serve`, with some code before or behind it."""
-    return sys.executable, "-c", f"import sys; from sidecar.cli import main; {code}"
+    return sys.executable, "-c", f"import sys; from sidecar.cli.main import main; {code}"
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

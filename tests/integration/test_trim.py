@@ -23,10 +23,10 @@ from modelready.credentials import StaticCredentials
 from modelready.keys import Keys
 from modelready.redis.settings import RedisSettings
 from sidecar.metrics import Metrics
-from sidecar.publishing.trimmer import Trimmer
+from sidecar.operations.trimmer import Trimmer
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.trimmer import RedisTrimmer
 from sidecar.settings import QueueSettings
-from sidecar.storage.redis_connection import RedisConnection
-from sidecar.storage.stream_trimmer import RedisTrimmer
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until

@@ -15,8 +15,8 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from sidecar.api.server import _bind_socket, _clear_socket
 from sidecar.errors import SettingsError
+from sidecar.rpc.server import _bind_socket, _clear_socket
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.integration.calls import to_redis
@@ -25,7 +25,7 @@ OWNERS_GROUP, STRANGER = 10001, 10002
 # As that user and group it asks for the sidecar's health; all imports are done before, as it may read no file of ours.
 ASK = """
 import os, sys
-from sidecar.probe import ask
+from sidecar.cli.health import ask
 path, user, group = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.setgroups([]); os.setgid(group); os.setuid(user)
 try:
@@ -70,7 +70,7 @@ def test_the_mode_of_the_socket_says_who_may_call(
 LISTEN = """
 import os, sys
 from pathlib import Path
-from sidecar.api.server import _clear_socket
+from sidecar.rpc.server import _clear_socket
 from sidecar.errors import SettingsError
 os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
 try:

@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-from deploy import monitoring
 from modelready.redis.lists import ListSettings
-from sidecar.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
+from scripts import monitoring
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
+from sidecar.telemetry.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
 from tests.harness.embedded_metrics import check, embedded
 from tests.harness.waiting import until
 

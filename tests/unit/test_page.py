@@ -13,21 +13,21 @@ from urllib.parse import urlencode
 import pytest
 
 from modelready.v1 import queue_service_pb2 as pb
-from sidecar.api.http import Page as Answer
-from sidecar.api.http import Request
-from sidecar.api.page.backstage import Backstage, Busy
-from sidecar.api.page.history import PERIOD_SECONDS, History, Sample
-from sidecar.api.page.markup import Markup, html
-from sidecar.api.page.overview import overview
-from sidecar.api.page.plots import number, plot
-from sidecar.api.page.sessions import Sessions
-from sidecar.api.page.site import PageSite
-from sidecar.api.page.times import ago, duration, exact
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.publishing.dead_letters import DeadLetters, Filter, Outcome, Page
+from sidecar.operations.dead_letters import DeadLetters, Filter, Outcome, Page
 from sidecar.publishing.interfaces import DeadLetterCounts, Observed, QueueState, StoredDeadLetter
 from sidecar.settings import ServerSettings
+from sidecar.web.auth import Sessions
+from sidecar.web.console import PageSite
+from sidecar.web.gone import Backstage, Busy
+from sidecar.web.history import PERIOD_SECONDS, History, Sample
+from sidecar.web.http import Page as Answer
+from sidecar.web.http import Request
+from sidecar.web.markup import Markup, html
+from sidecar.web.overview import overview
+from sidecar.web.plots import number, plot
+from sidecar.web.times import ago, duration, exact
 from tests.fakes.memory_spool import MemorySpool
 from tests.harness.waiting import until
 
@@ -168,7 +168,7 @@ class Inspector:
 
 async def test_the_history_has_rates_and_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("sidecar.api.page.history.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sidecar.web.history.time.monotonic", lambda: clock[0])
     metrics, inspector = Metrics(), Inspector()
     history = History(cast("Any", inspector), MemorySpool(), metrics)
     await history.refresh()
@@ -224,7 +224,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 @pytest.fixture
 def backstage_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_READ_SECONDS", "_WRITE_SECONDS"):
-        monkeypatch.setattr(f"sidecar.api.page.backstage.{name}", 0.1)
+        monkeypatch.setattr(f"sidecar.web.gone.{name}", 0.1)
 
 
 @pytest.mark.usefixtures("backstage_seconds")
@@ -344,7 +344,7 @@ def test_what_takes_too_long_is_said_on_the_next_page() -> None:
 
 def test_a_session_ends_after_twelve_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("sidecar.api.page.sessions.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sidecar.web.auth.time.monotonic", lambda: clock[0])
     sessions = Sessions("api", "")
     assert sessions.sign_in("", "10.0.0.9") is None  # there is no admin's token, and no empty one
     cookie = sessions.sign_in("api", "10.0.0.9")
@@ -357,7 +357,7 @@ def test_a_session_ends_after_twelve_hours(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_wrong_tokens_of_one_address_lock_out_no_other_and_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("sidecar.api.page.sessions.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sidecar.web.auth.time.monotonic", lambda: clock[0])
     sessions = Sessions("", "admin")
     for _ in range(10):
         assert sessions.may_try("10.0.0.9")

@@ -17,7 +17,7 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.app import _tracing
 from sidecar.errors import Unavailable
 from sidecar.settings import Settings
-from sidecar.tracing import EventTracing, Exporter, from_env
+from sidecar.telemetry.tracing import EventTracing, Exporter, from_env
 from tests.harness.ports import LOOPBACK
 from tests.unit.bench import AWAY, Bench, end, events
 

@@ -14,7 +14,7 @@ from modelready.consumer import ListConsumer
 from modelready.redis.env import SettingsError
 from modelready.redis.faults import Kind, fault, is_transient
 from sidecar.app import running
-from sidecar.doctor import examine
+from sidecar.cli.doctor import examine
 from sidecar.settings import Settings, misspelt
 from tests.harness.certificates import Authority
 from tests.harness.redis_server import RedisServer

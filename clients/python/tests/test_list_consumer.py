@@ -20,7 +20,7 @@ import redis
 
 import modelready.aio
 from modelready import model_ready
-from modelready._list import ListReader
+from modelready._consumer.list_reader import ListReader
 from modelready.entry import ListFormat, encode_list_message, list_payload
 from modelready.list_consumer import ListConsumer, ListMessage
 from tests.harness.redis_server import RedisServer

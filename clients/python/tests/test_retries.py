@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from modelready import DeadlineExceeded, InvalidEvent, OutcomeUnknown, PublishError, ResourceExhausted, Unavailable
-from modelready._retries import Attempts, backoff, delay_after, is_transient, out_of_time, remember
+from modelready._retry import Attempts, backoff, delay_after, is_transient, out_of_time, remember
 
 Code = grpc.StatusCode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelready._channel import TLS, call_metadata, channel_options
-from modelready._retries import Attempts
+from modelready._retry import Attempts
 from modelready._window import Window
 from modelready.event import complete
 from modelready.receipt import DURABILITIES, Durability

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import grpc
 
-from modelready._retries import delay_after, is_transient, out_of_time, remember
+from modelready._retry import delay_after, is_transient, out_of_time, remember
 from modelready.errors import DeadlineExceeded, InvalidEvent, PublishError, from_status
 from modelready.event import complete
 from modelready.receipt import DURABILITIES, Durability, Receipt

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelready._consumer.base import stopped_by_sigterm
-from modelready._list import ListMessage, ListReader, UndecodableMessage
+from modelready._consumer.list_reader import ListMessage, ListReader, UndecodableMessage
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from modelready._lease import kept
-from modelready._retries import backoff
+from modelready._consumer.lease import kept
+from modelready._retry import backoff
 from modelready._thread import start
 from modelready.keys import Keys
 from modelready.redis.faults import RedisError, is_transient

@@ -18,7 +18,7 @@ from modelready._consumer.in_flight import Entry, Failure, InFlight, State
 from modelready._consumer.lanes import Given, Lanes, Turn
 from modelready._consumer.liveness import Liveness
 from modelready._consumer.options import Options
-from modelready._retries import backoff
+from modelready._retry import backoff
 from modelready.entry import decode
 from modelready.keys import Keys
 from modelready.redis.cluster import Server

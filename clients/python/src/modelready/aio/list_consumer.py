@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from modelready._consumer.base import stopped_by_sigterm
-from modelready._list import ListMessage, ListReader
+from modelready._consumer.list_reader import ListMessage, ListReader
 
 if TYPE_CHECKING:
     from typing_extensions import Self

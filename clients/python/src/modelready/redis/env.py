@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 def variable(name: str, kind: Kind, default: Any, doc: str, *, note: str = "", secret: bool = False) -> Any:
     """Return a dataclass field that is read from the environment variable `name`.
 
-    `doc` says what it is, and `note` what the default means: docs/configuration.py makes the papers of them.
+    `doc` says what it is, and `note` what the default means: scripts/configuration.py makes the papers of them.
     """
     metadata = {"name": name, "kind": kind, "doc": doc, "note": note, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)

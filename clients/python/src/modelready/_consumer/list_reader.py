@@ -1,0 +1,307 @@
+"""What both consumers of the mirror list are made of: its messages, and how one is taken, held and given back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from modelready._retry import backoff
+from modelready.redis.cluster import Server, server_from_env
+from modelready.redis.env import SettingsError, read
+from modelready.redis.faults import AuthenticationError, RedisError, is_transient
+from modelready.redis.lists import ListSettings, MirrorList
+from modelready.redis.pool import Pool
+from modelready.redis.script import Script
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+MAX_RECOVERED = 1000
+MESSAGE_TYPE = "model_ready_to_deploy"
+
+
+class UndecodableMessage(ValueError):
+    """A message of the list that is neither an envelope nor a payload."""
+
+
+@dataclass(frozen=True)
+class ListMessage:
+    """A message of the list. What its writer left out is empty, and 0 in `retry_count`: how often it failed before.
+
+    A bare payload has neither `message_id` nor `correlation_id`. `payload` has `model_name` and `model_version`, and
+    from the sidecar `model_id`, `timestamp` and `message_version`; docs/consuming.md says what else.
+    """
+
+    payload: Mapping[str, Any]
+    message_id: str
+    correlation_id: str
+    retry_count: int
+    max_retries: int
+    raw: bytes
+    """As it stands in `<list>:processing`."""
+
+    @property
+    def label(self) -> str:
+        """What a log calls it."""
+        return self.message_id or f"{self.payload['model_name']}/{self.payload['model_version']}"
+
+    def failed(self) -> ListMessage:
+        """It after one more failure: an envelope says so itself, a payload has no place for it."""
+        count = self.retry_count + 1
+        raw, whole = self.raw, json.loads(self.raw)
+        if _is_envelope(whole):
+            raw = json.dumps({**whole, "retry_count": count}, separators=(",", ":")).encode()
+        return replace(self, retry_count=count, raw=raw)
+
+
+def read_message(raw: bytes, max_retries: int = 3) -> ListMessage:
+    """The message, of either format, by whatever program wrote it. `max_retries`: where it does not say how many.
+
+    Raises UndecodableMessage.
+    """
+    try:
+        message = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UndecodableMessage(f"it is no JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise UndecodableMessage("it is no JSON object")
+    if not _is_envelope(message):
+        return ListMessage(_checked(message), "", "", 0, max_retries, raw)
+    fields: dict[str, Any] = {"message_id": "", "correlation_id": "", "retry_count": 0, "max_retries": max_retries}
+    for name, missing in {"message_type": MESSAGE_TYPE, **fields}.items():
+        value = message.get(name)
+        if value is not None and type(value) is not type(missing):
+            raise UndecodableMessage(f"its {name} is no {type(missing).__name__}")
+        fields[name] = missing if value is None else value
+    if fields.pop("message_type") != MESSAGE_TYPE:
+        raise UndecodableMessage(f"its message_type is not {MESSAGE_TYPE}")
+    return ListMessage(_checked(message["payload"]), raw=raw, **fields)
+
+
+def _is_envelope(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("payload"), dict)
+
+
+def _checked(payload: dict[str, Any]) -> dict[str, Any]:
+    for name in ("model_name", "model_version"):
+        if not (isinstance(payload.get(name), str) and payload[name]):
+            raise UndecodableMessage(f"its payload has no {name}")
+    return payload
+
+
+class ListReader:
+    """One consumer of the list. Each message that `next` returns is answered with `done` or `failed`."""
+
+    def __init__(
+        self,
+        server: Server,
+        mirror: MirrorList,
+        *,
+        max_retries: int = 3,
+        retry_seconds: float = 1.0,
+        block_seconds: float = 2.0,
+        lease_seconds: float = 30.0,
+        recover_seconds: float | None = 60.0,
+    ) -> None:
+        if block_seconds <= 0 or lease_seconds <= 0:
+            raise ValueError("block_seconds and lease_seconds must be above 0")
+        self._server = server
+        self._link = Pool(server)
+        self._lease_link = Pool(server)  # else a read that blocks would hold it up
+        self._mirror = mirror
+        self._list, self._processing, self._dead_letters = mirror.name, mirror.processing, mirror.dead_letters
+        self._max_retries = max_retries
+        self._retry_seconds = retry_seconds
+        self._block_seconds = block_seconds
+        self._lease_seconds = lease_seconds
+        self._recover_seconds = recover_seconds
+        self._hold_script = Script("modelready._consumer", "lua/list_hold.lua")
+        self._move_script = Script("modelready._consumer", "lua/list_move.lua")
+        self._token = uuid.uuid4().hex
+        self._keeping: asyncio.Task[None] | None = None
+        self._again: ListMessage | None = None
+        self._left: dict[bytes, float] = {}
+        self._look_at = 0.0
+        self._stopping = False
+
+    @classmethod
+    def from_env(cls, list_name: str | None, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
+        """For QUEUE_LIST, or the list named. Raises ValueError, which names the variable."""
+        environ = os.environ if environ is None else environ
+        mirror = _mirror_from_env(list_name, environ)
+        return cls(server_from_env(environ, mirror.name), mirror, **options)
+
+    async def next(self) -> ListMessage | None:
+        """The next message, in hand from now on; None when this is stopped. Waits while Redis is away."""
+        message, self._again = self._again, None
+        if message is not None and await self._rested(message):
+            return message
+        while not self._stopping:
+            await self._patiently(self._recover)
+            raw = await self._patiently(self._take)
+            if raw is not None and (message := await self._opened(raw)):
+                return message
+        return None
+
+    async def done(self, message: ListMessage) -> None:
+        """It was handled."""
+        await self._let_go()
+        await self._move(message.raw)
+
+    async def failed(self, message: ListMessage) -> None:
+        """It was not: `next` returns it again after a pause, or it is given up."""
+        await self._let_go()
+        failed = message.failed()
+        if failed.retry_count >= failed.max_retries:
+            logger.error("message %s goes to the dead letters after %d tries", failed.label, failed.retry_count)
+            await self._move(message.raw, "LPUSH", self._dead_letters, failed.raw)
+            return
+        if failed.raw != message.raw:
+            await self._move(message.raw, "LPUSH", self._processing, failed.raw)
+        self._again = failed
+
+    def stop(self) -> None:
+        """`next` returns None from now on. For any thread or a signal handler."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """Close the connections. A message in hand is left to its lease."""
+        await self._let_go()
+        await self._link.close()
+
+    async def _take(self) -> bytes | None:
+        """The oldest message, now in `<list>:processing`. Where its reply is lost, it is recovered from there."""
+        command = ("BLMOVE", self._list, self._processing, "RIGHT", "LEFT", self._block_seconds)
+        taken: bytes | None = await self._link.one(*command, timeout=self._block_seconds + 5)
+        return taken
+
+    async def _opened(self, raw: bytes) -> ListMessage | None:
+        try:
+            message = read_message(raw, self._max_retries)
+        except UndecodableMessage as error:
+            logger.error("a message of %s goes to the dead letters: %s", self._list, error)  # noqa: TRY400
+            await self._move(raw, "LPUSH", self._dead_letters, raw)
+            return None
+        return message if await self._held(message) else None
+
+    async def _rested(self, message: ListMessage) -> bool:
+        """Whether it is to be tried again now, after a pause that is twice as long each time."""
+        if not await self._held(message):
+            return False
+        end = time.monotonic() + self._retry_seconds * 2.0 ** (message.retry_count - 1)
+        while not self._stopping and (left := end - time.monotonic()) > 0:  # noqa: ASYNC110 - a signal handler sets it
+            await asyncio.sleep(min(left, 0.1))
+        if self._stopping:
+            await self._let_go()
+            await self._move(message.raw, "RPUSH", self._list, message.raw)
+        return not self._stopping
+
+    async def _held(self, message: ListMessage) -> bool:
+        """Whether it is ours, until we let go. Equal messages are one: whoever has the other sees to it."""
+        if not await self._patiently(partial(self._hold, self._link, message.raw)):
+            return False
+        self._keeping = asyncio.create_task(self._keep(message))
+        return True
+
+    async def _keep(self, message: ListMessage) -> None:
+        """Extends the lease until we let go. While Redis is away it may run out, and is then taken anew."""
+        this = asyncio.current_task()
+        while self._keeping is this:  # before Python 3.12 a cancellation may be lost in wait_for
+            await asyncio.sleep(self._lease_seconds / 3)
+            try:
+                if not await self._hold(self._lease_link, message.raw):
+                    logger.warning("the lease of message %s ran out, and another has it", message.label)
+                    return
+            except RedisError as error:
+                logger.warning("the lease of message %s could not be extended: %s", message.label, error)
+
+    async def _let_go(self) -> None:
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            await self._lease_link.close()
+
+    async def _hold(self, link: Pool, raw: bytes) -> bool:
+        keys = (self._processing, self._mirror.lease(_digest(raw)))
+        return bool(await link.script(self._hold_script, keys, raw, self._token, int(self._lease_seconds * 1000)))
+
+    async def _move(self, raw: bytes, *push: Any) -> None:
+        """Take it out of `<list>:processing` and, with a command, a list and a message, push that. Waits for Redis."""
+        if await self._patiently(partial(self._moved, raw, self._token, *push)) is False:
+            logger.warning("a message of %s was not in hand any more: another may handle it again", self._list)
+
+    async def _moved(self, raw: bytes, token: str, command: str = "", target: str = "", becomes: bytes = b"") -> bool:
+        keys = [self._processing, self._mirror.lease(_digest(raw)), *([target] if target else [])]
+        return bool(await self._link.script(self._move_script, keys, raw, token, command, becomes))
+
+    async def _recover(self) -> None:
+        """Put back what has been in nobody's hand for long enough; the oldest is the next to be taken."""
+        now = time.monotonic()
+        if self._recover_seconds is None or now < self._look_at:
+            return
+        there = await self._link.one("LRANGE", self._processing, -MAX_RECOVERED, -1)
+        leases = [self._mirror.lease(_digest(raw)) for raw in there]
+        holders = await self._link.one("MGET", *leases) if there else []
+        left = [raw for raw, holder in zip(there, holders, strict=True) if holder is None]
+        self._left = {raw: self._left.get(raw, now) for raw in left}
+        for raw in left:
+            if now - self._left[raw] >= self._recover_seconds and await self._moved(raw, "", "RPUSH", self._list, raw):
+                logger.warning("a message that a dead consumer left is back in %s", self._list)
+        self._look_at = now + self._recover_seconds / 4
+
+    async def _patiently(self, command: Callable[[], Awaitable[T]]) -> T | None:
+        """What the command returns, as soon as Redis answers; None when this is stopped before."""
+        attempt = 0
+        while True:
+            try:
+                return await command()
+            except RedisError as error:
+                await self._mend(error)
+                if attempt == 0:
+                    logger.warning("waiting for Redis: %s", error)
+            if self._stopping:
+                return None
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+
+    async def _mend(self, error: RedisError) -> None:
+        """Do what lets the next attempt succeed. Raises the error where nothing does."""
+        await self._link.close()  # else a demoted node is kept for good
+        self._server.forget_owner()
+        if isinstance(error, AuthenticationError):
+            if await self._server.credentials.refused():
+                self._server.renew()
+            elif self._server.fixed_credentials or not self._link.ever_connected:
+                raise error
+        elif not is_transient(error):
+            raise error
+
+
+def _mirror_from_env(list_name: str | None, environ: Mapping[str, str]) -> MirrorList:
+    settings = read(ListSettings, environ)
+    if list_name:
+        return settings.mirror(list_name, settings.list_format, None)
+    if not settings.lists:
+        raise SettingsError("QUEUE_LIST is not set")
+    mirror, *others = settings.lists
+    if others:
+        raise SettingsError(f"QUEUE_LIST is {settings.list_names!r}: it names several lists, say which of them to read")
+    return mirror
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()[:32]

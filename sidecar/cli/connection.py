@@ -1,0 +1,212 @@
+"""How the commands reach the sidecar: address, token, TLS; and what it means when they do not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from sidecar.cli.exits import Failed, Misused
+
+if TYPE_CHECKING:
+    import grpc
+
+    from modelready import TLS, PublishError
+    from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_API, _ADMIN = "SIDECAR_API_TOKEN", "SIDECAR_ADMIN_TOKEN"
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
+
+
+def add_options(parser: argparse.ArgumentParser, *, admin: bool = False) -> None:
+    """The options that say where the sidecar is. `admin`: the command needs SIDECAR_ADMIN_TOKEN where it is set."""
+    group = parser.add_argument_group("the sidecar")
+    group.add_argument(
+        "--address", help="host:port or unix:/path; default: a unix socket of SIDECAR_LISTEN, else its first"
+    )
+    group.add_argument("--token", help=f"default: {f'{_ADMIN}, else ' if admin else ''}{_API}")
+    group.add_argument(
+        "--ca-file", metavar="FILE", help="speak TLS and trust this; default: SIDECAR_TLS_CERT_FILE, if set"
+    )
+    group.add_argument("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
+    group.add_argument("--key-file", metavar="FILE", help="its private key")
+    group.add_argument("--server-name", metavar="NAME", help="the name in the sidecar's certificate, if it is another")
+    parser.set_defaults(admin=admin)
+
+
+def own_address() -> str:
+    """Where the sidecar of this environment listens; a unix socket first, since TLS is not spoken there."""
+    listen = [address.strip() for address in os.environ.get("SIDECAR_LISTEN", "").split(",") if address.strip()]
+    return next((address for address in listen if address.startswith("unix:")), (*listen, "127.0.0.1:50051")[0])
+
+
+class Target(NamedTuple):
+    """Where the sidecar is and how to speak to it. `token_from` is the option or variable; empty without a token."""
+
+    address: str
+    token: str
+    token_from: str
+    tls: TLS | None
+
+    def explain(self, error: PublishError) -> Failed:
+        """The error of a call in one line, with what to do."""
+        from modelready._retry import is_transient
+
+        code, reason, said = error.code.name, error.reason, " ".join(str(error).split())
+        if reason:
+            text = self._refused(reason, said)
+        elif code == "UNAVAILABLE":
+            text = self._not_reached(said)
+        elif code == "UNIMPLEMENTED":
+            text = f"the sidecar at {self.address} is older than this command and does not know it: update it"
+        elif code == "DEADLINE_EXCEEDED":
+            text = f"no answer from {self.address} in time: see whether the sidecar hangs; its log may tell"
+        else:
+            text = f"{self.address} answers {code}: {said}"
+        waits = reason != "TOO_MANY_TAILS" and (is_transient(error) or code == "DEADLINE_EXCEEDED")
+        return Failed(text, transient=waits)
+
+    def _refused(self, reason: str, said: str) -> str:
+        """What the sidecar answered, and what to do about it."""
+        if reason == "TOKEN_MISSING":
+            return f"the sidecar asks for a token: give its {_API} with --token or as {_API}"
+        if reason == "TOKEN_WRONG":
+            return f"the token is wrong: it came from {self.token_from}; give the sidecar's"
+        if reason == "ADMIN_ONLY":
+            where = "where the sidecar has none, call on its loopback or unix socket"
+            return f"this needs the sidecar's {_ADMIN}: give it with --token or as {_ADMIN}; {where}"
+        if reason in ("INVALID_EVENT", "INVALID_REQUEST", "NOT_FOUND"):
+            return said
+        return f"{said.rstrip('.')}: docs/troubleshooting.md has {reason}"
+
+    def _not_reached(self, said: str) -> str:
+        """What grpc says of a connection that it cannot have, with what to do."""
+        where = f"no connection to the sidecar at {self.address}"
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return f"{where}: its certificate is not trusted: give its authority with --ca-file"
+        if "Hostname Verification" in said:
+            return f"{where}: its certificate is for another name: give that with --server-name"
+        if "WRONG_VERSION_NUMBER" in said:
+            return f"{where}: it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE"
+        if "security handshaker" in said:
+            return f"{where}: one of the certificate files holds no PEM"
+        if "SETTINGS frame" in said or "Handshake read failed" in said:
+            return f"{where}: it takes connections and does not answer: see whether it hangs"
+        if "Socket closed" in said or "reset" in said:
+            todo = "if it asks for a certificate, give --cert-file" if self.tls else "if it speaks TLS, give --ca-file"
+            return f"{where}: it closes the connection: {todo}"
+        if "errors resolving" in said:
+            return f"{where}: the name does not resolve: --address is host:port or unix:/path"
+        if "No such file" in said:
+            return f"{where}: there is no such socket: see that it runs, or give another --address"
+        if "refused" in said:
+            return f"{where}: it is refused: see that it runs, or give another --address"
+        return f"{where}: {said}"
+
+
+def target(options: argparse.Namespace) -> Target:
+    """What the options and the environment say. Raises Misused for a token or files that cannot be used."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own; read when it is imported
+    address = options.address or own_address()
+    host, colon, port = address.rpartition(":")
+    address = f"{_EVERYWHERE.get(host, host)}{colon}{port}"
+    token, token_from = _token(options)
+    return Target(address, token, token_from, _tls(options, address))
+
+
+def _token(options: argparse.Namespace) -> tuple[str, str]:
+    found = [("--token", options.token)] if options.token else []
+    found += [(name, os.environ.get(name, "")) for name in ((_ADMIN, _API) if options.admin else (_API,))]
+    name, token = next((one for one in found if one[1]), ("", ""))
+    if token.strip() != token or not (token.isascii() and token.isprintable()):
+        raise Misused(f"{name} holds what no token may: it must be printable ASCII without blanks at its ends")
+    return token, name
+
+
+def _tls(options: argparse.Namespace, address: str) -> TLS | None:
+    """As the options say; else, where the sidecar of this environment speaks TLS, by its own certificate."""
+    own = os.environ.get("SIDECAR_TLS_CERT_FILE", "")
+    asked = options.ca_file or options.cert_file or options.key_file
+    if address.startswith("unix:") or not (asked or own):
+        return None
+    from modelready import TLS
+
+    ca, cert, key, name = options.ca_file, options.cert_file, options.key_file, options.server_name
+    if not asked:
+        ca = own
+        name = name or _name_of(address, own)
+        if os.environ.get("SIDECAR_TLS_CLIENT_CA_FILE"):  # its own pair may do; if not, the call says what is missing
+            cert, key = own, os.environ.get("SIDECAR_TLS_KEY_FILE")
+    tls = TLS(ca_file=ca, cert_file=cert, key_file=key, server_name=name)
+    try:
+        tls.credentials()
+    except OSError as error:
+        raise Misused(f"{error.filename} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise Misused("--cert-file and --key-file belong together") from None
+    return tls
+
+
+def _name_of(address: str, certificate: str) -> str | None:
+    """A name in the sidecar's own certificate, where the address is none of them: whoever shows it is the sidecar."""
+    import socket
+    import ssl
+
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        context = ssl.create_default_context(cafile=certificate)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        with socket.create_connection((host, int(port)), 2) as plain, context.wrap_socket(plain) as connection:
+            names = [str(entry[1]) for entry in (connection.getpeercert() or {}).get("subjectAltName", ())]
+    except (OSError, ValueError):
+        return None  # the call itself will say what is wrong
+    return None if host in names or not names else names[0]
+
+
+class Sidecar:
+    """One connection."""
+
+    def __init__(self, where: Target, channel: grpc.Channel) -> None:
+        from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
+
+        self.target = where
+        self.channel = channel
+        self.stub: QueueServiceStub = QueueServiceStub(channel)
+        self.metadata = (("authorization", f"Bearer {where.token}"),) if where.token else ()
+
+    def call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, *, timeout: float = 5.0
+    ) -> Response:
+        """The answer within `timeout` seconds. Raises Failed."""
+        import grpc
+
+        from modelready.errors import from_call
+
+        try:
+            return method(request, timeout=timeout, metadata=self.metadata)
+        except grpc.RpcError as error:
+            raise self.target.explain(from_call(error)) from None
+
+
+@contextmanager
+def connect(options: argparse.Namespace) -> Iterator[Sidecar]:
+    """A connection by the options of `add_options`; it is made at the first call. Raises Misused."""
+    where = target(options)
+    import grpc
+
+    from modelready._channel import channel_options
+
+    settings = channel_options(where.tls)
+    if where.tls is None:
+        channel = grpc.insecure_channel(where.address, settings)
+    else:
+        channel = grpc.secure_channel(where.address, where.tls.credentials(), settings)
+    with channel:
+        yield Sidecar(where, channel)

@@ -1,0 +1,113 @@
+"""The probe: an event goes the sidecar's own way into Redis, beside the queue, and is taken out again.
+
+The same script, the same encoding, the same WAIT; only the keys are others, all of them below the prefix of the dedup
+keys, so that the user's rights suffice and no consumer, no dead-letter list and no real event meets it:
+
+    {<q>}:seen:doctor-<uuid>:events      stands for the stream
+    {<q>}:seen:doctor-<uuid>:list        for the mirror lists, where there are any
+    {<q>}:seen:doctor-<uuid>:seen:<id>   is the event's dedup key
+
+A user who may not DEL overwrites each by a string that expires after a millisecond.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from uuid import uuid4
+
+from modelready.ids import uuid7
+from modelready.keys import Keys
+from modelready.v1.event_pb2 import Artifact, ModelReadyToDeploy, ModelVersion
+from sidecar.cli.doctor.report import Report
+from sidecar.errors import QueueError, SetupFault
+from sidecar.publishing.interfaces import Event
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.queue import RedisQueue
+from sidecar.settings import QueueSettings, Settings
+
+_MINUTE_MS = 60_000
+
+
+class _ProbeKeys(Keys):
+    """Keys in the slot of the queue that no consumer knows."""
+
+    probe: str
+
+    @property
+    def events(self) -> str:
+        return f"{self.tag}:seen:{self.probe}:events"
+
+    @property
+    def mirror(self) -> str:
+        return f"{self.tag}:seen:{self.probe}:list"
+
+    @property
+    def seen_prefix(self) -> str:
+        return f"{self.tag}:seen:{self.probe}:seen:"
+
+
+class _ProbeQueue(RedisQueue):
+    """The sidecar's own way into Redis, to other keys."""
+
+    def __init__(self, connection: RedisConnection, settings: QueueSettings, keys: Keys) -> None:
+        super().__init__(connection, settings)
+        self._keys = keys
+
+
+async def check_probe(report: Report, settings: Settings, connection: RedisConnection) -> None:
+    """Append, read back, append again, remove. Raises nothing: what fails is the finding."""
+    keys = _ProbeKeys(settings.queue.name)
+    keys.probe = f"doctor-{uuid4()}"
+    event = _event()
+    try:
+        try:
+            await _send(report, settings, connection, keys, event)
+        finally:
+            await _remove(connection, keys, event)
+    except QueueError as error:
+        report.add("probe-refused", f"the probe event in {keys.events} failed: {error.reason}: {error}")
+
+
+async def _send(
+    report: Report, settings: Settings, connection: RedisConnection, keys: _ProbeKeys, event: Event
+) -> None:
+    mirror = keys.mirror if settings.queue.lists else ""
+    queue = _ProbeQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
+    wanted = settings.publish.durability == "replicated" and not report.failed("replicas")
+    replicas = settings.redis.min_replicas if wanted else 0
+    timeout = settings.redis.timeout
+    began = time.monotonic()
+    (first,), confirmed = await queue.append([event], replicas=replicas, timeout=timeout)
+    took = (time.monotonic() - began) * 1000
+    now = int(time.time() * 1000)
+    found = await queue.find([event.id], now - _MINUTE_MS, now + _MINUTE_MS)
+    (second,), _ = await queue.append([event], timeout=timeout)
+    said = f"an event was appended to {keys.events} in {took:.1f} ms"
+    if confirmed < replicas:
+        report.add("probe-unconfirmed", f"{said}, but {confirmed} of {replicas} replicas confirmed it; it is removed")
+    elif found != {event.id: first.entry_id} or second != (first.entry_id, True):
+        raise SetupFault(f"it was {first}, then {second}, and what stands there is {found}")
+    else:
+        waited = f", confirmed by {confirmed} replicas" if replicas else ""
+        report.ok("probe", f"{said}{waited}, read back, known when it came again, and removed; no consumer reads there")
+
+
+async def _remove(connection: RedisConnection, keys: _ProbeKeys, event: Event) -> None:
+    written = (keys.events, keys.mirror, keys.seen(event.id))
+    try:
+        await connection.execute("DEL", *written)
+    except SetupFault:
+        await connection.pipeline([("SET", key, "", "PX", "1") for key in written])
+
+
+def _event() -> Event:
+    message = ModelReadyToDeploy(
+        event_id=uuid7(),
+        source="//modelready-sidecar/doctor",
+        model=ModelVersion(name="doctor", version="0"),
+        artifact=Artifact(uri="probe:doctor"),
+    )
+    message.correlation_id = message.event_id
+    message.occurred_at.GetCurrentTime()
+    return Event(message.event_id, message, message.SerializeToString())

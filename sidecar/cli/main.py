@@ -1,0 +1,119 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from sidecar import __version__
+from sidecar.cli import completion, dead_letters, publish, status, tail
+from sidecar.cli.connection import own_address
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    code: int = options.run(options)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; `run` of what is parsed runs the one that was given."""
+    parser = argparse.ArgumentParser(
+        prog="modelready-sidecar", description="Publishes 'this model version is ready' to Redis, and loses none."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    serve = commands.add_parser("serve", help="run the sidecar; settings come from the environment")
+    serve.add_argument("--embedded", action="store_true", help="with a Valkey server of its own, data below SPOOL_DIR")
+    serve.set_defaults(run=_serve)
+    health = commands.add_parser("health", help="exit 0 if the sidecar serves; for a container's health check")
+    health.add_argument("--address", help="default: a unix socket of SIDECAR_LISTEN, else its first")
+    health.add_argument("--service", default="", help="modelready.v1.PublisherService or redis; default: the process")
+    health.add_argument("--timeout", type=float, default=2.0, help="seconds (default: 2)")
+    health.set_defaults(run=_health)
+    for module in (status, tail, publish, dead_letters):
+        module.add(commands)
+    doctor = commands.add_parser("doctor", help="find out why it does not connect, and say what to do")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.set_defaults(run=_doctor)
+    demo = commands.add_parser("demo", help="see it work: publish, kill Redis, publish, bring it back")
+    demo.add_argument("--plain", action="store_true", help="no colour")
+    demo.set_defaults(run=_demo)
+    completion.add(commands, parser)
+    return parser
+
+
+def _health(options: argparse.Namespace) -> int:
+    from sidecar.cli.health import check
+
+    tls = bool(os.environ.get("SIDECAR_TLS_CERT_FILE"))
+    http = "" if options.address else os.environ.get("SIDECAR_HTTP_LISTEN") or "127.0.0.1:9464"
+    return check(options.address or own_address(), options.service, options.timeout, http=http, tls=tls)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sidecar.cli.doctor import run
+
+    return run(as_json=options.json)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from sidecar.cli.demo import play
+
+    return play(plain=options.plain)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import uvloop
+
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass  # in the place of a standard stream that is closed: uvloop must not get its number
+    os.close(descriptor)
+    sys.setswitchinterval(0.0005)  # at the usual 5 ms the spool's thread waits longer for its turn than for the disk
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own, not JSON, between ours
+    from sidecar.errors import SettingsError, SpoolUnavailable
+
+    try:
+        return uvloop.run(_run(embedded=options.embedded))
+    except (SettingsError, SpoolUnavailable) as error:
+        print(f"modelready-sidecar: {error}", file=sys.stderr)
+        return 2
+
+
+async def _run(*, embedded: bool) -> int:
+    """Serve until SIGTERM or SIGINT (exit code 0) or until a background task dies (1)."""
+    import asyncio
+    import logging
+    import signal
+    from contextlib import AsyncExitStack, redirect_stderr
+
+    from sidecar import logs
+    from sidecar.settings import Settings, misspelt
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        if embedded:
+            from sidecar.embedded import embedded_redis
+
+            environ = await stack.enter_async_context(embedded_redis(os.environ))
+        else:
+            environ = dict(os.environ)
+        settings = Settings.from_env(environ)
+        stack.enter_context(redirect_stderr(logs.Stream(logs.set_up(settings.log))))
+        for name, meant in misspelt(environ).items():
+            logging.getLogger(__name__).warning("nothing reads %r: is %s meant?", name, meant)
+        if not settings.tracing.on:
+            # redis-py would import its API and SDK for metrics wherever they are installed: 50 ms of a start, 2 MB.
+            sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]
+        from sidecar.app import running
+
+        sidecar = await stack.enter_async_context(running(settings))
+        sidecar.failed.add_done_callback(lambda _: stop.set())
+        await stop.wait()
+        return 1 if sidecar.failed.done() else 0

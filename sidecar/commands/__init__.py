@@ -1,4 +1,0 @@
-"""The commands that talk to a running sidecar over gRPC, one module each, and what they share.
-
-Importing them is cheap: grpc and protobuf are imported only when a command runs, since `health` must start fast.
-"""

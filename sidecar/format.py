@@ -1,0 +1,97 @@
+"""Text as people read it: what the commands and the page print, and what is safe in a terminal or a log.
+
+Names in Redis, and what callers send, may hold anything; `legible` takes out what would steer a terminal or forge a
+line of a log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+_SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
+
+
+def legible(text: str) -> str:
+    """The text in one line; what is not printable is escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def legible_json(text: str) -> str:
+    """The same of JSON, by escapes that mean the same; its line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def age(text: str) -> float:
+    """Seconds; a type of argparse's. Raises ArgumentTypeError."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 90s, 15m, 2h or 3d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def duration(seconds: float) -> str:
+    """An age in its two biggest units, such as `2h 5m`; below 0 is 0."""
+    left = max(int(seconds), 0)
+    words: list[str] = []
+    for unit, size in _SECONDS.items():
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not words):
+            words.append(f"{count}{unit}")
+        elif words:
+            break
+    return " ".join(words[:2])
+
+
+def count(number: int, noun: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that fits."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} GiB"
+
+
+def seconds(moment: Timestamp) -> float:
+    """Unix time."""
+    return moment.seconds + moment.nanos / 1e9
+
+
+def since(moment: Timestamp) -> str:
+    """How long ago, in words."""
+    return duration(time.time() - seconds(moment))
+
+
+def moment(unix: float) -> str:
+    """The time in UTC with milliseconds."""
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def as_json(message: Message, *, indent: int | None = None, whole: bool = False) -> str:
+    """With the names of the .proto, as in entries. `whole`: also the fields that are empty."""
+    from google.protobuf import json_format
+
+    options: dict[str, Any] = {"always_print_fields_with_no_presence": whole}
+    # An escape of JSON where standard output cannot have the character itself, such as in the locale POSIX.
+    ascii_only = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    text = json_format.MessageToJson(
+        message, indent=indent, preserving_proto_field_name=True, ensure_ascii=ascii_only, **options
+    )
+    return legible_json(text)

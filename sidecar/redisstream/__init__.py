@@ -1,0 +1,1 @@
+"""The queue in Redis: a stream, its groups and its dead letters."""

@@ -1,0 +1,1 @@
+"""The spool: one SQLite file on the task's disk."""

@@ -1,1 +1,0 @@
-"""Bytes out: the queue in Redis and the spool on disk."""

@@ -1,0 +1,1 @@
+"""What leaves for monitoring: CloudWatch's embedded metrics and traces."""
