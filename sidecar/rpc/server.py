@@ -15,7 +15,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelready.redis.certificates import CertificateFiles, Contents, load_pair
 from sidecar.errors import SettingsError
-from sidecar.rpc import accepting
 from sidecar.rpc.auth import Call, Context, Guard, parse
 from sidecar.rpc.health import NAME as HEALTH
 from sidecar.rpc.health import HealthService
@@ -44,7 +43,7 @@ def build(
     Raises SettingsError where an address cannot be had.
     """
     calls = max_pending + _SPARE_CALLS
-    server = accepting.server(
+    server = grpc.aio.server(
         options=[
             # Above 1,000 calls not yet accepted grpc would cancel at random; with these the bound below is met first,
             # and a call too many gets a clean RESOURCE_EXHAUSTED.
