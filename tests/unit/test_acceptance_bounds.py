@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -41,3 +44,22 @@ def event(occurred_at: Timestamp) -> ModelReadyToDeploy:
 )
 def test_times(seconds: int, nanos: int, *, valid: bool) -> None:
     assert accepted(event(Timestamp(seconds=seconds, nanos=nanos))) is valid
+
+
+def test_a_process_without_free_descriptors_still_judges_events() -> None:
+    code = """
+import os, resource
+from modelready.v1.event_pb2 import ModelReadyToDeploy
+from sidecar.errors import InvalidEvent
+from sidecar.publishing.acceptance import Acceptance
+acceptance = Acceptance("registry")
+lowest = os.dup(0)
+os.close(lowest)
+resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    acceptance.accept(ModelReadyToDeploy(), dict, "event")
+except InvalidEvent as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert "event.model.name: is required" in done.stdout, done.stderr
