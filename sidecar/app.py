@@ -251,8 +251,12 @@ async def _finish(committing: asyncio.Task[None], tracing: EventTracing | None, 
 
 
 def _give_back_memory() -> None:
-    """Return to the system what the imports took and left: 14 of 81 MB (glibc; elsewhere nothing happens)."""
+    """Return to the system what the imports took and left: 14 of 81 MB (glibc; elsewhere nothing happens).
+
+    What is left is taken out of the garbage collector's sight: a full collection of it would take 27 ms.
+    """
     gc.collect()
+    gc.freeze()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
