@@ -20,8 +20,16 @@ from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.interfaces import Appended, Attempts, Event, Queue
 from sidecar.publishing.spool_gate import SpoolGate
-from sidecar.publishing.submission import SPOOLED, Results, Submission, published
-from sidecar.publishing.waiting import GROUP_EVENTS, Line, Waiting, take
+from sidecar.publishing.submission import (
+    GROUP_EVENTS,
+    SPOOLED,
+    Line,
+    Results,
+    Submission,
+    Waiting,
+    published,
+    take,
+)
 from sidecar.settings import PublishSettings
 
 log = logging.getLogger(__name__)
@@ -232,9 +240,9 @@ class Committer:
         if confirmed < self._replicas:
             self._hold(group, self._short(confirmed))
             return
-        self._backoff.reset()
-        self._last_error = None
-        self.fault = None
+        if self._last_error is not None:
+            self._backoff.reset()
+        self._last_error = self.fault = None
         position = 0
         for submission in group:
             count = len(submission.events)
@@ -349,7 +357,8 @@ class Committer:
 
     def _release(self, submission: Submission, *, in_redis: bool) -> None:
         self.waiting.release(submission)
-        self._gate.end_copy(submission, in_redis=in_redis)
+        if submission.spooling:
+            self._gate.end_copy(submission, in_redis=in_redis)
         self._released()
 
 

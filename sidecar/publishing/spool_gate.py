@@ -30,23 +30,18 @@ class SpoolGate:
         self._copies: dict[Submission, float] = {}
         self._filled = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
-        self._draining = False
+        self._making_headway = False
         self._events = 0  # that may be added; below 0: that were added at deadlines
         self._bytes = 0
         self.last_error: QueueError | SpoolError | None = None
         """Why the spool is not getting emptier; None while it is."""
+        self.queued = False
+        """Whether events must queue behind the spool: it holds some that reach Redis from there alone."""
+        self.draining = False
+        """Whether what may be added is bounded: events queue, and the forwarder makes headway."""
+        self._judge()
 
     # -- for the committers
-
-    @property
-    def queued(self) -> bool:
-        """Whether events must queue behind the spool: it holds some that reach Redis from there alone."""
-        return self._taken < self._last and self._spool.depth > 0
-
-    @property
-    def draining(self) -> bool:
-        """Whether what may be added is bounded: events queue, and the forwarder makes headway."""
-        return self._draining and self.queued
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Call this when the gate may answer otherwise than before."""
@@ -67,6 +62,7 @@ class SpoolGate:
         errors = await self._put(group, attempts)
         if not copies and not all(errors):
             self._last = self._spool.last_seq
+        self._judge()
         return errors
 
     async def _put(self, group: Sequence[Submission], attempts: Attempts) -> list[SpoolError | None]:
@@ -104,16 +100,17 @@ class SpoolGate:
     async def wait_not_empty(self) -> None:
         """Until the spool holds something."""
         while not self._spool.depth:
-            self._draining = False
+            self._making_headway = False
             self._wake()
             self._filled.clear()
             await self._filled.wait()
 
     def took(self, rows: Sequence[Spooled]) -> None:
         """The forwarder took these, in order."""
-        if not self._draining:
-            self._draining, self._events, self._bytes = True, 0, 0
+        if not self._making_headway:
+            self._making_headway, self._events, self._bytes = True, 0, 0
         self._taken = max(self._taken, rows[-1].seq)
+        self._judge()
         if self._last - self._taken > len(rows):
             self._events += len(rows) // _SHARE
             self._bytes += sum([len(row.data) for row in rows]) // _SHARE
@@ -127,9 +124,14 @@ class SpoolGate:
         """Why the spool is not getting emptier; None: it is."""
         self.last_error = error
         if error is not None:
-            self._draining = False
+            self._making_headway = False
             self._wake()
 
+    def _judge(self) -> None:
+        self.queued = self._taken < self._last and self._spool.depth > 0
+        self.draining = self._making_headway and self.queued
+
     def _wake(self) -> None:
+        self._judge()
         for wake in self._listeners:
             wake()

@@ -9,7 +9,7 @@ from typing import Any
 
 from modelready.credentials import CredentialSource
 from modelready.redis.cluster import Server
-from modelready.redis.faults import Kind, RedisError, checked, fault
+from modelready.redis.faults import Kind, RedisError, fault
 from modelready.redis.pool import Pool
 from modelready.redis.script import Script
 from modelready.redis.settings import RedisSettings
@@ -90,7 +90,10 @@ class RedisConnection:
             sent = True
 
         try:
-            return [checked(reply) for reply in await call(sent=note)]
+            replies = await call(sent=note)
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise reply
         except RedisError as error:
             failure = translate(error, sent=sent and write)
             if isinstance(failure, AuthFailed):
@@ -98,6 +101,7 @@ class RedisConnection:
             elif isinstance(failure, Unavailable):
                 self._metrics.connection_failures.inc()
             raise failure from error
+        return replies
 
 
 def translate(error: BaseException, *, sent: bool) -> QueueError:

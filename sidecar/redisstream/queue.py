@@ -42,6 +42,10 @@ class RedisQueue:
         self._dead_letter = Script("sidecar.redisstream", "lua/dead_letter.lua")
         self._window = str(settings.dedup_seconds * 1000)
         self._lists = settings.lists
+        self._seen_prefix = self._keys.seen_prefix
+        # What every call of append.lua begins with.
+        self._names = [self._keys.events, *(mirror.name for mirror in self._lists)]
+        self._arguments = [self._window, CONTENT_TYPES[settings.encoding], EVENT_TYPE, str(len(self._lists))]
 
     @property
     def stream(self) -> str:
@@ -50,14 +54,11 @@ class RedisQueue:
 
     async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
         """See publishing.interfaces.Queue.append."""
-        keys = self._keys
-        prefix = keys.seen_prefix
-        names = [keys.events, *(mirror.name for mirror in self._lists)]
-        arguments: list[Any] = [self._window, CONTENT_TYPES[self._settings.encoding], EVENT_TYPE, str(len(self._lists))]
+        names, arguments = [*self._names], [*self._arguments]
         try:
             for event in events:
-                names.append(prefix + event.id)
-                arguments += self._arguments(event)
+                names.append(self._seen_prefix + event.id)
+                arguments += self._arguments_of(event)
         except UnencodableEvent as error:
             raise Refused(f"the event cannot be encoded: {error}", reason="UNENCODABLE") from error
         try:
@@ -73,7 +74,7 @@ class RedisQueue:
             for entry in reply
         ], confirmed
 
-    def _arguments(self, event: Event) -> list[Any]:
+    def _arguments_of(self, event: Event) -> list[Any]:
         """What append.lua takes of one event. Raises UnencodableEvent."""
         message = event.message
         arguments = [

@@ -69,7 +69,7 @@ async def test_a_node_that_is_not_the_owner_is_left(cluster: Cluster, stranger: 
     (before,) = stranger._idle
     with pytest.raises(exceptions.ResponseError):
         await stranger.one("EVAL", f"return redis.error_reply('{reply} as a node says it')", "1", KEY)
-    assert not stranger._server._is_owner_known
+    assert not stranger._server.is_owner_known
     assert await owner_of(stranger) == cluster.owner(KEY).port
     assert stranger._idle != [before]
 
@@ -87,7 +87,7 @@ async def test_other_nodes_are_asked_while_the_seed_is_away(cluster: Cluster) ->
 
 
 async def test_an_owner_that_cannot_be_reached_is_looked_up_again(cluster: Cluster, stranger: Pool) -> None:
-    stranger._server._owner, stranger._server._is_owner_known = Endpoint(LOOPBACK, 1), True
+    stranger._server._owner, stranger._server.is_owner_known = Endpoint(LOOPBACK, 1), True
     with pytest.raises(exceptions.ConnectionError):
         await stranger.one("PING")
     assert await owner_of(stranger) == cluster.owner(KEY).port

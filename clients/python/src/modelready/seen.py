@@ -129,10 +129,11 @@ class SeenGuard:
 
     def _call(self, script: Script, keys: list[str], *arguments: Any) -> int:
         client: Any = self._client  # whose annotations lack execute_command's
+        call = (len(keys), *keys, *arguments)
         try:
-            return int(client.execute_command(*script.command(keys, *arguments)))
+            return int(client.execute_command(*script.by_digest, *call))
         except NoScriptError:
-            return int(client.execute_command(*script.command(keys, *arguments, by_text=True)))
+            return int(client.execute_command(*script.by_text, *call))
 
     def _patiently(self, command: Callable[[], T]) -> T:
         """Repeats it until Redis does it, within `wait_seconds`."""

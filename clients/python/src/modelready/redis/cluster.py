@@ -48,7 +48,8 @@ class Server:
         self._nodes: list[Endpoint] = []  # others of the cluster, for the time when the seed is away
         self._candidates: list[Endpoint] = []
         self._owner = self._seed
-        self._is_owner_known = not settings.cluster
+        self.is_owner_known = not settings.cluster
+        """Where it is not, `find_owner` comes before `connect`."""
 
     @property
     def fixed_credentials(self) -> bool:
@@ -65,7 +66,7 @@ class Server:
         It is not gone to at once: nodes name addresses, and certificates may be for names, which CLUSTER SLOTS has.
         """
         if self.is_cluster:
-            self._is_owner_known = False
+            self.is_owner_known = False
             if candidate is not None:
                 self._candidates = [Endpoint(candidate[0] or self._owner.host, candidate[1])]
 
@@ -77,9 +78,7 @@ class Server:
         return connection
 
     async def find_owner(self) -> None:
-        """In a cluster, unless it is known: ask a node who owns the queue's slot. Raises RedisErrors."""
-        if self._is_owner_known:
-            return
+        """In a cluster: ask a node who owns the queue's slot. Raises RedisErrors."""
         problems: list[RedisError] = []
         asked = list(dict.fromkeys([*self._candidates, self._seed, *self._nodes]))
         for node in asked:
@@ -94,7 +93,7 @@ class Server:
             except RedisError as error:
                 problems.append(error)
                 continue
-            if self._is_owner_known:  # another task was quicker
+            if self.is_owner_known:  # another task was quicker
                 return
             self._nodes = nodes
             if owner is not None:
@@ -105,7 +104,7 @@ class Server:
         raise next(filter(is_transient, problems[:-1]), problems[0])
 
     def _move_to(self, owner: Endpoint) -> None:
-        self._is_owner_known, self._candidates = True, []
+        self.is_owner_known, self._candidates = True, []
         if owner != self._owner:
             log.info("the queue's slot is on node %s:%d", *owner)
             self._owner = owner

@@ -74,11 +74,12 @@ class Pool:
     ) -> list[Any]:
         """The script's reply and those of the commands `after` it, on one connection; see `call`."""
         deadline = time.monotonic() + (timeout or self._server.timeout)
-        replies = await self.call(script.command(keys, *arguments), *after, timeout=timeout, sent=sent)
+        call = (str(len(keys)), *keys, *arguments)
+        replies = await self.call((*script.by_digest, *call), *after, timeout=timeout, sent=sent)
         if not isinstance(replies[0], exceptions.NoScriptError):
             return replies
         left = max(deadline - time.monotonic(), 0.001)
-        return await self.call(script.command(keys, *arguments, by_text=True), *after, timeout=left, sent=sent)
+        return await self.call((*script.by_text, *call), *after, timeout=left, sent=sent)
 
     async def renew(self) -> None:
         """Log in again on every connection: close those that are idle, and the others when they are given back."""
@@ -129,7 +130,8 @@ class Pool:
 
     async def _take(self) -> NodeConnection:
         """One that is logged in, and not for longer than its credentials allow."""
-        await self._server.find_owner()
+        if not self._server.is_owner_known:
+            await self._server.find_owner()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable() and self._is_fresh(connection):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from collections.abc import Sequence
-from typing import Any
 
 
 class Script:
@@ -15,10 +13,8 @@ class Script:
     """
 
     def __init__(self, package: str, *names: str) -> None:
-        self._text = b"\n".join((importlib.resources.files(package) / name).read_bytes() for name in names)
-        self._digest = hashlib.sha1(self._text, usedforsecurity=False).hexdigest()
-
-    def command(self, keys: Sequence[str], *arguments: Any, by_text: bool = False) -> tuple[Any, ...]:
-        """The script as a command."""
-        start = ("EVAL", self._text) if by_text else ("EVALSHA", self._digest)
-        return (*start, str(len(keys)), *keys, *arguments)
+        text = b"\n".join((importlib.resources.files(package) / name).read_bytes() for name in names)
+        self.by_digest = "EVALSHA", hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        """How the command begins; the number of keys, the keys and the arguments follow."""
+        self.by_text = "EVAL", text
+        """The same for a server that does not know the script."""
