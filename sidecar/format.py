@@ -69,11 +69,11 @@ def count(number: int, noun: str) -> str:
 
 def size(number: float) -> str:
     """Bytes in the unit that fits."""
-    for unit in ("bytes", "KiB", "MiB"):
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
         if number < 1024:
             return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
         number /= 1024
-    return f"{number:,.1f} GiB"
+    return f"{number:,.1f} TiB"
 
 
 def seconds(moment: Timestamp) -> float:

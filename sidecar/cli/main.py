@@ -92,8 +92,8 @@ async def _run(*, embedded: bool) -> int:
             environ = dict(os.environ)
         settings = Settings.from_env(environ)
         stack.enter_context(redirect_stderr(logs.Stream(logs.set_up(settings.log))))
-        for name, meant in misspelt(environ).items():
-            logging.getLogger(__name__).warning("nothing reads %r: is %s meant?", name, meant)
+        for sentence in misspelt(environ):
+            logging.getLogger(__name__).warning("%s", sentence)
         if not settings.tracing.on:
             # redis-py would import its API and SDK for metrics wherever they are installed: 50 ms of a start, 2 MB.
             sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]
