@@ -47,6 +47,7 @@ from sidecar.rpc.publisher_service import PublisherService
 from sidecar.rpc.queue_service import QueueService
 from sidecar.settings import QueueSettings, Settings
 from sidecar.spool.spool import SqliteSpool
+from sidecar.summary import summarize
 from sidecar.tasks import Tasks
 from sidecar.web.console import PageSite
 from sidecar.web.gone import Backstage
@@ -159,7 +160,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         history = History(observer, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
-            _pages(metrics, readiness, health, spool, listen=settings.server.listen, alive=lambda: tasks.alive),
+            _pages(metrics, readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
             PageSite(
                 Backstage(asyncio.get_running_loop(), operators.status, dead_letters),
                 history,
@@ -209,7 +210,7 @@ def _pages(
     metrics: Metrics,
     readiness: Readiness,
     health: HealthService,
-    spool: Spool,
+    operators: QueueService,
     *,
     listen: Sequence[str],
     alive: Callable[[], bool],
@@ -220,7 +221,9 @@ def _pages(
         return {"draining": health.draining, "hanging": not alive(), "listen": listen, "statuses": health.statuses}
 
     def state() -> dict[str, object]:
-        return {**readiness.state._asdict(), "draining": health.draining, "spooled": spool.depth}
+        known = operators.known()
+        more = {"state": summarize(known), "draining": health.draining, "spooled": known.spool.depth}
+        return {**readiness.state._asdict(), **more}
 
     return {
         "/metrics": metrics_page(metrics.render),

@@ -27,6 +27,13 @@ def legible(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def shorten(text: str, length: int, *, tail: int = 0) -> str:
+    """The text with at most `length` characters: `…` in place of the rest, before the last `tail` characters."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length - tail - 1]}…{text[len(text) - tail :]}"
+
+
 def legible_json(text: str) -> str:
     """The same of JSON, by escapes that mean the same; its line ends stay."""
     if text.isprintable():
@@ -62,11 +69,11 @@ def count(number: int, noun: str) -> str:
 
 def size(number: float) -> str:
     """Bytes in the unit that fits."""
-    for unit in ("bytes", "KiB", "MiB"):
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
         if number < 1024:
             return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
         number /= 1024
-    return f"{number:,.1f} GiB"
+    return f"{number:,.1f} TiB"
 
 
 def seconds(moment: Timestamp) -> float:

@@ -330,7 +330,7 @@ class Settings:
         return settings
 
 
-def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
     """See modelready.redis.env.misspelt."""
     environ = os.environ if environ is None else environ
     others = ("AWS_", "OTEL_")  # which have far more variables than stand here

@@ -1,17 +1,21 @@
-"""The state of a queue in one line, for whoever is on call."""
+"""The state of a queue in one line, for operators on call: the same in `status`, `/readyz` and on the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from sidecar.format import count, duration, legible, since
+from sidecar.format import count, duration, legible, shorten, since
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
 
+    _T = TypeVar("_T", pb.GroupStatus, pb.ListStatus)
+
 _NEARLY_FULL = 0.8
 _UNREAD_SECONDS = 300
+_MAX_LENGTH = 200  # a line that is read at one glance, and fits into an alarm's mail or a chat
+_MAX_NAME = 40
 
 
 def is_well(status: pb.GetQueueStatusResponse) -> bool:
@@ -29,8 +33,17 @@ def depth(status: pb.GetQueueStatusResponse) -> int:
     return max((one.depth for one in status.groups or lists(status)), default=status.stream_length)
 
 
-def verdict(status: pb.GetQueueStatusResponse) -> str:
-    """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused or may be lost; the worst comes first."""
+def is_unread(group: pb.GroupStatus) -> bool:
+    """Whether events wait for the group, and it has no consumer or none that asked for any in the last five minutes."""
+    return bool(group.depth) and (not group.consumers or group.idle.seconds >= _UNREAD_SECONDS)
+
+
+def summarize(status: pb.GetQueueStatusResponse) -> str:
+    """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused or may be lost.
+
+    The worst comes first. Of one kind the worst is named and the others are counted; the line has at most 200
+    characters.
+    """
     evicting = []
     if _evicts_queues(status):
         policy = legible(status.redis.eviction_policy)
@@ -44,8 +57,20 @@ def verdict(status: pb.GetQueueStatusResponse) -> str:
         *_dead_letters(status),
     ]
     if not found:
-        return "ok: Redis answers, events go straight into the queue, and there are no dead letters"
-    return f"{'failure' if evicting or _refuses(status) else 'warning'}: {'; '.join(found)}"
+        return "ok: Redis answers and events go straight into the queue"
+    return _fit("failure: " if evicting or _refuses(status) else "warning: ", found)
+
+
+def _fit(level: str, found: Sequence[str]) -> str:
+    """The first, shortened where it is too long, and as many of the others as there is room for."""
+    line = level + found[0]
+    for shown, text in enumerate(found[1:], 1):
+        rest = f"; and {count(len(found) - shown, 'more warning')}"
+        last = shown == len(found) - 1
+        if len(line) + len("; ") + len(text) + (0 if last else len(rest)) > _MAX_LENGTH:
+            return shorten(line, _MAX_LENGTH - len(rest)) + rest
+        line += f"; {text}"
+    return shorten(line, _MAX_LENGTH)
 
 
 def _refuses(status: pb.GetQueueStatusResponse) -> bool:
@@ -87,18 +112,21 @@ def _redis(status: pb.GetQueueStatusResponse) -> Iterator[str]:
 def _groups(status: pb.GetQueueStatusResponse) -> Iterator[str]:
     trim = status.trim
     if trim.held_back_by:
-        yield f"the group {legible(trim.held_back_by)} holds back entries older than {duration(trim.retention.seconds)}"
-    for group in status.groups:
-        name = legible(group.name)
-        unread = not group.consumers or group.idle.seconds >= _UNREAD_SECONDS
-        if group.depth and unread and group.name != trim.held_back_by:
-            idle = f" since {duration(group.idle.seconds)}" if group.HasField("idle") else ""
-            yield f"nobody reads for the group {name}{idle}, {count(group.depth, 'event')} unacknowledged"
-        if trim.max_depth and group.depth >= _NEARLY_FULL * trim.max_depth:
-            yield f"the group {name} has {group.depth:,} of at most {count(trim.max_depth, 'unacknowledged event')}"
-    for mirror in () if status.groups else lists(status):
-        if trim.max_depth and mirror.depth >= _NEARLY_FULL * trim.max_depth:
-            yield f"the list {legible(mirror.name)} has {mirror.depth:,} of at most {count(trim.max_depth, 'message')}"
+        yield f"the group {_name(trim.held_back_by)} holds back entries older than {duration(trim.retention.seconds)}"
+    unread = _deepest(group for group in status.groups if is_unread(group) and group.name != trim.held_back_by)
+    if unread:
+        worst = unread[0]
+        idle = f" since {duration(worst.idle.seconds)}" if worst.HasField("idle") else ""
+        waiting = f"{count(worst.depth, 'event')} unacknowledged{_more(unread, 'group', ' without readers')}"
+        yield f"nobody reads for the group {_name(worst.name)}{idle}, {waiting}"
+    limit = trim.max_depth
+    if limit and (full := _deepest(group for group in status.groups if group.depth >= _NEARLY_FULL * limit)):
+        of = f"{full[0].depth:,} of at most {count(limit, 'unacknowledged event')}"
+        yield f"the group {_name(full[0].name)} has {of}{_more(full, 'group', ' near the limit')}"
+    mirrors = () if status.groups else lists(status)
+    if limit and (long := _deepest(mirror for mirror in mirrors if mirror.depth >= _NEARLY_FULL * limit)):
+        of = f"{long[0].depth:,} of at most {count(limit, 'message')}"
+        yield f"the list {_name(long[0].name)} has {of}{_more(long, 'list', ' near the limit')}"
 
 
 def _dead_letters(status: pb.GetQueueStatusResponse) -> Iterator[str]:
@@ -106,7 +134,21 @@ def _dead_letters(status: pb.GetQueueStatusResponse) -> Iterator[str]:
         oldest = status.oldest_dead_letter_at if status.HasField("oldest_dead_letter_at") else None
         age = f", the oldest {since(oldest)} ago" if oldest else ""
         yield f"{count(status.dead_letters, 'dead letter')}{age}"
-    for mirror in lists(status):
-        if mirror.dead_letters:
-            place = f", in {legible(mirror.dead_letters_key)}" if mirror.dead_letters_key else ""
-            yield f"{count(mirror.dead_letters, 'message')} of the list given up{place}"
+    mirrors = sorted((one for one in lists(status) if one.dead_letters), key=lambda one: -one.dead_letters)
+    if mirrors:
+        place = f", in {_name(mirrors[0].dead_letters_key)}" if mirrors[0].dead_letters_key else ""
+        more = _more(mirrors, "list", " with such messages")
+        yield f"{count(mirrors[0].dead_letters, 'message')} of the list given up{place}{more}"
+
+
+def _deepest(found: Iterable[_T]) -> list[_T]:
+    """Those with the most events first; of as many, the first by name."""
+    return sorted(found, key=lambda one: (-one.depth, one.name))
+
+
+def _more(found: Sequence[object], noun: str, about: str) -> str:
+    return f", and {count(len(found) - 1, f'more {noun}')}{about}" if len(found) > 1 else ""
+
+
+def _name(text: str) -> str:
+    return shorten(legible(text), _MAX_NAME, tail=_MAX_NAME // 3)

@@ -45,6 +45,12 @@ def own_address() -> str:
     return next((address for address in listen if address.startswith("unix:")), (*listen, "127.0.0.1:50051")[0])
 
 
+def reachable(address: str) -> str:
+    """Where to call what listens at that address: loopback in place of every interface."""
+    host, colon, port = address.rpartition(":")
+    return f"{_EVERYWHERE.get(host, host)}{colon}{port}"
+
+
 class Target(NamedTuple):
     """Where the sidecar is and how to speak to it. `token_from` is the option or variable; empty without a token."""
 
@@ -112,9 +118,7 @@ class Target(NamedTuple):
 def target(options: argparse.Namespace) -> Target:
     """What the options and the environment say. Raises Misused for a token or files that cannot be used."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own; read when it is imported
-    address = options.address or own_address()
-    host, colon, port = address.rpartition(":")
-    address = f"{_EVERYWHERE.get(host, host)}{colon}{port}"
+    address = reachable(options.address or own_address())
     token, token_from = _token(options)
     return Target(address, token, token_from, _tls(options, address))
 

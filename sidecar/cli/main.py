@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import __version__
-from sidecar.cli import completion, dead_letters, publish, status, tail
-from sidecar.cli.connection import own_address
+from sidecar.cli import completion, dead_letters, health, publish, status, tail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,12 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the sidecar; settings come from the environment")
     serve.add_argument("--embedded", action="store_true", help="with a Valkey server of its own, data below SPOOL_DIR")
     serve.set_defaults(run=_serve)
-    health = commands.add_parser("health", help="exit 0 if the sidecar serves; for a container's health check")
-    health.add_argument("--address", help="default: a unix socket of SIDECAR_LISTEN, else its first")
-    health.add_argument("--service", default="", help="modelready.v1.PublisherService or redis; default: the process")
-    health.add_argument("--timeout", type=float, default=2.0, help="seconds (default: 2)")
-    health.set_defaults(run=_health)
-    for module in (status, tail, publish, dead_letters):
+    for module in (health, status, tail, publish, dead_letters):
         module.add(commands)
     doctor = commands.add_parser("doctor", help="find out why it does not connect, and say what to do")
     doctor.add_argument("--json", action="store_true", help="as JSON")
@@ -44,14 +38,6 @@ def build_parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     completion.add(commands, parser)
     return parser
-
-
-def _health(options: argparse.Namespace) -> int:
-    from sidecar.cli.health import check
-
-    tls = bool(os.environ.get("SIDECAR_TLS_CERT_FILE"))
-    http = "" if options.address else os.environ.get("SIDECAR_HTTP_LISTEN") or "127.0.0.1:9464"
-    return check(options.address or own_address(), options.service, options.timeout, http=http, tls=tls)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -106,8 +92,8 @@ async def _run(*, embedded: bool) -> int:
             environ = dict(os.environ)
         settings = Settings.from_env(environ)
         stack.enter_context(redirect_stderr(logs.Stream(logs.set_up(settings.log))))
-        for name, meant in misspelt(environ).items():
-            logging.getLogger(__name__).warning("nothing reads %r: is %s meant?", name, meant)
+        for sentence in misspelt(environ):
+            logging.getLogger(__name__).warning("%s", sentence)
         if not settings.tracing.on:
             # redis-py would import its API and SDK for metrics wherever they are installed: 50 ms of a start, 2 MB.
             sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]

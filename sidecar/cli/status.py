@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sidecar.cli import connection
 from sidecar.cli.exits import Failed, quietly
 from sidecar.format import as_json, count, duration, legible, moment, since, size
-from sidecar.summary import is_well, lists, verdict
+from sidecar.summary import is_well, lists, summarize
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
@@ -98,7 +98,7 @@ def _watch(sidecar: connection.Sidecar, period: float, *, json: bool) -> NoRetur
 
 def table(status: pb.GetQueueStatusResponse) -> str:
     """The status for people; the first line says the state in words."""
-    lines = [verdict(status), "", *(f"{name:<14}{value}" for name, value in _rows(status))]
+    lines = [summarize(status), "", *(f"{name:<14}{value}" for name, value in _rows(status))]
     if status.groups:
         lines += ["", *_groups(status)]
     return "\n".join(lines)

@@ -57,8 +57,8 @@ class QueueService:
         parse(pb.GetQueueStatusRequest, raw)
         return (await self.status()).SerializeToString()
 
-    async def status(self, timeout: float | None = None) -> pb.GetQueueStatusResponse:
-        """The status as an object; what Redis has not said after `timeout` seconds is left out."""
+    def known(self) -> pb.GetQueueStatusResponse:
+        """What is known of the status without a question to Redis."""
         spool = pb.SpoolStatus(depth=self._spool.depth, bytes=self._spool.bytes, max_bytes=self._spool.max_bytes)
         _set_time(spool.oldest_at, self._spool.oldest_ms)
         response = pb.GetQueueStatusResponse(queue=self._inspector.name, stream=self._inspector.stream)
@@ -68,6 +68,13 @@ class QueueService:
         promise.pending = self._pending()
         response.spool.CopyFrom(spool)
         response.promise.CopyFrom(promise)
+        response.redis_up = state.redis_up
+        return response
+
+    async def status(self, timeout: float | None = None) -> pb.GetQueueStatusResponse:
+        """The status as an object; what Redis has not said after `timeout` seconds is left out."""
+        response = self.known()
+        response.redis_up = False
         try:
             async with asyncio.timeout(timeout):
                 await self._look(response)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from modelready.v1 import queue_service_pb2 as pb
-from sidecar.summary import depth, lists, verdict
+from sidecar.summary import depth, lists, summarize
 from sidecar.web.history import Sample
 from sidecar.web.markup import Markup, html, join
 from sidecar.web.plots import number, plot
@@ -53,7 +53,7 @@ def overview(status: pb.GetQueueStatusResponse, samples: Sequence[Sample], *, wh
     deepest = depth(status)
     if not whole:
         status = _without_redis(status)
-    line = verdict(status)
+    line = summarize(status)
     now = time.time()
     # Up to this moment, so that a plot says the same as the figure above it.
     depths = [*((s.at, s.depth) for s in samples), (now, deepest if status.redis_up else None)]

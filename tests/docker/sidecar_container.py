@@ -8,8 +8,8 @@ from typing import Any, Self
 from uuid import uuid4
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sidecar.cli.health import ask
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.secrecy import keep_those_of, shown
 from tests.harness.waiting import until
@@ -52,7 +52,7 @@ class SidecarContainer:
             healthcheck={"interval": 1_000_000_000},  # nanoseconds; the rest is the image's
         )
         try:
-            until(lambda: ask(self.address, "", 1) == SERVING, 20, "the sidecar in the container serves")
+            until(self._serves, 20, "the sidecar in the container serves")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from error
 
@@ -74,6 +74,12 @@ class SidecarContainer:
     def logs(self) -> str:
         """All that it ever wrote to standard output and error; no secret of its environment is in it."""
         return shown(str(self._container.logs().decode()), "the container's log")
+
+    def _serves(self) -> bool:
+        with self.channel() as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            status: int = check(health_pb2.HealthCheckRequest(), timeout=1).status
+        return status == SERVING
 
     def channel(self) -> grpc.Channel:
         """To `address`, sharing no connection with other channels."""

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from sidecar.cli.doctor import examine, server, spool
-from sidecar.cli.doctor.findings import FINDINGS
+from sidecar.cli.doctor import examine, findings, server, spool
 from sidecar.cli.doctor.report import Line, Report
 from tests.harness.certificates import TLSFiles
 from tests.harness.ports import LOOPBACK
@@ -47,8 +46,8 @@ def the_finding(report: Report, finding: str, check: str = "") -> Line:
     wrong = [line for line in report.lines if line.finding]
     assert [line.finding for line in wrong] == [finding], report.as_text()
     (line,) = wrong
-    kind = FINDINGS[finding]
-    assert (line.check, line.status, line.todo) == (kind.check or check, kind.status, kind.todo)
+    assert line.check == (findings.check_of(finding) or check)
+    assert (line.status, line.todo) == (findings.status_of(finding), findings.FINDINGS[finding])
     assert line.found
     assert report.exit_code == (0 if line.status == "warning" else 2 if line.check == "settings" else 1)
     assert f"[{finding}]" in report.as_text()

@@ -5,12 +5,28 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Self
-
-from sidecar.cli import health
+from typing import BinaryIO, Self
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _INITIAL_WINDOW = 65535
+
+
+def header(name: bytes, value: bytes) -> bytes:
+    """A literal header field without indexing, RFC 7541 section 6.2.2; lengths here are below 127."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def read_frame(stream: BinaryIO) -> tuple[int, int, bytes]:
+    """Its kind, flags and payload."""
+    head = stream.read(9)
+    if len(head) < 9:
+        raise ConnectionError("the connection was closed")
+    return head[3], head[4], stream.read(int.from_bytes(head[:3]))
 
 
 class Stranger:
@@ -22,8 +38,8 @@ class Stranger:
         fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b"te", b"trailers")]
         fields += [(b":path", f"/{method}".encode()), (b"content-type", b"application/grpc"), *headers]
         fields.sort(key=lambda field: not field[0].startswith(b":"))
-        block = b"".join(health._header(*field) for field in fields)
-        self._socket.sendall(health._PREFACE + health._frame(SETTINGS, 0, 0, b"") + health._frame(HEADERS, 4, 1, block))
+        block = b"".join(header(*field) for field in fields)
+        self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, 4, 1, block))
         self._socket.setblocking(False)
         self._rest = b"\0" + struct.pack(">I", size) + bytes(size - 1)
         self._received = b""
@@ -36,17 +52,17 @@ class Stranger:
         received = self._receive()
         while self._rest and not self.ended:
             length = min(16384, self._stream, self._connection, len(self._rest))
-            if length <= 0 or not self._send(health._frame(DATA, 0, 1, self._rest[:length])):
+            if length <= 0 or not self._send(frame(DATA, 0, 1, self._rest[:length])):
                 break
             self._rest = self._rest[length:]
             self._stream -= length
             self._connection -= length
         return received or before != (len(self._rest), self.ended)
 
-    def _send(self, frame: bytes) -> bool:
+    def _send(self, data: bytes) -> bool:
         self._socket.setblocking(True)
         try:
-            self._socket.sendall(frame)
+            self._socket.sendall(data)
         except OSError:
             self.ended = True
         self._socket.setblocking(False)
@@ -76,9 +92,9 @@ class Stranger:
             for name, value in struct.iter_unpack(">HI", payload):
                 if name == 4:  # SETTINGS_INITIAL_WINDOW_SIZE
                     self._stream, self._initial = self._stream + value - self._initial, value
-            self._send(health._frame(SETTINGS, 1, 0, b""))
+            self._send(frame(SETTINGS, 1, 0, b""))
         elif kind == PING and not flags & 1:
-            self._send(health._frame(PING, 1, 0, payload))
+            self._send(frame(PING, 1, 0, payload))
         elif kind in (RST_STREAM, GOAWAY) or (kind == HEADERS and flags & 1):
             self.ended = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import pty
@@ -22,9 +23,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelVersion
 from sidecar.cli.connection import connect
 from sidecar.cli.main import build_parser, main
-from sidecar.cli.status import table
 from sidecar.cli.tail import Tail
-from sidecar.summary import is_well, verdict
 from tests.harness.certificates import Authority
 from tests.harness.ports import PortLease
 from tests.harness.redis_server import RedisServer
@@ -146,55 +145,36 @@ def test_redis_away_is_exit_code_1_and_events_are_spooled(capsys: Output, monkey
         assert "docs/troubleshooting.md has REDIS_" in capsys.readouterr().err
 
 
-def _status(**fields: Any) -> pb.GetQueueStatusResponse:
-    """One in which all is well, but for these fields."""
-    well: dict[str, Any] = {
-        "redis_up": True,
-        "promise": {"accepting": True, "summary": "acknowledged by the Redis primary"},
-        "redis": {"engine": "valkey", "role": "master", "eviction_policy": "noeviction"},
-        "spool": {"max_bytes": 100},
-    }
-    for name, value in fields.items():
-        well[name] = {**well.get(name, {}), **value} if isinstance(value, dict) else value
-    return json_format.ParseDict(well, pb.GetQueueStatusResponse())
+def test_status_readyz_and_the_page_say_the_same() -> None:
+    def line(text: str) -> str:
+        return re.sub(r"for \d+s", "for a while", text)
 
+    with RedisServer() as server, SidecarProcess(to_redis(server)) as sidecar, calling(sidecar) as caller:
+        groups = [f"group-{number:02}" for number in range(30)]
+        with server.client() as client:
+            for group in groups:
+                client.xgroup_create(KEYS.events, group, id="0", mkstream=True)
+        caller.publish()
+        expected = (
+            "warning: nobody reads for the group group-00, 1 event unacknowledged, and 29 more groups without readers"
+        )
+        assert command(sidecar, "status").stdout.splitlines()[0] == expected
+        assert until(lambda: f"<p>{expected}</p>" in sidecar.get("/")[1], 5, "the page says so")
+        ready = "ok: Redis answers and events go straight into the queue"
+        assert json.loads(sidecar.get("/readyz")[1])["state"] == ready, "without a question to Redis"
+        server.kill()
+        caller.publish(model_event(1))
 
-@pytest.mark.parametrize(
-    ("fields", "well", "state"),
-    [
-        ({}, True, "ok: "),
-        ({"redis_up": False, "redis_error": "refused", "spool": {"depth": 2000}}, False,
-         "warning: Redis is away (refused); 2,000 events in the spool"),
-        ({"promise": {"accepting": False, "summary": "refused: the spool is full"}}, False,
-         "failure: events are refused: the spool is full"),
-        ({"spool": {"bytes": 90}}, True, "warning: the spool is 90% full"),
-        ({"promise": {"spooling": True, "summary": "by disk: the queue is full"}}, True,
-         "warning: events are by disk: the queue is full"),
-        ({"spool": {"error": "no room"}}, True, "warning: events are acknowledged by the Redis primary"),
-        ({"redis": {"eviction_policy": "volatile-lru"}}, True, "volatile-lru, not noeviction"),
-        ({"redis": {"eviction_policy": "allkeys-lfu"}, "dead_letters": 3}, False,
-         "failure: Redis deletes whole queues when its memory is full: allkeys-lfu, not noeviction; 3 dead letters"),
-        ({"redis": {"used_memory_bytes": 81, "max_memory_bytes": 100}}, True, "the memory of Redis is 81% full"),
-        ({"redis": {"role": "slave"}}, True, "is a replica"),
-        ({"dead_letters": 3}, True, "warning: 3 dead letters"),
-        ({"trim": {"held_back_by": "old", "retention": "604800s"}}, True,
-         "warning: the group old holds back entries older than 7d"),
-        ({"trim": {"max_depth": 10}, "groups": [{"name": "a", "depth": 9, "consumers": 1}]}, True,
-         "the group a has 9 of at most 10 unacknowledged events"),
-        ({"groups": [{"name": "a\x1b[2J", "depth": 1, "consumers": 1, "idle": "3600s"}]}, True,
-         "nobody reads for the group a\\x1b[2J since 1h, 1 event unacknowledged"),
-        ({"list": {"dead_letters": 1}}, True, "1 message of the list given up"),
-        ({"lists": [{"name": "a"}, {"name": "b", "dead_letters": 2, "dead_letters_key": "b:dlq"}]}, True,
-         "2 messages of the list given up, in b:dlq"),
-        ({"trim": {"max_depth": 10}, "lists": [{"name": "a", "depth": 9}]}, True,
-         "the list a has 9 of at most 10 messages"),
-    ],
-)  # fmt: skip
-def test_each_trouble_is_in_the_state(fields: dict[str, Any], well: bool, state: str) -> None:
-    status = _status(**fields)
-    assert is_well(status) == well
-    assert state in verdict(status)
-    assert "\x1b" not in table(status)
+        def three() -> set[str]:
+            page = re.search(r'id="state" class="[^"]*"><p>(.*)</p>', sidecar.get("/")[1])
+            said = command(sidecar, "status").stdout.splitlines()[0], json.loads(sidecar.get("/readyz")[1])["state"]
+            return {*map(line, said), line(html.unescape(page[1])) if page else ""}
+
+        until(lambda: len(three()) == 1, 10, "all know as much")
+        [same] = three()
+        assert re.match(
+            r"warning: events are acknowledged by this task's disk: .*; 1 event in the spool, the oldest", same
+        )
 
 
 # -- publish

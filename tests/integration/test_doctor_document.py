@@ -9,7 +9,7 @@ import pytest
 
 from modelready.redis.faults import TRANSIENT
 from sidecar import errors
-from sidecar.cli.doctor.findings import CHECKS, FINDINGS
+from sidecar.cli.doctor.findings import CHECKS, FINDINGS, check_of, status_of
 
 ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "clients" / "python" / "src" / "modelready" / "redis" / "faults.py"
@@ -30,9 +30,10 @@ def test_a_check_has_its_line(check: str) -> None:
 
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_a_finding_has_its_lines_as_they_are_printed_and_what_they_mean(finding: str) -> None:
-    kind = FINDINGS[finding]
-    section = SECTIONS[kind.check or "Any check"]
-    printed = rf"^    {kind.status:<8} {kind.check or '[a-z]+':<9} *\S.*\n {{23}}{re.escape(kind.todo)} \[{finding}\]$"
+    check = check_of(finding)
+    section = SECTIONS[check or "Any check"]
+    todo = re.escape(FINDINGS[finding])
+    printed = rf"^    {status_of(finding):<8} {check or '[a-z]+':<9} *\S.*\n {{23}}{todo} \[{finding}\]$"
     assert re.search(printed, section, re.MULTILINE)
     assert re.search(rf"^- `{finding}`: \S", section, re.MULTILINE)
 
@@ -47,8 +48,8 @@ def test_a_test_brings_about(finding: str) -> None:
 
 
 def test_what_to_do_is_one_sentence() -> None:
-    assert [kind.todo for kind in FINDINGS.values() if not re.fullmatch(r"[A-Z].*[^.]\.", kind.todo)] == []
-    assert [kind.todo for kind in FINDINGS.values() if ". " in kind.todo] == []
+    assert [todo for todo in FINDINGS.values() if not re.fullmatch(r"[A-Z].*[^.]\.", todo)] == []
+    assert [todo for todo in FINDINGS.values() if ". " in todo] == []
 
 
 # -- the reasons of errors

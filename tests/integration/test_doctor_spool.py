@@ -72,7 +72,7 @@ def test_a_directory_that_cannot_be_written_to(place: Callable[[Path], Path], tm
 
 
 def test_less_room_than_the_spool_may_take(tmp_path: Path) -> None:
-    assert "PiB" in the_finding(checked(tmp_path, 2**50), "spool-room").found
+    assert "1,024.0 TiB" in the_finding(checked(tmp_path, 2**50), "spool-room").found
 
 
 def test_a_disk_in_memory_and_one_without_room(tmp_path: Path) -> None:

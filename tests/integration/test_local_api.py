@@ -22,13 +22,23 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from modelready.v1 import queue_service_pb2
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
-from sidecar.cli import health
 from tests.harness.certificates import Authority, TLSFiles
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SERVING, SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import PUBLISHER, STORED, Caller, Code, calling, queued_ids, refusal_of, to_redis
+from tests.integration.strangers import (
+    DATA,
+    GOAWAY,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+    header,
+    read_frame,
+)
 
 TOKEN = "a token with spaces, and more: 'q\"%"
 
@@ -88,18 +98,18 @@ def may_call(sidecar: SidecarProcess, authorization: list[bytes]) -> bool:
     host, _, port = sidecar.address.rpartition(":")
     headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b"te", b"trailers")]
     headers += [(b":path", b"/modelready.v1.QueueService/GetQueueStatus"), (b"content-type", b"application/grpc")]
-    headers.sort(key=lambda header: not header[0].startswith(b":"))
+    headers.sort(key=lambda field: not field[0].startswith(b":"))
     headers += [(b"authorization", value) for value in authorization]
-    block = b"".join(health._header(*header) for header in headers)
+    block = b"".join(header(*field) for field in headers)
     with socket.create_connection((host, int(port)), 5) as connection:
-        connection.sendall(health._PREFACE + health._frame(4, 0, 0, b"") + health._frame(1, 4, 1, block))
-        connection.sendall(health._frame(0, 1, 1, bytes(5)))
+        connection.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, 4, 1, block))
+        connection.sendall(frame(DATA, 1, 1, bytes(5)))
         with connection.makefile("rb") as stream:
             while True:
-                kind, flags, payload = health._read(stream.read)
-                if kind == 0 and payload:  # DATA
+                kind, flags, payload = read_frame(stream)
+                if kind == DATA and payload:
                     return True
-                if kind in (3, 7) or (kind == 1 and flags & 1):  # RST_STREAM, GOAWAY, or HEADERS that end the stream
+                if kind in (RST_STREAM, GOAWAY) or (kind == HEADERS and flags & 1):  # which end the stream
                     return False
 
 
@@ -214,11 +224,12 @@ def test_the_health_command_says_it_by_its_exit_code(server: RedisServer) -> Non
 def test_the_health_command_costs_little(server: RedisServer) -> None:
     """It runs every few seconds, on a fraction of a CPU."""
     with SidecarProcess(to_redis(server)) as sidecar:
-        command("health", "--timeout", "10", SIDECAR_LISTEN=sidecar.address)
+        env = {"SIDECAR_LISTEN": sidecar.address, "SIDECAR_HTTP_LISTEN": sidecar.http}
+        command("health", "--timeout", "10", **env)
         costs = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            assert command("health", "--timeout", "10", SIDECAR_LISTEN=sidecar.address).returncode == 0
+            assert command("health", "--timeout", "10", **env).returncode == 0
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     print(f"health command: {min(costs) * 1000:.0f} ms of CPU")

@@ -141,7 +141,8 @@ def test_a_wrong_value_ends_the_start_with_one_line(
     ],
 )
 def test_a_variable_that_nothing_reads_is_told_where_it_resembles_one(name: str, meant: str) -> None:
-    assert misspelt({name: SECRET, "REDIS_HOST": LOOPBACK}) == ({name: meant} if meant else {})
+    expected = [f"nothing reads {name!r}: is {meant} meant?"] if meant else []
+    assert misspelt({name: SECRET, "REDIS_HOST": LOOPBACK}) == expected
 
 
 def test_it_serves_and_stops_with_its_standard_streams_closed(server: RedisServer) -> None:

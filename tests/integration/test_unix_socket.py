@@ -24,14 +24,15 @@ from tests.integration.calls import to_redis
 OWNERS_GROUP, STRANGER = 10001, 10002
 # As that user and group it asks for the sidecar's health; all imports are done before, as it may read no file of ours.
 ASK = """
-import os, sys
-from sidecar.cli.health import ask
+import os, sys, grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 path, user, group = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.setgroups([]); os.setgid(group); os.setuid(user)
-try:
-    print(ask(f"unix:{path}", "", 5))
-except PermissionError:
-    print("refused")
+with grpc.insecure_channel(f"unix:{path}") as channel:
+    try:
+        print(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status)
+    except grpc.RpcError as error:
+        print("refused" if "Permission denied" in error.details() else error)
 """
 
 

@@ -17,7 +17,7 @@ from sidecar.cli.doctor import network, server
 from sidecar.cli.doctor.acl import check_acl
 from sidecar.cli.doctor.auth import Hello, check_auth, connected, greet
 from sidecar.cli.doctor.report import Report
-from sidecar.cli.doctor.round_trip import check_probe
+from sidecar.cli.doctor.round_trip import check_round_trip
 from sidecar.cli.doctor.settings import Given, check_settings
 from sidecar.cli.doctor.spool import check_spool
 from sidecar.errors import QueueError
@@ -96,7 +96,7 @@ async def _look_at_owner(report: Report, settings: Settings, connection: RedisCo
         and takes_writes
         and not report.failed("acl")
     ):
-        await check_probe(report, settings, connection)
+        await check_round_trip(report, settings, connection)
 
 
 async def _made(report: Report, check: str, work: Coroutine[Any, Any, None]) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from modelready.credentials import Credentials, CredentialSource, NoCredentials
 from modelready.redis.settings import RedisSettings
-from sidecar.cli.doctor.clock import clock_skew
 from sidecar.cli.doctor.findings import CLOCK_SKEW_SECONDS
 from sidecar.cli.doctor.report import Report
 from sidecar.errors import AuthFailed, QueueError
@@ -22,6 +25,7 @@ _DENIED = (
     "ExpiredToken", "RequestExpired", "DecryptionFailure", "KMS",
 )  # fmt: skip
 _UNREACHABLE = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError")
+_AWS_SECONDS = 3.0
 _CONTENT = ("missing, empty or no text", "starts as JSON", "it is binary")
 
 
@@ -130,10 +134,26 @@ def _explain_refusal(report: Report, redis: RedisSettings, credentials: Credenti
 
 def _add_unless_clock(report: Report, redis: RedisSettings, finding: str, said: str) -> None:
     """AWS refused a signature: the clock, or what `finding` says."""
-    skew = clock_skew(redis)
+    skew = _clock_skew(redis)
     if skew is not None and abs(skew) > CLOCK_SKEW_SECONDS:
         way = "ahead of" if skew > 0 else "behind"
         report.add("auth-clock", f"this machine's clock is {abs(skew) / 60:.0f} minutes {way} AWS's: {said}")
     else:
         known = "AWS's clock could not be asked" if skew is None else "the clock is right"
         report.add(finding, f"{said.rstrip('.')}; {known}")
+
+
+def _clock_skew(redis: RedisSettings) -> float | None:
+    """How many seconds this machine's clock is ahead of AWS's, to a second or two. None where AWS does not answer.
+
+    It is the Date header of any answer: nothing is signed, and a refusal has the header as well.
+    """
+    url = urlsplit(redis.aws_endpoint_url or f"https://sts.{redis.aws_region or 'us-east-1'}.amazonaws.com")
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    try:
+        with closing(kind(url.hostname or "", url.port, timeout=_AWS_SECONDS)) as connection:
+            connection.request("HEAD", "/")
+            date = connection.getresponse().headers["Date"]
+        return time.time() - parsedate_to_datetime(date).timestamp()
+    except (OSError, http.client.HTTPException, ValueError, TypeError):
+        return None

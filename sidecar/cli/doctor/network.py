@@ -6,6 +6,8 @@ import asyncio
 import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any
 
@@ -148,10 +150,7 @@ def _add_stranger(report: Report, redis: RedisSettings, reply: bytes | None) -> 
 
 def _ask_encrypted(redis: RedisSettings, context: ssl.SSLContext) -> tuple[bytes, float]:
     """The reply to a PING, and when the certificate expires. Raises OSError, ssl's too, and _Closed."""
-    with (
-        _connect(redis) as plain,
-        context.wrap_socket(plain, server_hostname=_certified(redis)) as connection,
-    ):
+    with _encrypted(redis, context) as connection:
         # In TLS 1.3 a server that misses our certificate says so only now.
         try:
             reply = _ask(connection)
@@ -190,31 +189,29 @@ def _is_redis(reply: bytes) -> bool:
 
 
 def _speaks_tls(redis: RedisSettings) -> bool:
-    """Whether a handshake begins well. Nothing is verified, and nothing is said."""
+    """Whether a handshake succeeds. Nothing is verified, and nothing is sent in it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    try:
-        with _connect(redis) as plain, context.wrap_socket(plain):
-            return True
-    except OSError:
-        return False
+    with suppress(OSError), _encrypted(redis, context):
+        return True
+    return False
 
 
 def _names(redis: RedisSettings, context: ssl.SSLContext) -> list[str]:
     """The names in a certificate that is trusted, but not for this host."""
     context.check_hostname = False
-    try:
-        with (
-            _connect(redis) as plain,
-            context.wrap_socket(plain, server_hostname=_certified(redis)) as connection,
-        ):
-            certificate = connection.getpeercert() or {}
-    except OSError:
-        return ["other names"]
-    finally:
-        context.check_hostname = True
-    return [str(entry[1]) for entry in certificate.get("subjectAltName", ())]
+    with suppress(OSError), _encrypted(redis, context) as connection:
+        return [str(entry[1]) for entry in (connection.getpeercert() or {}).get("subjectAltName", ())]
+    return ["other names"]
+
+
+@contextmanager
+def _encrypted(redis: RedisSettings, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    """A TLS connection. Raises OSError, ssl's too."""
+    host = redis.host.removesuffix(".")  # no certificate has the dot that a name may end with
+    with _connect(redis) as plain, context.wrap_socket(plain, server_hostname=host) as connection:
+        yield connection
 
 
 def _connect(redis: RedisSettings) -> socket.socket:
@@ -227,11 +224,6 @@ def _connect(redis: RedisSettings) -> socket.socket:
     connection = asyncio.run(connect())
     connection.settimeout(redis.timeout)
     return connection
-
-
-def _certified(redis: RedisSettings) -> str:
-    """The host as a certificate has it: without the dot that a name may end with."""
-    return redis.host.removesuffix(".")
 
 
 def _host(redis: RedisSettings) -> str:

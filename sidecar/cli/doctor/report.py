@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from typing import Any, NamedTuple
 
-from sidecar.cli.doctor.findings import CHECKS, FAILURE, FINDINGS, OK, SKIPPED, WARNING
+from sidecar.cli.doctor.findings import CHECKS, FAILURE, FINDINGS, OK, SKIPPED, WARNING, check_of, status_of
 
 _COLOURS = {OK: "32", WARNING: "33", FAILURE: "31", SKIPPED: "2"}
 
@@ -47,8 +47,8 @@ class Report:
 
     def add(self, finding: str, found: str, check: str = "") -> None:
         """Something of FINDINGS was found; `check` where the table leaves it open."""
-        kind = FINDINGS[finding]
-        self.lines.append(Line(kind.check or check, kind.status, _one_line(found), finding, kind.todo))
+        todo = FINDINGS[finding]
+        self.lines.append(Line(check_of(finding) or check, status_of(finding), _one_line(found), finding, todo))
 
     def skip(self, check: str, why: str) -> None:
         """The check could not run."""

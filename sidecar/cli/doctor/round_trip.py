@@ -1,4 +1,4 @@
-"""The probe: an event goes the sidecar's own way into Redis, beside the queue, and is taken out again.
+"""The check called probe: an event goes the sidecar's own way into Redis, beside the queue, and is taken out again.
 
 The same script, the same encoding, the same WAIT; only the keys are others, all of them below the prefix of the dedup
 keys, so that the user's rights suffice and no consumer, no dead-letter list and no real event meets it:
@@ -29,25 +29,25 @@ from sidecar.settings import QueueSettings, Settings
 _MINUTE_MS = 60_000
 
 
-class _ProbeKeys(Keys):
+class _OwnKeys(Keys):
     """Keys in the slot of the queue that no consumer knows."""
 
-    probe: str
+    name: str
 
     @property
     def events(self) -> str:
-        return f"{self.tag}:seen:{self.probe}:events"
+        return f"{self.tag}:seen:{self.name}:events"
 
     @property
     def mirror(self) -> str:
-        return f"{self.tag}:seen:{self.probe}:list"
+        return f"{self.tag}:seen:{self.name}:list"
 
     @property
     def seen_prefix(self) -> str:
-        return f"{self.tag}:seen:{self.probe}:seen:"
+        return f"{self.tag}:seen:{self.name}:seen:"
 
 
-class _ProbeQueue(RedisQueue):
+class _OwnQueue(RedisQueue):
     """The sidecar's own way into Redis, to other keys."""
 
     def __init__(self, connection: RedisConnection, settings: QueueSettings, keys: Keys) -> None:
@@ -55,10 +55,10 @@ class _ProbeQueue(RedisQueue):
         self._keys = keys
 
 
-async def check_probe(report: Report, settings: Settings, connection: RedisConnection) -> None:
+async def check_round_trip(report: Report, settings: Settings, connection: RedisConnection) -> None:
     """Append, read back, append again, remove. Raises nothing: what fails is the finding."""
-    keys = _ProbeKeys(settings.queue.name)
-    keys.probe = f"doctor-{uuid4()}"
+    keys = _OwnKeys(settings.queue.name)
+    keys.name = f"doctor-{uuid4()}"
     event = _event()
     try:
         try:
@@ -69,11 +69,9 @@ async def check_probe(report: Report, settings: Settings, connection: RedisConne
         report.add("probe-refused", f"the probe event in {keys.events} failed: {error.reason}: {error}")
 
 
-async def _send(
-    report: Report, settings: Settings, connection: RedisConnection, keys: _ProbeKeys, event: Event
-) -> None:
+async def _send(report: Report, settings: Settings, connection: RedisConnection, keys: _OwnKeys, event: Event) -> None:
     mirror = keys.mirror if settings.queue.lists else ""
-    queue = _ProbeQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
+    queue = _OwnQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
     wanted = settings.publish.durability == "replicated" and not report.failed("replicas")
     replicas = settings.redis.min_replicas if wanted else 0
     timeout = settings.redis.timeout
@@ -93,7 +91,7 @@ async def _send(
         report.ok("probe", f"{said}{waited}, read back, known when it came again, and removed; no consumer reads there")
 
 
-async def _remove(connection: RedisConnection, keys: _ProbeKeys, event: Event) -> None:
+async def _remove(connection: RedisConnection, keys: _OwnKeys, event: Event) -> None:
     written = (keys.events, keys.mirror, keys.seen(event.id))
     try:
         await connection.execute("DEL", *written)

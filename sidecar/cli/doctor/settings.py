@@ -43,8 +43,8 @@ def check_settings(report: Report, environ: Mapping[str, str]) -> Given | None:
     count = sum(variable.source == ENVIRONMENT for variable in report.variables)
     token = f"the Redis token comes from: {source}" if source else "no Redis token is set"
     report.ok("settings", f"{count} variables are set; {token}")
-    for name, meant in misspelt(environ).items():
-        report.add("settings-unread", f"nothing reads {name!r}: is {meant} meant?")
+    for sentence in misspelt(environ):
+        report.add("settings-unread", sentence)
     return given
 
 

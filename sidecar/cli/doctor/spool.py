@@ -12,24 +12,15 @@ from typing import NamedTuple
 
 from sidecar.cli.doctor.findings import FSYNCS_PER_SECOND
 from sidecar.cli.doctor.report import Report
+from sidecar.format import size
 from sidecar.settings import SpoolSettings
 from sidecar.spool.file import EVENT_BYTES, RESERVE_BYTES
 
 MOUNTS = Path("/proc/self/mounts")
 """Linux's; where there is none the file system is not known, and not complained of."""
 _NETWORK = (
-    "nfs",
-    "efs",
-    "cifs",
-    "smb",
-    "9p",
-    "ceph",
-    "glusterfs",
-    "lustre",
-    "fuse.sshfs",
-    "fuse.s3fs",
-    "fuse.mount-s3",
-)
+    "nfs", "efs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.mount-s3",
+)  # fmt: skip
 _MEMORY = ("tmpfs", "ramfs")
 _MEASURE_SECONDS = 0.3
 _MAX_FSYNCS = 200
@@ -54,7 +45,7 @@ def check_spool(report: Report, settings: SpoolSettings) -> None:
         return
     try:
         rate = _fsyncs_per_second(below)
-        room = _room(below) + _size(directory / "spool.db") + _size(directory / "spool.reserve")
+        room = _room(below) + _bytes_of(directory / "spool.db") + _bytes_of(directory / "spool.reserve")
         in_use = _in_use(directory / "spool.lock")
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -69,7 +60,7 @@ def check_spool(report: Report, settings: SpoolSettings) -> None:
     if not faults:
         made = "" if directory == below else ", to be made at the start"
         user = ", in use by a running sidecar" if in_use else made
-        report.ok("spool", f"{directory} ({kind}{user}): room for {_size_of(room)}, {rate:,.0f} fsyncs a second")
+        report.ok("spool", f"{directory} ({kind}{user}): room for {size(room)}, {rate:,.0f} fsyncs a second")
 
 
 def _faults(disk: _Disk, most: int) -> list[tuple[str, str]]:
@@ -79,9 +70,9 @@ def _faults(disk: _Disk, most: int) -> list[tuple[str, str]]:
         faults.append(("spool-memory", f"is on {disk.kind}"))
     least = RESERVE_BYTES + EVENT_BYTES
     if disk.room < least:
-        faults.append(("spool-full", f"has {_size_of(disk.room)} left, a spool needs {_size_of(least)}"))
+        faults.append(("spool-full", f"has {size(disk.room)} left, a spool needs {size(least)}"))
     elif disk.room < most + RESERVE_BYTES:
-        faults.append(("spool-room", f"has room for {_size_of(disk.room)}, SPOOL_MAX_BYTES is {_size_of(most)}"))
+        faults.append(("spool-room", f"has room for {size(disk.room)}, SPOOL_MAX_BYTES is {size(most)}"))
     if disk.rate < FSYNCS_PER_SECOND:
         faults.append(("spool-slow", f"does {disk.rate:,.0f} fsyncs a second, and {FSYNCS_PER_SECOND} are the least"))
     return faults
@@ -122,7 +113,7 @@ def _room(directory: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
-def _size(path: Path) -> int:
+def _bytes_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
@@ -141,11 +132,3 @@ def _in_use(lock: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _size_of(number: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024:
-            return f"{number:.4g} {unit}"
-        number /= 1024
-    return f"{number:.4g} PiB"

@@ -180,11 +180,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def misspelt(environ: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
-    """Variables that nothing reads and that seem to mean one of `names`, each with that one: mostly a slip."""
-    found: dict[str, str] = {}
+def misspelt(environ: Mapping[str, str], names: Collection[str]) -> list[str]:
+    """A sentence for each variable that nothing reads and that seems to mean one of `names`."""
+    found = []
     for name in sorted(environ.keys() - names):
         known = _ELSEWHERE.get(name.upper())
         close = [known] if known else get_close_matches(name.upper(), sorted(names), n=1, cutoff=0.85)
-        found.update((name, meant) for meant in close if meant in names)
+        found += [f"nothing reads {name!r}: is {meant} meant?" for meant in close if meant in names]
     return found

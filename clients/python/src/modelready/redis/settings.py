@@ -129,9 +129,9 @@ def queue_name(environ: Mapping[str, str]) -> str:
 
 
 def read_settings(environ: Mapping[str, str]) -> RedisSettings:
-    """What a consumer's environment says. Raises SettingsError; logs what nothing reads and seems a slip."""
+    """What a consumer's environment says. Raises SettingsError; logs what `misspelt` finds."""
     names = {setting.metadata["name"] for group in (RedisSettings, QueueName) for setting in fields(group)}
     ours = {name: value for name, value in environ.items() if name.upper().startswith(("REDIS_", "QUEUE_NAME"))}
-    for name, meant in misspelt(ours, names).items():
-        log.warning("nothing reads %r: is %s meant?", name, meant)
+    for sentence in misspelt(ours, names):
+        log.warning("%s", sentence)
     return read(RedisSettings, environ)

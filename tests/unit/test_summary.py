@@ -1,0 +1,142 @@
+"""The state in one line: each problem has its words, the worst comes first, and the line stays one at any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from modelready.v1 import queue_service_pb2 as pb
+from sidecar.cli.status import table
+from sidecar.summary import is_well, summarize
+
+
+def _status(**fields: Any) -> pb.GetQueueStatusResponse:
+    """One in which all is well, but for these fields."""
+    well: dict[str, Any] = {
+        "redis_up": True,
+        "promise": {"accepting": True, "summary": "acknowledged by the Redis primary"},
+        "redis": {"engine": "valkey", "role": "master", "eviction_policy": "noeviction"},
+        "spool": {"max_bytes": 100},
+    }
+    for name, value in fields.items():
+        well[name] = {**well.get(name, {}), **value} if isinstance(value, dict) else value
+    return json_format.ParseDict(well, pb.GetQueueStatusResponse())
+
+
+@pytest.mark.parametrize(
+    ("fields", "well", "state"),
+    [
+        ({}, True, "ok: "),
+        ({"redis_up": False, "redis_error": "refused", "spool": {"depth": 2000}}, False,
+         "warning: Redis is away (refused); 2,000 events in the spool"),
+        ({"promise": {"accepting": False, "summary": "refused: the spool is full"}}, False,
+         "failure: events are refused: the spool is full"),
+        ({"spool": {"bytes": 90}}, True, "warning: the spool is 90% full"),
+        ({"promise": {"spooling": True, "summary": "by disk: the queue is full"}}, True,
+         "warning: events are by disk: the queue is full"),
+        ({"spool": {"error": "no room"}}, True, "warning: events are acknowledged by the Redis primary"),
+        ({"redis": {"eviction_policy": "volatile-lru"}}, True, "volatile-lru, not noeviction"),
+        ({"redis": {"eviction_policy": "allkeys-lfu"}, "dead_letters": 3}, False,
+         "failure: Redis deletes whole queues when its memory is full: allkeys-lfu, not noeviction; 3 dead letters"),
+        ({"redis": {"used_memory_bytes": 81, "max_memory_bytes": 100}}, True, "the memory of Redis is 81% full"),
+        ({"redis": {"role": "slave"}}, True, "is a replica"),
+        ({"dead_letters": 3}, True, "warning: 3 dead letters"),
+        ({"trim": {"held_back_by": "old", "retention": "604800s"}}, True,
+         "warning: the group old holds back entries older than 7d"),
+        ({"trim": {"max_depth": 10}, "groups": [{"name": "a", "depth": 9, "consumers": 1}]}, True,
+         "the group a has 9 of at most 10 unacknowledged events"),
+        ({"groups": [{"name": "a\x1b[2J", "depth": 1, "consumers": 1, "idle": "3600s"}]}, True,
+         "nobody reads for the group a\\x1b[2J since 1h, 1 event unacknowledged"),
+        ({"list": {"dead_letters": 1}}, True, "1 message of the list given up"),
+        ({"lists": [{"name": "a"}, {"name": "b", "dead_letters": 2, "dead_letters_key": "b:dlq"}]}, True,
+         "2 messages of the list given up, in b:dlq"),
+        ({"trim": {"max_depth": 10}, "lists": [{"name": "a", "depth": 9}]}, True,
+         "the list a has 9 of at most 10 messages"),
+    ],
+)  # fmt: skip
+def test_each_problem_is_in_the_line(fields: dict[str, Any], well: bool, state: str) -> None:
+    status = _status(**fields)
+    assert is_well(status) == well
+    assert state in summarize(status)
+    assert "\x1b" not in table(status)
+
+
+def _unread(*groups: tuple[str, int]) -> dict[str, Any]:
+    return {"groups": [{"name": name, "depth": depth} for name, depth in groups]}
+
+
+@pytest.mark.parametrize(
+    ("others", "more"),
+    [
+        (0, ""),
+        (1, ", and 1 more group without readers"),
+        (2, ", and 2 more groups without readers"),
+        (29, ", and 29 more groups without readers"),
+    ],
+)
+def test_of_groups_without_readers_the_worst_is_named_and_the_others_are_counted(others: int, more: str) -> None:
+    groups = [(f"group-{number}", number + 1) for number in range(others)]
+    status = _status(**_unread(*groups, ("worst", 2000), ("read", 0)))
+    assert summarize(status) == f"warning: nobody reads for the group worst, 2,000 events unacknowledged{more}"
+
+
+def test_without_groups_nobody_is_missed() -> None:
+    assert summarize(_status(groups=[])) == "ok: Redis answers and events go straight into the queue"
+
+
+def test_each_kind_counts_its_own() -> None:
+    full = [{"name": f"full-{number}", "depth": 90 + number, "consumers": 1} for number in range(3)]
+    mirrors = [{"name": f"list-{number}", "depth": 95, "dead_letters": number} for number in range(4)]
+    status = _status(
+        trim={"max_depth": 100}, groups=[*full, *_unread(("a", 5), ("b", 7))["groups"]], lists=mirrors, dead_letters=3
+    )
+    assert summarize(status) == (
+        "warning: nobody reads for the group b, 7 events unacknowledged, and 1 more group without readers"
+        "; and 3 more warnings"
+    )
+    del status.groups[3:]
+    assert summarize(status) == (
+        "warning: the group full-2 has 92 of at most 100 unacknowledged events, and 2 more groups near the limit"
+        "; 3 dead letters; 3 messages of the list given up, and 2 more lists with such messages"
+    )
+    del status.groups[:]
+    assert summarize(status) == (
+        "warning: the list list-0 has 95 of at most 100 messages, and 3 more lists near the limit; 3 dead letters; "
+        "3 messages of the list given up, and 2 more lists with such messages"
+    )
+
+
+def test_a_group_that_holds_back_entries_is_named_once() -> None:
+    status = _status(trim={"held_back_by": "old", "retention": "604800s"}, **_unread(("old", 9), ("new", 2)))
+    assert summarize(status) == (
+        "warning: the group old holds back entries older than 7d"
+        "; nobody reads for the group new, 2 events unacknowledged"
+    )
+
+
+@pytest.mark.parametrize("length", [1, 40, 41, 300, 10_000])
+def test_it_stays_one_readable_line(length: int) -> None:
+    """Also with the longest names and reasons; what is left out is counted, and the worst is always named."""
+    name = f"{'team-' * length}"[: length - 1] + "é"
+    many = {
+        "groups": [{"name": f"{number}{name}", "depth": 10**9 + number} for number in range(30)],
+        "lists": [
+            {"name": name, "dead_letters": 10**9, "dead_letters_key": f"{name}:dlq{number}"} for number in range(30)
+        ],
+        "trim": {"max_depth": 10, "held_back_by": name, "retention": "604800s"},
+        "dead_letters": 10**9,
+    }
+    for fields in (
+        many,
+        {**many, "promise": {"accepting": False, "summary": f"refused: {name}"}},
+        {**many, "spool": {"depth": 5, "bytes": 99}, "redis": {"role": "slave", "eviction_policy": "volatile-lru"}},
+        {"redis_up": False, "redis_error": name},
+        {"promise": {"accepting": False, "summary": f"refused: {name}"}},
+        {"redis": {"eviction_policy": f"allkeys-{name}"}},
+    ):
+        line = summarize(_status(**fields))
+        assert len(line) <= 200
+        assert line.isprintable()
+        assert ("more warning" in line) == (len(fields) > 3)
