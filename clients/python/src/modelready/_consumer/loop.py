@@ -22,14 +22,14 @@ from modelready._retry import backoff
 from modelready.entry import decode
 from modelready.keys import Keys
 from modelready.redis.cluster import Server
-from modelready.redis.faults import AuthenticationError, RedisError, is_no_group, is_transient
+from modelready.redis.faults import AuthenticationError, RedisError, code, is_no_group, is_transient
 from modelready.redis.pool import Pool
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 1000
-_MAX_A_TURN = 200
+_MAX_A_TURN = 100
 _FULL_SECONDS = 0.5
 _LANE_SECONDS = 0.1
 """How often a consumer with room looks for a free lane while entries wait in lanes."""
@@ -54,6 +54,7 @@ class Loop:
         self._last_id = "0-0"
         self._read_at = 0.0
         self._may_get_a_lane = False
+        self._memory_full_until = 0.0
         self._must_create = "first"
         self._must_recover = "first"
         self._is_forced = False
@@ -146,6 +147,8 @@ class Loop:
         times.append(now + 0.05 if self.in_flight.stopping else self._liveness.sweep_at)
         if self._read_at != float("inf"):
             times.append(self._read_at if self._room() else float("inf"))
+        if self._memory_full_until:
+            times.append(self._memory_full_until)
         due = self.in_flight.next_attempt_at()
         if due is not None and self.in_flight.demand:
             times.append(due)
@@ -273,8 +276,8 @@ class Loop:
         """A dead letter, or another attempt."""
         entry = failure.entry
         if entry is None or entry.attempts >= self._options.max_attempts:
-            await self._dead_letter(failure)
-            self.in_flight.carried(failure)
+            if await self._dead_letter(failure):
+                self.in_flight.carried(failure)
         elif entry.state is State.DETACHED:
             await self._lanes.release_one(entry.id, entry.attempts)
             self.in_flight.carried(failure)
@@ -288,7 +291,10 @@ class Loop:
         most = min(self._options.backoff_max_seconds, self._options.backoff_base_seconds * 2.0 ** min(attempts - 1, 30))
         return random.uniform(0, most)  # noqa: S311 - spreads load, hides nothing
 
-    async def _dead_letter(self, failure: Failure) -> None:
+    async def _dead_letter(self, failure: Failure) -> bool:
+        """Whether it is written. While the memory of Redis is full it is not, and the other models go on."""
+        if time.monotonic() < self._memory_full_until:
+            return False
         entry, now = failure.entry, int(time.time() * 1000)
         fields = {
             "dl_reason": failure.reason,
@@ -299,11 +305,22 @@ class Loop:
             "dl_origin": f"group:{self._options.group}",
             "dl_entry_id": failure.entry_id,
         }
-        if await self._lanes.dead_letter(failure.entry_id, fields):
+        try:
+            is_written = await self._lanes.dead_letter(failure.entry_id, fields)
+        except RedisError as error:
+            if code(error) != "OOM":
+                raise
+            if not self._memory_full_until:
+                logger.warning("the memory of Redis is full: entry %s waits to be a dead letter", failure.entry_id)
+            self._memory_full_until = time.monotonic() + _FULL_SECONDS
+            return False
+        self._memory_full_until = 0.0
+        if is_written:
             logger.error(
                 "entry %s is a dead letter after %d attempts: %s: %s",
                 failure.entry_id, failure.attempts, failure.reason, failure.detail,
             )  # fmt: skip
+        return True
 
     # -- faults
 
