@@ -67,7 +67,7 @@ class Trial:
         self.flight.went_on(ended)
         for failure in self.flight.failures():
             final = self.random.random() < 0.3
-            self.flight.carried(failure, retry_at=None if final else time.monotonic())
+            self.flight.settled(failure, retry_at=None if final else time.monotonic())
             if final:
                 self.open.pop(int(failure.entry_id.partition("-")[2]), None)
         for entry in self.flight.to_begin(time.monotonic()):
@@ -169,7 +169,7 @@ def test_what_was_acknowledged_before_its_handler_raised_is_done() -> None:
     (failure,) = flight.failures()
     flight.done(second)
     assert not flight.failures()
-    flight.carried(failure, retry_at=time.monotonic())
+    flight.settled(failure, retry_at=time.monotonic())
     assert not flight.to_begin(time.monotonic())
     assert flight.finished(9) == ["1-0", "1-1"]
 

@@ -224,7 +224,7 @@ class InFlight:
             self._failures.append(failure)
 
     def failures(self) -> list[Failure]:
-        """What failed and is not carried to Redis."""
+        """What failed and is not settled."""
         with self.lock:
             return list(self._failures)
 
@@ -259,8 +259,8 @@ class InFlight:
             for lane in lanes:
                 self._ended_lanes.pop(lane, None)
 
-    def carried(self, failure: Failure, *, retry_at: float | None = None) -> None:
-        """The failure is dealt with: the entry waits for its next attempt, or is gone."""
+    def settled(self, failure: Failure, *, retry_at: float | None = None) -> None:
+        """What follows from the failure is done: the entry waits for its next attempt, or is gone."""
         with self.lock:
             self._failures = [each for each in self._failures if each is not failure]
             entry = failure.entry
