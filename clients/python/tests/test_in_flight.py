@@ -67,7 +67,7 @@ class Trial:
         self.flight.went_on(ended)
         for failure in self.flight.failures():
             final = self.random.random() < 0.3
-            self.flight.carried(failure, retry_at=None if final else time.monotonic())
+            self.flight.settled(failure, retry_at=None if final else time.monotonic())
             if final:
                 self.open.pop(int(failure.entry_id.partition("-")[2]), None)
         for entry in self.flight.to_begin(time.monotonic()):
@@ -139,6 +139,20 @@ def test_of_those_that_were_begun_elsewhere_one_at_a_time_begins() -> None:
     assert len(flight.to_begin(time.monotonic())) == 1
 
 
+def test_one_that_was_begun_elsewhere_and_hangs_holds_the_others_up_for_one_claim() -> None:
+    flight = InFlight(60.0, lambda: None, lambda: None)
+    flight.hungry = 2
+    flight.add([Entry(f"1-{each}", b"m%d" % each, ModelReadyToDeploy(), 1) for each in range(3)], [], time.monotonic())
+    (hanging,) = flight.to_begin(time.monotonic())
+    flight.grant(hanging)
+    flight.take()
+    later = flight.next_attempt_at()
+    assert later is not None
+    assert 50 < later - time.monotonic() <= 60
+    assert not flight.to_begin(later - 1)
+    assert [entry.id for entry in flight.to_begin(later)] == ["1-1"]
+
+
 def test_what_was_acknowledged_before_its_handler_raised_is_done() -> None:
     """Whichever of the two Redis learns first: it is not begun again, and holds up nobody."""
     flight = InFlight(60.0, lambda: None, lambda: None)
@@ -155,7 +169,7 @@ def test_what_was_acknowledged_before_its_handler_raised_is_done() -> None:
     (failure,) = flight.failures()
     flight.done(second)
     assert not flight.failures()
-    flight.carried(failure, retry_at=time.monotonic())
+    flight.settled(failure, retry_at=time.monotonic())
     assert not flight.to_begin(time.monotonic())
     assert flight.finished(9) == ["1-0", "1-1"]
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,7 @@ from clients.python.tests.test_consumer_group import Running, consume, died, nam
 from clients.python.tests.twins import CONSUMERS
 from modelready import model_ready
 from modelready._consumer.base import describe
-from modelready._consumer.lanes import Lanes
+from modelready._consumer.lanes import Given, Lanes
 from modelready._consumer.options import checked_options
 from modelready.entry import encode
 from modelready.keys import REPLAY_CONSUMER, WAITING_CONSUMER, Keys
@@ -249,6 +249,59 @@ def test_a_dead_letter_is_written_before_the_acknowledgement(consume: Any, serve
     consumer.stop()
     thread.join()
     assert dead_letters(server)[0][b"dl_entry_id"] == entry.encode()
+
+
+@pytest.fixture
+def full(server: RedisServer) -> Iterator[Callable[[], None]]:  # noqa: F811
+    """Makes the memory of Redis full, until the end of the test."""
+    yield lambda: server.execute("CONFIG", "SET", "maxmemory", "1")
+    server.execute("CONFIG", "SET", "maxmemory", "0")
+
+
+def test_a_backlog_that_fills_the_memory_is_handled(
+    consume: Any,  # noqa: F811
+    server: RedisServer,  # noqa: F811
+    full: Callable[[], None],
+) -> None:
+    """Also what a consumer left that died, and what waits in lanes."""
+    for name in "ab":
+        publish(server, 1, 2, 3, name=name)
+    died(server, "one", 1)
+    died(server, "other", 4)
+    full()
+    running = Running(consume(consumer_name="one", batch=2, claim_seconds=0.6))
+    until(lambda: len(running.versions) == 6 and not summary(server), 10, "all are handled and acknowledged")
+    running.stop()
+    assert [name for name, _, _ in running.spans].count("a") == 3
+    assert server.execute("ZCARD", WAITING) == server.execute("HLEN", LANES) == 0
+
+
+def test_while_a_dead_letter_finds_the_memory_full_other_models_go_on(
+    consume: Any,  # noqa: F811
+    server: RedisServer,  # noqa: F811
+    full: Callable[[], None],
+) -> None:
+    publish(server, 0, 1, name="fails")
+    for name in "abc":
+        publish(server, 1, name=name)
+    handled: list[str] = []
+
+    def handle(event: Any) -> None:
+        if event.model.name == "fails" and event.model.version == "0":
+            full()
+            raise LookupError
+        handled.append(event.model.name)
+
+    consumer = consume(max_attempts=1)
+    thread = threading.Thread(target=consumer.run, args=[handle])
+    thread.start()
+    until(lambda: handled == ["a", "b", "c"], 5, "the other models are handled")
+    assert not dead_letters(server)
+    server.execute("CONFIG", "SET", "maxmemory", "0")
+    until(lambda: handled[3:] == ["fails"], 5, "and its own, after the dead letter")
+    assert len(dead_letters(server)) == 1
+    consumer.stop()
+    thread.join()
 
 
 def test_a_claim_is_renewed_now_and_then_and_not_with_each_turn(
@@ -507,6 +560,30 @@ def test_who_put_an_entry_into_a_lane_knows_that_it_waits(server: RedisServer) -
         return count
 
     assert asyncio.run(waiting()) == 1
+
+
+def test_a_turn_looks_at_about_a_hundred_entries_however_many_lanes_go_on(server: RedisServer) -> None:  # noqa: F811
+    """So that it blocks Redis for a millisecond or two; each lane gets its share."""
+    for version in range(21):
+        for name in range(20):
+            publish(server, version, name=f"m{name}")
+
+    async def given() -> tuple[list[Given], list[Given], int]:
+        pool, owner = await lanes_of(server, "owner")
+        heads = (await owner.turn(room=20)).entries
+        other, lanes = await lanes_of(server, "other")
+        while (await lanes.turn(room=1)).left == "more":
+            pass
+        server.execute("CONFIG", "RESETSTAT")
+        turn = await owner.turn([head.id for head in heads], [head.lane for head in heads], room=20)
+        calls = server.info("commandstats")["cmdstat_xclaim"]["calls"]
+        await pool.close()
+        await other.close()
+        return heads, turn.entries, calls
+
+    heads, entries, calls = asyncio.run(given())
+    assert len(entries) == calls == 100
+    assert {entry.lane for entry in entries} == {head.lane for head in heads}
 
 
 def test_large_entries_are_given_a_few_at_a_time(server: RedisServer) -> None:  # noqa: F811

@@ -8,16 +8,14 @@ Delivery is at least once: an event comes again if the consumer dies between han
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from modelready._consumer.base import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
+from modelready._consumer.base import ConsumerBase, DeliveryBase, WorkBase, stopped_by_sigterm
 from modelready._consumer.in_flight import Entry, InFlight
-from modelready._consumer.loop import Loop
 from modelready.list_consumer import ListConsumer, ListMessage
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Consumer", "Delivery", "ListConsumer", "ListMessage"]
 
-logger = logging.getLogger(__name__)
-
 Handle = Callable[[InFlight, list[Entry]], None]
 
 
@@ -35,7 +31,7 @@ class Delivery(DeliveryBase):
     """One event in flight. As a context it is acknowledged at the end of the block; put back if the block raises."""
 
     def ack(self) -> None:
-        """The event is done; Redis is told at once, in the background. Raises RuntimeError when its loop has ended."""
+        """Acknowledges the event, at once, in the background. Raises RuntimeError when its loop has ended."""
         self._done()
 
     def __enter__(self) -> ModelReadyToDeploy:
@@ -63,8 +59,8 @@ class Consumer(ConsumerBase):
     `claim_seconds`, others take it over. `consumer_name` is new for each consumer by default; one that is given must
     not be used by two that live at the same time. A read waits `block_seconds`, and so may a stop.
 
-    While Redis is away it waits and connects again. What no waiting mends is raised: refused credentials or rights, an
-    untrusted certificate, a key of another type.
+    While Redis is away it waits and connects again. It raises what does not pass by itself: refused credentials or
+    rights, an untrusted certificate, a key of another type.
     """
 
     _work: _Work | None = None
@@ -76,18 +72,8 @@ class Consumer(ConsumerBase):
         """
 
         def handle(in_flight: InFlight, entries: list[Entry]) -> None:
-            (entry,) = entries
-            try:
-                with self._spans.of(entry):
-                    handler(entry.event)
-            except (Exception, asyncio.CancelledError) as error:
-                logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
-                in_flight.failed(entry, describe(error))
-            except BaseException:
-                in_flight.put_back(entries)
-                raise
-            else:
-                in_flight.done(entry, report=False)
+            with self._settled(in_flight, entries):
+                handler(entries[0].event)
 
         self._run(handle)
 
@@ -99,30 +85,10 @@ class Consumer(ConsumerBase):
         """
 
         def handle(in_flight: InFlight, entries: list[Entry]) -> None:
-            try:
-                with self._spans.of_batch(entries):
-                    handler([entry.event for entry in entries])
-            except (Exception, asyncio.CancelledError) as error:
-                logger.warning(
-                    "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
-                )
-                if len(entries) == 1:
-                    in_flight.failed(entries[0], describe(error))
-                else:
-                    in_flight.put_back(entries, alone=True)
-            except BaseException:
-                in_flight.put_back(entries)
-                raise
-            else:
-                in_flight.done(*entries, report=False)
+            with self._settled(in_flight, entries, as_batch=True):
+                handler([entry.event for entry in entries])
 
         self._run(handle, most or self._options.batch, batches=True)
-
-    def stop(self) -> None:
-        """Ends `run` or the iteration after what was begun; for any thread or a signal handler. It is for good."""
-        self._stopping = True
-        if self._work is not None:
-            self._work.stop()
 
     def close(self) -> None:
         """Stops, and waits for the end; not for handlers. A loop by hand that is open puts back what it has."""
@@ -179,16 +145,13 @@ class Consumer(ConsumerBase):
         self.close()
 
 
-class _Work:
-    """The loop in a thread of its own, so that claims are kept while handlers run. A context manager."""
+class _Work(WorkBase):
+    """The loop in a thread of its own, so that claims are renewed while handlers run. A context manager."""
 
     def __init__(self, consumer: ConsumerBase, *, by_hand: bool) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._work = Loop(consumer._server, consumer._options, self._ready, self._wake)  # noqa: SLF001 - its other half
-        self.in_flight = self._work.in_flight
+        super().__init__(consumer, asyncio.new_event_loop(), self._ready, by_hand=by_hand)
         self._changed = threading.Condition(self.in_flight.lock)
-        self._by_hand = by_hand
-        self._thread = threading.Thread(target=self._keep_on, name="modelready-consumer", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="modelready-consumer", daemon=True)
         self._error: BaseException | None = None
 
     def take(self, most: int) -> list[Entry]:
@@ -209,21 +172,16 @@ class _Work:
             handle(self.in_flight, taken)
 
     def help(self, handle: Handle, most: int) -> None:
-        """The same in another thread; what ends it ends all, and is raised there."""
+        """The same in another thread. An error there stops all, and is raised in the thread that runs."""
         try:
             self.handle(handle, most)
         except BaseException as error:  # noqa: BLE001 - raised in the thread that runs
             self._error = self._error or error
             self.stop()
 
-    def stop(self) -> None:
-        """Begin no more, from this moment on."""
-        self.in_flight.stopping = True  # without its lock, which a signal handler may not wait for
-        self._call(self._work.stop)
-
     def close(self) -> None:
         """Stop, and wait for the end; a loop by hand does not hold it up."""
-        self._call(lambda: self._work.stop(forced=self._by_hand))
+        self._call(lambda: self._loop.stop(forced=self._by_hand))
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -237,22 +195,15 @@ class _Work:
         if self._error is not None:
             raise self._error
 
-    def _keep_on(self) -> None:
+    def _run_loop(self) -> None:
         try:
-            self._loop.run_until_complete(self._work.run())
+            self._event_loop.run_until_complete(self._loop.run())
         except BaseException as error:  # noqa: BLE001 - raised in the thread that runs
             self._error = self._error or error
         finally:
             self.in_flight.end()
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-            self._loop.close()
-
-    def _wake(self) -> None:
-        self._call(self._work.changed)
-
-    def _call(self, function: Callable[[], object]) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(function)
+            self._event_loop.run_until_complete(self._event_loop.shutdown_default_executor())
+            self._event_loop.close()
 
     def _ready(self) -> None:
         self._changed.notify_all()

@@ -1,18 +1,21 @@
-"""What both consumers are made of, without I/O."""
+"""What the blocking and the asyncio consumer share: settings, how an event is settled, the loop's controls."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from modelready._consumer.in_flight import Entry, InFlight
+from modelready._consumer.loop import Loop
 from modelready._consumer.options import ConsumerOptions, checked_options
 from modelready._tracing import ProcessSpans
 from modelready.keys import Keys
@@ -23,12 +26,16 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+logger = logging.getLogger(__name__)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _DETAIL_CHARACTERS = 500
 
 
 class ConsumerBase:
-    """The settings of a consumer."""
+    """A consumer, but for how it waits and calls a handler."""
+
+    _work: WorkBase | None = None
 
     def __init__(self, server: Server, *, group: str, **options: Unpack[ConsumerOptions]) -> None:
         self._server = server
@@ -48,9 +55,68 @@ class ConsumerBase:
         options.setdefault("queue", queue_name(environ))
         return cls(server_from_env(environ, Keys(options["queue"]).events), group=group, **options)
 
+    def stop(self) -> None:
+        """Ends `run` or the iteration after what was begun; for any thread or a signal handler. It is final."""
+        self._stopping = True
+        if self._work is not None:
+            self._work.stop()
+
+    @contextmanager
+    def _settled(self, in_flight: InFlight, entries: Sequence[Entry], *, as_batch: bool = False) -> Iterator[None]:
+        """Settles the entries by how the block ends: the call of their handler."""
+        try:
+            with self._spans.of_batch(entries) if as_batch else self._spans.of(entries[0]):
+                yield
+        except (Exception, asyncio.CancelledError) as error:
+            if self._is_cancelled(error):
+                in_flight.put_back(entries)
+                raise
+            if len(entries) == 1:
+                logger.warning("the handler of entry %s raised", entries[0].id, exc_info=True)
+                in_flight.failed(entries[0], describe(error))
+            else:
+                first = entries[0].id
+                logger.warning("the handler of %d entries from %s on raised", len(entries), first, exc_info=True)
+                in_flight.put_back(entries, alone=True)
+        except BaseException:
+            in_flight.put_back(entries)
+            raise
+        else:
+            in_flight.done(*entries, report=False)
+
+    def _is_cancelled(self, error: BaseException) -> bool:  # noqa: ARG002 - the asyncio consumer looks at it
+        """Whether the handler was cancelled from outside: then it did not fail."""
+        return False
+
+
+class WorkBase:
+    """A consumer's loop, as its workers see it. It runs in `loop`, and `ready` wakes the workers (see InFlight)."""
+
+    def __init__(
+        self, consumer: ConsumerBase, loop: asyncio.AbstractEventLoop, ready: Callable[[], object], *, by_hand: bool
+    ) -> None:
+        """`by_hand`: the user's own loop takes events, and does not hold up a close."""
+        self._event_loop = loop
+        self._loop = Loop(consumer._server, consumer._options, ready, self._wake)  # noqa: SLF001 - its other half
+        self.in_flight = self._loop.in_flight
+        self._by_hand = by_hand
+
+    def stop(self) -> None:
+        """Begin no more, from this moment on; for any thread or a signal handler."""
+        self.in_flight.stopping = True  # without its lock, which a signal handler may not wait for
+        self._call(self._loop.stop)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        """Call it in the event loop, from any thread."""
+        with suppress(RuntimeError):  # the event loop is closed
+            self._event_loop.call_soon_threadsafe(function)
+
+    def _wake(self) -> None:
+        self._call(self._loop.changed)
+
 
 class DeliveryBase:
-    """One event in flight, and what tells a repetition apart."""
+    """One event in flight, and what shows whether it is a repetition."""
 
     def __init__(self, in_flight: InFlight, entry: Entry, spans: ProcessSpans) -> None:
         self._in_flight = in_flight
@@ -80,7 +146,7 @@ class DeliveryBase:
 
     def _done(self) -> None:
         if self._in_flight.ended:
-            raise RuntimeError("the loop that gave this event has ended without it: it comes again")
+            raise RuntimeError("the loop that gave this event has ended before it was acknowledged: it comes again")
         self._in_flight.done(self._entry)
 
     def _entered(self) -> ModelReadyToDeploy:

@@ -26,7 +26,8 @@ class State(Enum):
     READY = auto()
     """A head that may begin."""
     QUARANTINED = auto()
-    """A head that was begun before and did not end: its consumer may have died of it. They begin one at a time."""
+    """A head that was begun before and did not end: its consumer may have died of it. They begin one at a time, each
+    when the one before it has ended or has run for a claim."""
     BACKING_OFF = auto()
     """A head whose handler raised: it waits for its next attempt."""
     GRANTED = auto()
@@ -87,6 +88,7 @@ class InFlight:
         self.confirmed_at = 0.0
         """When the claim on all that is in flight was last known to be good (monotonic)."""
         self._good_for = 0.8 * claim_seconds
+        self._trial_seconds = claim_seconds
         self._wake = wake
         self._ready_now = ready
         self._is_reported = False
@@ -96,6 +98,7 @@ class InFlight:
         self._granted: deque[Entry] = deque()
         self._quarantined: deque[Entry] = deque()
         self._on_trial: Entry | None = None
+        self._trial_ends_at = 0.0
         self._backing_off: list[tuple[float, str, Entry]] = []
         self._finished: dict[str, Entry] = {}
         self._failures: list[Failure] = []
@@ -221,7 +224,7 @@ class InFlight:
             self._failures.append(failure)
 
     def failures(self) -> list[Failure]:
-        """What failed and is not carried to Redis."""
+        """What failed and is not settled."""
         with self.lock:
             return list(self._failures)
 
@@ -256,8 +259,8 @@ class InFlight:
             for lane in lanes:
                 self._ended_lanes.pop(lane, None)
 
-    def carried(self, failure: Failure, *, retry_at: float | None = None) -> None:
-        """The failure is dealt with: the entry waits for its next attempt, or is gone."""
+    def settled(self, failure: Failure, *, retry_at: float | None = None) -> None:
+        """What follows from the failure is done: the entry waits for its next attempt, or is gone."""
         with self.lock:
             self._failures = [each for each in self._failures if each is not failure]
             entry = failure.entry
@@ -272,8 +275,12 @@ class InFlight:
                 self._end_lane(failure.lane)
 
     def next_attempt_at(self) -> float | None:
-        """When the first of those that back off is due (monotonic)."""
-        return self._backing_off[0][0] if self._backing_off else None
+        """When the next that backs off, or is in quarantine, is due (monotonic)."""
+        with self.lock:
+            times = [due for due, _, _ in self._backing_off[:1]]
+            if self._quarantined:
+                times.append(self._trial_ends_at if self._on_trial else 0.0)
+            return min(times, default=None)
 
     @property
     def demand(self) -> int:
@@ -286,7 +293,7 @@ class InFlight:
         with self.lock:
             most = self.demand
             found = [entry for due, _, entry in sorted(self._backing_off) if due <= now]
-            if self._on_trial is None and self._quarantined:
+            if self._quarantined and (self._on_trial is None or self._trial_ends_at <= now):
                 found.append(self._quarantined[0])
             found += [entry for entry in self._ready if entry.is_alone or not self.takes_batches]
             return found[:most]
@@ -300,6 +307,7 @@ class InFlight:
             self._withdraw(entry)
             if was_suspect:
                 self._on_trial = entry
+                self._trial_ends_at = time.monotonic() + self._trial_seconds
             entry.state = State.GRANTED
             self._granted.append(entry)
             self._ready_now()

@@ -14,7 +14,6 @@ from modelready.redis.pool import Pool
 from modelready.redis.script import Script
 
 PAGE = 100
-_MAX_GIVEN = 50
 _MAX_WAITING = 100_000  # of one group, in all lanes: some 30 MB of Redis
 
 
@@ -63,7 +62,6 @@ class Lanes:
         )
         self._dead_letters = keys.dead_letters
         self._alive_ms = max(1, int(options.claim_seconds * 500))
-        self._given = max(_MAX_GIVEN, options.batch)
         self._free_first = False
 
     async def create_group(self, start: str) -> bool:
@@ -87,7 +85,7 @@ class Lanes:
         self._free_first = not self._free_first
         begin, most_waiting = -1 if demand is None else demand, _MAX_WAITING if reads else 0
         left, entries, kept, waiting = await self._call(
-            _TURN, self._alive_ms, room, begin, self._given, most_waiting, int(self._free_first),
+            _TURN, self._alive_ms, room, begin, most_waiting, int(self._free_first),
             len(handled), *handled, len(ended), *ended, *(part for pair in begins for part in pair),
         )  # fmt: skip
         given = [Given(each[0].decode(), each[1], each[2], bool(each[3]), each[4]) for each in entries]

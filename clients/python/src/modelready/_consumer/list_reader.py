@@ -1,23 +1,23 @@
-"""What both consumers of the mirror list are made of: its messages, and how one is taken, held and given back."""
+"""What both consumers of a mirror list share: how a message is taken, held, and given back."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modelready._consumer.list_message import ListMessage, UndecodableMessage, read_message
+from modelready._consumer.reconnect import prepare_retry
 from modelready._retry import backoff
 from modelready.redis.cluster import Server, server_from_env
 from modelready.redis.env import SettingsError, read
-from modelready.redis.faults import AuthenticationError, RedisError, is_transient
+from modelready.redis.faults import RedisError
 from modelready.redis.lists import ListSettings, MirrorList
 from modelready.redis.pool import Pool
 from modelready.redis.script import Script
@@ -30,76 +30,29 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MAX_RECOVERED = 1000
-MESSAGE_TYPE = "model_ready_to_deploy"
 
 
-class UndecodableMessage(ValueError):
-    """A message of the list that is neither an envelope nor a payload."""
+class ListConsumerBase:
+    """A consumer of a list, but for how it waits and calls a handler."""
 
+    def __init__(self, reader: ListReader) -> None:
+        """Use `from_env`."""
+        self._reader = reader
 
-@dataclass(frozen=True)
-class ListMessage:
-    """A message of the list. What its writer left out is empty, and 0 in `retry_count`: how often it failed before.
+    @classmethod
+    def from_env(
+        cls, list_name: str | None = None, *, environ: Mapping[str, str] | None = None, **options: Any
+    ) -> Self:
+        """A consumer of QUEUE_LIST, or of the list named, in the Redis that the REDIS_... variables name.
 
-    A bare payload has neither `message_id` nor `correlation_id`. `payload` has `model_name` and `model_version`, and
-    from the sidecar `model_id`, `timestamp` and `message_version`; docs/consuming.md says what else.
-    """
+        Raises ValueError, which names the variable. `options`: `max_retries` 3, `retry_seconds` 1.0, `block_seconds`
+        2.0, `lease_seconds` 30.0, `recover_seconds` 60.0 or None.
+        """
+        return cls(ListReader.from_env(list_name, environ, **options))
 
-    payload: Mapping[str, Any]
-    message_id: str
-    correlation_id: str
-    retry_count: int
-    max_retries: int
-    raw: bytes
-    """As it stands in `<list>:processing`."""
-
-    @property
-    def label(self) -> str:
-        """What a log calls it."""
-        return self.message_id or f"{self.payload['model_name']}/{self.payload['model_version']}"
-
-    def failed(self) -> ListMessage:
-        """It after one more failure: an envelope says so itself, a payload has no place for it."""
-        count = self.retry_count + 1
-        raw, whole = self.raw, json.loads(self.raw)
-        if _is_envelope(whole):
-            raw = json.dumps({**whole, "retry_count": count}, separators=(",", ":")).encode()
-        return replace(self, retry_count=count, raw=raw)
-
-
-def read_message(raw: bytes, max_retries: int = 3) -> ListMessage:
-    """The message, of either format, by whatever program wrote it. `max_retries`: where it does not say how many.
-
-    Raises UndecodableMessage.
-    """
-    try:
-        message = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise UndecodableMessage(f"it is no JSON: {error}") from None
-    if not isinstance(message, dict):
-        raise UndecodableMessage("it is no JSON object")
-    if not _is_envelope(message):
-        return ListMessage(_checked(message), "", "", 0, max_retries, raw)
-    fields: dict[str, Any] = {"message_id": "", "correlation_id": "", "retry_count": 0, "max_retries": max_retries}
-    for name, missing in {"message_type": MESSAGE_TYPE, **fields}.items():
-        value = message.get(name)
-        if value is not None and type(value) is not type(missing):
-            raise UndecodableMessage(f"its {name} is no {type(missing).__name__}")
-        fields[name] = missing if value is None else value
-    if fields.pop("message_type") != MESSAGE_TYPE:
-        raise UndecodableMessage(f"its message_type is not {MESSAGE_TYPE}")
-    return ListMessage(_checked(message["payload"]), raw=raw, **fields)
-
-
-def _is_envelope(message: dict[str, Any]) -> bool:
-    return isinstance(message.get("payload"), dict)
-
-
-def _checked(payload: dict[str, Any]) -> dict[str, Any]:
-    for name in ("model_name", "model_version"):
-        if not (isinstance(payload.get(name), str) and payload[name]):
-            raise UndecodableMessage(f"its payload has no {name}")
-    return payload
+    def stop(self) -> None:
+        """Ends `run` after the message in flight; for any thread or a signal handler. It is final."""
+        self._reader.stop()
 
 
 class ListReader:
@@ -161,8 +114,9 @@ class ListReader:
         await self._let_go()
         await self._move(message.raw)
 
-    async def failed(self, message: ListMessage) -> None:
-        """It was not: `next` returns it again after a pause, or it is given up."""
+    async def failed(self, message: ListMessage, error: Exception) -> None:
+        """Its handler raised: `next` returns it again after a pause, or it becomes a dead letter."""
+        logger.error("message %s: its handler raised", message.label, exc_info=error)
         await self._let_go()
         failed = message.failed()
         if failed.retry_count >= failed.max_retries:
@@ -270,25 +224,13 @@ class ListReader:
             try:
                 return await command()
             except RedisError as error:
-                await self._mend(error)
+                await prepare_retry(error, self._server, self._link)
                 if attempt == 0:
                     logger.warning("waiting for Redis: %s", error)
             if self._stopping:
                 return None
             await asyncio.sleep(backoff(attempt))
             attempt += 1
-
-    async def _mend(self, error: RedisError) -> None:
-        """Do what lets the next attempt succeed. Raises the error where nothing does."""
-        await self._link.close()  # else a demoted node is kept for good
-        self._server.forget_owner()
-        if isinstance(error, AuthenticationError):
-            if await self._server.credentials.refused():
-                self._server.renew()
-            elif self._server.fixed_credentials or not self._link.ever_connected:
-                raise error
-        elif not is_transient(error):
-            raise error
 
 
 def _mirror_from_env(list_name: str | None, environ: Mapping[str, str]) -> MirrorList:

@@ -1,4 +1,4 @@
-"""A consumer at work: step by step it says that it lives, acknowledges, lets workers begin, reads. For both twins.
+"""The steps of a consumer at work: it says that it lives, acknowledges, lets workers begin, and reads.
 
 One task takes every step that changes anything, over one connection, so that no two answers of Redis can overtake each
 other. A second one waits for news of the stream, outside the group: what is read in the group must get its lane in the
@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from modelready._consumer.in_flight import Entry, Failure, InFlight, State
+from modelready._consumer.failures import Failures
+from modelready._consumer.in_flight import Entry, Failure, InFlight
 from modelready._consumer.lanes import Given, Lanes, Turn
 from modelready._consumer.liveness import Liveness
 from modelready._consumer.options import Options
+from modelready._consumer.reconnect import prepare_retry
 from modelready._retry import backoff
 from modelready.entry import decode
 from modelready.keys import Keys
 from modelready.redis.cluster import Server
-from modelready.redis.faults import AuthenticationError, RedisError, is_no_group, is_transient
+from modelready.redis.faults import RedisError, is_no_group
 from modelready.redis.pool import Pool
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 1000
-_MAX_A_TURN = 200
+_MAX_A_TURN = 100
 _FULL_SECONDS = 0.5
 _LANE_SECONDS = 0.1
 """How often a consumer with room looks for a free lane while entries wait in lanes."""
@@ -50,6 +51,7 @@ class Loop:
         self._pool, self._news_pool = Pool(server), Pool(server)
         self._lanes = Lanes(self._pool, options)
         self._liveness = Liveness(self._pool, self._lanes, self.in_flight, options)
+        self._failures = Failures(self._lanes, self.in_flight, options)
         self._again, self._stopped, self._waits = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._last_id = "0-0"
         self._read_at = 0.0
@@ -132,8 +134,7 @@ class Loop:
         now = time.monotonic()
         if now >= liveness.renew_at or in_flight.is_doubtful(now):
             await liveness.renew()
-        for failure in in_flight.failures():
-            await self._carry(failure)
+        await self._failures.settle()
         goes_on = await self._turn()
         if now >= liveness.sweep_at and not in_flight.stopping:
             await liveness.sweep()
@@ -146,6 +147,8 @@ class Loop:
         times.append(now + 0.05 if self.in_flight.stopping else self._liveness.sweep_at)
         if self._read_at != float("inf"):
             times.append(self._read_at if self._room() else float("inf"))
+        if self._failures.memory_full_until is not None:
+            times.append(self._failures.memory_full_until)
         due = self.in_flight.next_attempt_at()
         if due is not None and self.in_flight.demand:
             times.append(due)
@@ -176,12 +179,13 @@ class Loop:
         if not (handled or ended or begins or (room and reads)):
             return False
         asked_at = time.monotonic()
+        demand = None if in_flight.takes_batches else max(0, in_flight.demand - len(begins))
         turn = await self._lanes.turn(
             handled,
             ended,
             [(entry.id, entry.attempts + 1) for entry in begins],
             room=room,
-            demand=None if in_flight.takes_batches else max(0, in_flight.demand - len(begins)),
+            demand=demand,
             reads=reads,
         )
         in_flight.acknowledged(handled)
@@ -192,7 +196,11 @@ class Loop:
             else:
                 logger.warning("entry %s was taken over by another consumer", entry.id)
                 in_flight.lose(entry)
-        self._receive(turn.entries, asked_at)
+        entries = turn.entries
+        while in_flight.takes_batches and turn.left == "more" and turn.entries and len(entries) < room:
+            turn = await self._lanes.turn(room=room - len(entries), demand=demand)
+            entries += turn.entries
+        self._receive(entries, asked_at)
         self._note_what_is_left(turn)
         return bool(turn.left == "more" and self._room()) or len(handled) == _MAX_A_TURN or len(ended) == _MAX_A_TURN
 
@@ -232,6 +240,7 @@ class Loop:
             self._look_again()
 
     def _receive(self, given: Iterable[Given], asked_at: float) -> None:
+        """Put what a turn gave in flight. What can never be begun is a failure."""
         entries, begun = [], []
         for each in given:
             if each.id in self.in_flight.entries:
@@ -239,16 +248,12 @@ class Loop:
             # A batch is noted as begun, and counts as no attempt.
             if each.attempts >= self._options.max_attempts + self.in_flight.takes_batches:
                 detail = "its consumer ended, or lost it, in each of its attempts"
-                failure = Failure(each.id, each.lane, None, "CONSUMER_DIED", detail, each.attempts)
-                self.in_flight.give_up(failure)
-                self._again.set()
+                self._give_up(each, "CONSUMER_DIED", detail, each.attempts)
                 continue
             try:
                 event = self._decode(each.fields)
             except Exception as error:  # noqa: BLE001 - whatever it holds, it must not end the consumer
-                failure = Failure(each.id, each.lane, None, "UNDECODABLE", str(error), max(1, each.attempts))
-                self.in_flight.give_up(failure)
-                self._again.set()
+                self._give_up(each, "UNDECODABLE", str(error), max(1, each.attempts))
                 continue
             if event is None:
                 self.in_flight.skip(each.id, each.lane)
@@ -259,6 +264,10 @@ class Loop:
                 begun.append(each.id)
         self.in_flight.add(entries, begun, asked_at)
 
+    def _give_up(self, given: Given, reason: str, detail: str, attempts: int) -> None:
+        self.in_flight.give_up(Failure(given.id, given.lane, None, reason, detail, attempts))
+        self._again.set()
+
     def _decode(self, pairs: list[bytes]) -> ModelReadyToDeploy | None:
         """The event; None where it is replayed to another group. Raises UndecodableEntry."""
         fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
@@ -267,60 +276,15 @@ class Loop:
             return None
         return decode(fields)
 
-    # -- failures
-
-    async def _carry(self, failure: Failure) -> None:
-        """A dead letter, or another attempt."""
-        entry = failure.entry
-        if entry is None or entry.attempts >= self._options.max_attempts:
-            await self._dead_letter(failure)
-            self.in_flight.carried(failure)
-        elif entry.state is State.DETACHED:
-            await self._lanes.release_one(entry.id, entry.attempts)
-            self.in_flight.carried(failure)
-        else:
-            pause = self._pause(entry.attempts)
-            logger.warning("entry %s comes again in %.1f s: %s", entry.id, pause, failure.detail)
-            self.in_flight.carried(failure, retry_at=time.monotonic() + pause)
-
-    def _pause(self, attempts: int) -> float:
-        """Seconds before the next attempt: full jitter, so that what failed together does not come again together."""
-        most = min(self._options.backoff_max_seconds, self._options.backoff_base_seconds * 2.0 ** min(attempts - 1, 30))
-        return random.uniform(0, most)  # noqa: S311 - spreads load, hides nothing
-
-    async def _dead_letter(self, failure: Failure) -> None:
-        entry, now = failure.entry, int(time.time() * 1000)
-        fields = {
-            "dl_reason": failure.reason,
-            "dl_detail": failure.detail,
-            "dl_attempts": failure.attempts,
-            "dl_first_at": now - int((time.monotonic() - entry.began_at) * 1000) if entry and entry.began_at else now,
-            "dl_last_at": now,
-            "dl_origin": f"group:{self._options.group}",
-            "dl_entry_id": failure.entry_id,
-        }
-        if await self._lanes.dead_letter(failure.entry_id, fields):
-            logger.error(
-                "entry %s is a dead letter after %d attempts: %s: %s",
-                failure.entry_id, failure.attempts, failure.reason, failure.detail,
-            )  # fmt: skip
-
     # -- faults
 
     async def _after(self, error: RedisError, attempt: int) -> None:
         """Does what lets the next attempt succeed, and waits a little. Raises the error where nothing does."""
-        await self._pool.close()
         if is_no_group(error):
+            await self._pool.close()
             self._lose_group()
             return
-        self._server.forget_owner()
-        if isinstance(error, AuthenticationError):
-            if await self._server.credentials.refused():
-                self._server.renew()
-            elif self._server.fixed_credentials or not self._pool.ever_connected:
-                raise error
-        elif not is_transient(error):
-            raise error
+        await prepare_retry(error, self._server, self._pool)
         if attempt == 0 and not self._is_waiting:
             logger.warning("waiting for Redis: %s", error)
         self._is_waiting = True

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from modelready._consumer.base import ConsumerBase, DeliveryBase, describe, stopped_by_sigterm
+from modelready._consumer.base import ConsumerBase, DeliveryBase, WorkBase, stopped_by_sigterm
 from modelready._consumer.in_flight import Entry, InFlight
-from modelready._consumer.loop import Loop
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-logger = logging.getLogger(__name__)
 
 Handle = Callable[[InFlight, list[Entry]], Awaitable[None]]
 
@@ -50,21 +46,8 @@ class Consumer(ConsumerBase):
         """Same as `modelready.consumer.Consumer.run`."""
 
         async def handle(in_flight: InFlight, entries: list[Entry]) -> None:
-            (entry,) = entries
-            try:
-                with self._spans.of(entry):
-                    await handler(entry.event)
-            except (Exception, asyncio.CancelledError) as error:
-                if self._is_cancelled(error):
-                    in_flight.put_back(entries)
-                    raise
-                logger.warning("the handler of entry %s raised", entry.id, exc_info=True)
-                in_flight.failed(entry, describe(error))
-            except BaseException:
-                in_flight.put_back(entries)
-                raise
-            else:
-                in_flight.done(entry, report=False)
+            with self._settled(in_flight, entries):
+                await handler(entries[0].event)
 
         await self._run(handle)
 
@@ -74,33 +57,10 @@ class Consumer(ConsumerBase):
         """Same as `modelready.consumer.Consumer.run_batches`."""
 
         async def handle(in_flight: InFlight, entries: list[Entry]) -> None:
-            try:
-                with self._spans.of_batch(entries):
-                    await handler([entry.event for entry in entries])
-            except (Exception, asyncio.CancelledError) as error:
-                if self._is_cancelled(error):
-                    in_flight.put_back(entries)
-                    raise
-                logger.warning(
-                    "the handler of %d entries from %s on raised", len(entries), entries[0].id, exc_info=True
-                )
-                if len(entries) == 1:
-                    in_flight.failed(entries[0], describe(error))
-                else:
-                    in_flight.put_back(entries, alone=True)
-            except BaseException:
-                in_flight.put_back(entries)
-                raise
-            else:
-                in_flight.done(*entries, report=False)
+            with self._settled(in_flight, entries, as_batch=True):
+                await handler([entry.event for entry in entries])
 
         await self._run(handle, most or self._options.batch, batches=True)
-
-    def stop(self) -> None:
-        """Same as `modelready.consumer.Consumer.stop`."""
-        self._stopping = True
-        if self._work is not None:
-            self._work.stop()
 
     async def close(self) -> None:
         """Same as `modelready.consumer.Consumer.close`."""
@@ -156,17 +116,14 @@ class Consumer(ConsumerBase):
         await self.close()
 
 
-class _Work:
+class _Work(WorkBase):
     """The loop in a task of its own. A context manager."""
 
     def __init__(self, consumer: ConsumerBase, *, by_hand: bool) -> None:
-        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._work = Loop(consumer._server, consumer._options, self._changed.set, self._wake)  # noqa: SLF001 - its other half
-        self.in_flight = self._work.in_flight
+        super().__init__(consumer, asyncio.get_running_loop(), self._changed.set, by_hand=by_hand)
         self.is_cancelling = False
-        """Whether handlers are cancelled: else a CancelledError is their own."""
-        self._by_hand = by_hand
+        """Whether handlers are cancelled from outside: else a CancelledError is their own."""
         self._task: asyncio.Task[None] | None = None
 
     async def take(self, most: int) -> list[Entry]:
@@ -187,26 +144,20 @@ class _Work:
         while taken := await self.take(most):
             await handle(self.in_flight, taken)
 
-    def stop(self) -> None:
-        """Begin no more, from this moment on; for any thread."""
-        self.in_flight.stopping = True
-        with suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._work.stop)
-
     async def close(self) -> None:
         """Stop, and wait for the end; a loop by hand does not hold it up."""
-        self._work.stop(forced=self._by_hand)
+        self._loop.stop(forced=self._by_hand)
         if self._task is not None:
             await asyncio.wait({self._task})
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._work.run())
+        self._task = asyncio.create_task(self._loop.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._work.stop()
+        self._loop.stop()
         if self._task is not None:
             await self._task
 
     def _wake(self) -> None:
-        self._work.changed()
+        self._loop.changed()

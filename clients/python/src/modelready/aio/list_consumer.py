@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelready._consumer.base import stopped_by_sigterm
-from modelready._consumer.list_reader import ListMessage, ListReader
+from modelready._consumer.list_message import ListMessage
+from modelready._consumer.list_reader import ListConsumerBase
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-logger = logging.getLogger(__name__)
 
-
-class ListConsumer:
+class ListConsumer(ListConsumerBase):
     """As modelready.list_consumer.ListConsumer, for one task. A handler that blocks the loop keeps no lease."""
 
-    def __init__(self, reader: ListReader) -> None:
-        """Use `from_env`."""
-        self._reader = reader
-
-    @classmethod
-    def from_env(
-        cls, list_name: str | None = None, *, environ: Mapping[str, str] | None = None, **options: Any
-    ) -> Self:
-        """See modelready.list_consumer.ListConsumer.from_env."""
-        return cls(ListReader.from_env(list_name, environ, **options))
-
     async def run(self, handler: Callable[[ListMessage], Awaitable[object]]) -> None:
-        """Handles messages until `stop` or, in the main thread, SIGTERM; the message in hand is finished first."""
+        """Handles messages until `stop` or, in the main thread, SIGTERM; the message in flight is finished first."""
         with stopped_by_sigterm(self.stop):
             while (message := await self._reader.next()) is not None:
-                if await self._handled(handler, message):
-                    await self._reader.done(message)
-                else:
-                    await self._reader.failed(message)
-
-    def stop(self) -> None:
-        """Ends `run` after the message in hand; for any thread or a signal handler. It is for good."""
-        self._reader.stop()
+                await self._handle(handler, message)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -55,11 +35,10 @@ class ListConsumer:
     ) -> None:
         await self.close()
 
-    @staticmethod
-    async def _handled(handler: Callable[[ListMessage], Awaitable[object]], message: ListMessage) -> bool:
+    async def _handle(self, handler: Callable[[ListMessage], Awaitable[object]], message: ListMessage) -> None:
         try:
             await handler(message)
-        except Exception:
-            logger.exception("message %s: its handler raised", message.label)
-            return False
-        return True
+        except Exception as error:  # noqa: BLE001 - it is logged, and the message tried again
+            await self._reader.failed(message, error)
+        else:
+            await self._reader.done(message)

@@ -3,6 +3,7 @@
 -- ARGV[3]  where the group begins: "0" or "$"
 -- Returns  1 where it was made
 
+write_though_memory_is_full()
 local made = redis.pcall('XGROUP', 'CREATE', stream, group, ARGV[3], 'MKSTREAM')
 if type(made) == 'table' and made.err then
   return string.find(made.err, 'BUSYGROUP') and 0 or made

@@ -4,7 +4,8 @@
 -- ARGV[4..] ids
 -- Returns   for each id 1, or 0 where the entry is not pending with this consumer any more
 
-redis.pcall('SET', alive, '1', 'PX', ARGV[3]) -- a full memory refuses it, and the claims below say the same
+write_though_memory_is_full()
+redis.call('SET', alive, '1', 'PX', ARGV[3])
 local kept = {}
 for i = 4, #ARGV do
   local pending = pending_with(me, ARGV[i])

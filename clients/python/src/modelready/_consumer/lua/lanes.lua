@@ -15,6 +15,12 @@ local stream, lanes, waiting, free, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4], 
 local group, me = ARGV[1], ARGV[2]
 local WAITING = 'waiting'
 
+-- Where memory is full Redis refuses a script's first write, and none after it. XACK needs no memory, so it is the first: else
+-- a backlog that fills the memory could not shrink.
+local function write_though_memory_is_full()
+  redis.call('XACK', stream, group, '0-0')
+end
+
 -- The model: partitionkey, or of entries from before it what stands before the last slash of the subject.
 local function lane_of(fields)
   local subject = ''

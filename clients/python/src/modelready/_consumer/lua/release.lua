@@ -15,6 +15,7 @@ for i = 9, #ARGV, 2 do
   known[ARGV[i]] = ARGV[i + 1]
 end
 
+write_though_memory_is_full()
 local page = redis.call('XPENDING', stream, group, ARGV[4], ARGV[5], ARGV[6], whom)
 for _, pending in ipairs(page) do
   local id, attempts = pending[1], pending[4]

@@ -5,6 +5,7 @@
 -- Returns  where to go on, "" at the end; the lanes of this consumer, which knows itself whether it has something of them in flight
 
 local at, mine, pending = ARGV[3] == '' and '-' or '(' .. ARGV[3], {}, {}
+write_though_memory_is_full()
 for _ = 1, ARGV[4] do
   local member = redis.call('ZRANGEBYLEX', waiting, at, '+', 'LIMIT', 0, 1)[1]
   if not member then
