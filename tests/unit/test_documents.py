@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -32,7 +33,7 @@ def _files() -> list[Path]:
 
 FILES = _files()
 PAPERS = [path for path in FILES if path.suffix == ".md"]
-CODE = [path for path in FILES if path.suffix in {".py", ".lua", ".in", ".proto", ".toml"}]
+CODE = [path for path in FILES if path.suffix in {".py", ".lua", ".proto", ".toml"}]
 
 
 def _read(path: Path) -> str:
@@ -140,6 +141,26 @@ def test_a_decision_has_context_decision_and_consequences() -> None:
         headings = re.findall(r"^#+ (.+)$", _read(decision), re.MULTILINE)
         assert headings[0].startswith(f"{decision.name[:4]} ")
         assert headings[1:] == ["Context", "Decision", "Consequences"], decision.name
+
+
+def test_what_pyproject_names_is_pinned() -> None:
+    """Run `make pins UPGRADE=` after a change."""
+    project = tomllib.loads(_read(ROOT / "pyproject.toml"))
+    groups = project["dependency-groups"]
+    groups["dev"] = groups["test"] + [one for one in groups["dev"] if isinstance(one, str)]
+    runtime = [one for one in project["project"]["dependencies"] if one != "modelready"]
+    extras = [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
+    wanted = {
+        "build": groups["build"],
+        "proto": groups["proto"],
+        "runtime": runtime,
+        "image": runtime + extras,
+        "dev": runtime + extras + groups["dev"],
+        "lowest": runtime + extras + groups["test"],
+    }
+    for file, packages in wanted.items():
+        pinned = set(re.findall(r"^([\w.-]+)(?:\[\w+\])?==", _read(ROOT / f"requirements/{file}.txt"), re.MULTILINE))
+        assert {re.split(r"[^\w.-]", package)[0].lower() for package in packages} - pinned == set(), file
 
 
 # -- guarantees and threats
