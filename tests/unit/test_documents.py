@@ -128,6 +128,15 @@ def test_make_targets_and_paths_that_are_named_exist() -> None:
     assert missing == []
 
 
+def test_the_map_shows_what_is_in_the_sidecar() -> None:
+    """The README's map names each directory and module of `sidecar`, and no other."""
+    sidecar = _read(ROOT / "README.md").split("\n    sidecar/\n")[1].split("\n    tests/")[0]
+    shown = set(re.findall(r"(?<=[ \n])\w+(?:/(?= {3})|\.py)", sidecar))
+    there = {path.relative_to(ROOT / "sidecar").parts for path in FILES if _name(path).startswith("sidecar/")}
+    names = {parts[0] + "/" * (len(parts) > 1) for parts in there}
+    assert shown == names - {"__init__.py", "__main__.py"}
+
+
 def test_decisions_that_are_cited_are_there() -> None:
     cited = {number for path in CODE + PAPERS for number in re.findall(r"\badr/(\d{4})", _read(path))}
     assert cited
