@@ -1,4 +1,4 @@
-# `make` lists the targets. Everything that a target needs it installs by itself, into .venv (pinned, with hashes).
+# `make` lists the targets. A target installs what it needs into .venv, pinned with hashes.
 PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= runtime
@@ -19,7 +19,7 @@ help: ## List the targets
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
 	@touch $@
 
-# Two levels: what the sidecar needs, and what the tests need on top.
+# Two levels: the packages of the sidecar, then those of the tests.
 .venv/runtime: .venv/tools requirements/runtime.txt pyproject.toml clients/python/pyproject.toml
 	@echo "installing the sidecar and its client"
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/runtime.txt
@@ -40,14 +40,14 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
-.venv-proto/ready: requirements/proto.txt requirements/proto-source.txt
-	@echo "installing the tools of the contract"
+.venv-proto/ready: requirements/proto.txt
+	@echo "installing the generator of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
 .PHONY: install demo serve test lint types imports proto proto-check unit lowest soak mutants bench docs pins clean
-install: .venv/dev ## Install everything into .venv
+install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
 	@$(BIN)/modelready-sidecar demo
@@ -66,21 +66,21 @@ types: .venv/dev ## mypy, strict
 imports: .venv/dev ## import-linter: imports point one way
 	@$(BIN)/lint-imports
 
-# More of them than a small machine has cores: many wait, for a server or a clock.
+# Three workers also on two cores: many tests wait for a server or a clock.
 unit: .venv/dev ## All tests but the long ones
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not soak" --cov --cov-report= $(ARGS)
 	@$(BIN)/coverage report --skip-covered --show-missing
 
-lowest: .venv-lowest/ready ## What publishes, consumes, logs in and traces, with the lowest versions that are allowed
+lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
 	@.venv-lowest/bin/pytest -n 3 --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
 
 soak: .venv/dev ## The long tests
 	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
 
-mutants: .venv/dev ## Change the core in one place at a time, and list what no test notices; ARGS="-j 2 --seconds 600 PATH..."
+mutants: .venv/dev ## Change the core in one place at a time and list the changes that no test notices; ARGS="-j 2 --seconds 600 PATH..."
 	@$(BIN)/python scripts/mutants.py $(ARGS)
 
-bench: .venv/dev ## Measure, as ratios to baselines; writes bench/RESULTS.md
+bench: .venv/dev ## Measure, as ratios to baselines, and write bench/RESULTS.md
 	@$(BIN)/python -m bench $(ARGS)
 
 proto: .venv-proto/ready ## Generate the Python code of the contract
@@ -89,16 +89,22 @@ proto: .venv-proto/ready ## Generate the Python code of the contract
 proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
 	@.venv-proto/bin/python proto/contract.py check
 
-docs: .venv/dev ## Write what is generated: the paper of the variables, .env.example, alarms and dashboards, the function in the template
+docs: .venv/dev ## Generate docs/configuration.md, .env.example, alarms, dashboards and the rotation function in the template
 	@$(BIN)/python scripts/configuration.py && $(BIN)/python -m scripts.monitoring && $(BIN)/python scripts/embed_rotation.py
 
-pins: .venv/tools ## Pin the newest versions, with hashes
-	@for name in build runtime aws otel dev proto; do \
-	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	    --no-emit-index-url --output-file requirements/$$name.txt requirements/$$name.in; done
-	@echo modelready | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --resolution lowest-direct --all-extras --excludes /dev/stdin --output-file requirements/lowest.txt \
-	  pyproject.toml clients/python/pyproject.toml requirements/lowest.in
+# Each environment is pinned from pyproject.toml; `modelready` itself is here and in no registry.
+PINNED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --excludes /dev/stdin
+BOTH := pyproject.toml clients/python/pyproject.toml
+UPGRADE ?= --upgrade
+pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep those that are pinned
+	@pin() { echo modelready | $(PINNED) -o requirements/"$$@"; }; set -e; \
+	pin build.txt $(UPGRADE) --group build; \
+	pin proto.txt $(UPGRADE) --group proto; \
+	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
+	pin image.txt $(UPGRADE) --all-extras $(BOTH); \
+	pin dev.txt $(UPGRADE) --all-extras --group dev $(BOTH); \
+	pin lowest.txt --resolution lowest-direct --all-extras --group test $(BOTH)
 
-clean: ## Remove what the targets made
+clean: ## Remove everything that the targets made
 	@rm -rf .venv .venv-proto .venv-lowest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

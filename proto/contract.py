@@ -4,7 +4,7 @@
     python proto/contract.py check [--against REF]     (lint, format, stale code, breaking changes against REF)
 
 It runs in an environment of its own (requirements/proto.txt), see docs/adr/0006. validate.proto comes from a pinned
-source distribution, since no wheel carries it, unpacked here.
+source distribution, since no wheel has it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ CODE = Path("clients/python/src")
 PACKAGE = Path("modelready/v1")
 RPC = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 BIN = Path(sys.executable).parent
+# The source distribution that has buf/validate/validate.proto.
+VALIDATE = "protovalidate==1.2.0 --hash=sha256:4cb9a5065f32abc9baf2cf25c5bd09a139f7dffb7b8692f636a8e3e6883bb9a2"
 
 
 def sources() -> list[str]:
@@ -40,9 +42,10 @@ def fetch_imports(into: Path) -> None:
     cached = ROOT / ".cache" / "validate.proto"
     if not cached.exists():
         with tempfile.TemporaryDirectory() as place:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            pins = ["--no-binary", ":all:", "--require-hashes", "-r", str(ROOT / "requirements/proto-source.txt")]
-            subprocess.run([*pip, *pins, "-d", place], check=True)
+            pins = Path(place) / "pins.txt"
+            pins.write_text(VALIDATE)
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            subprocess.run([*pip, "--require-hashes", "-r", pins, "-d", place], check=True)
             with tarfile.open(next(Path(place).glob("protovalidate-*.tar.gz"))) as archive:
                 name = next(n for n in archive.getnames() if n.endswith("/upstream/proto/buf/validate/validate.proto"))
                 member = archive.extractfile(name)

@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -32,7 +33,7 @@ def _files() -> list[Path]:
 
 FILES = _files()
 PAPERS = [path for path in FILES if path.suffix == ".md"]
-CODE = [path for path in FILES if path.suffix in {".py", ".lua", ".in", ".proto", ".toml"}]
+CODE = [path for path in FILES if path.suffix in {".py", ".lua", ".proto", ".toml"}]
 
 
 def _read(path: Path) -> str:
@@ -127,6 +128,15 @@ def test_make_targets_and_paths_that_are_named_exist() -> None:
     assert missing == []
 
 
+def test_the_map_shows_what_is_in_the_sidecar() -> None:
+    """The README's map names each directory and module of `sidecar`, and no other."""
+    sidecar = _read(ROOT / "README.md").split("\n    sidecar/\n")[1].split("\n    tests/")[0]
+    shown = set(re.findall(r"(?<=[ \n])\w+(?:/(?= {3})|\.py)", sidecar))
+    there = {path.relative_to(ROOT / "sidecar").parts for path in FILES if _name(path).startswith("sidecar/")}
+    names = {parts[0] + "/" * (len(parts) > 1) for parts in there}
+    assert shown == names - {"__init__.py", "__main__.py"}
+
+
 def test_decisions_that_are_cited_are_there() -> None:
     cited = {number for path in CODE + PAPERS for number in re.findall(r"\badr/(\d{4})", _read(path))}
     assert cited
@@ -140,6 +150,26 @@ def test_a_decision_has_context_decision_and_consequences() -> None:
         headings = re.findall(r"^#+ (.+)$", _read(decision), re.MULTILINE)
         assert headings[0].startswith(f"{decision.name[:4]} ")
         assert headings[1:] == ["Context", "Decision", "Consequences"], decision.name
+
+
+def test_what_pyproject_names_is_pinned() -> None:
+    """Run `make pins UPGRADE=` after a change."""
+    project = tomllib.loads(_read(ROOT / "pyproject.toml"))
+    groups = project["dependency-groups"]
+    groups["dev"] = groups["test"] + [one for one in groups["dev"] if isinstance(one, str)]
+    runtime = [one for one in project["project"]["dependencies"] if one != "modelready"]
+    extras = [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
+    wanted = {
+        "build": groups["build"],
+        "proto": groups["proto"],
+        "runtime": runtime,
+        "image": runtime + extras,
+        "dev": runtime + extras + groups["dev"],
+        "lowest": runtime + extras + groups["test"],
+    }
+    for file, packages in wanted.items():
+        pinned = set(re.findall(r"^([\w.-]+)(?:\[\w+\])?==", _read(ROOT / f"requirements/{file}.txt"), re.MULTILINE))
+        assert {re.split(r"[^\w.-]", package)[0].lower() for package in packages} - pinned == set(), file
 
 
 # -- guarantees and threats

@@ -1,4 +1,4 @@
-// A deployer: hears of every model version that is ready, at least once. ../../consuming.md has the format.
+// A deployer: it gets every model version that is ready, at least once. ../../consuming.md describes the format.
 package main
 
 import (
@@ -29,7 +29,7 @@ type event struct {
 	Artifact struct{ URI string }           `json:"artifact"`
 }
 
-// deploy is where your work goes. It may run again for an event that it has handled: let it be idempotent.
+// deploy is where your work goes. It may run again for an event that it has handled, so make it idempotent.
 func deploy(e event) error {
 	if !strings.HasPrefix(e.Artifact.URI, "s3://") {
 		return fmt.Errorf("cannot fetch %s", e.Artifact.URI)
@@ -42,7 +42,7 @@ type consumer struct {
 	redis               *redis.Client
 	stream, deadLetters string
 	name                string        // unique in the group
-	claimIdle           time.Duration // longer than any deploy takes: after it an event is taken from whoever has it
+	claimIdle           time.Duration // longer than any deploy takes: after it another consumer takes the event over
 	cursor              string
 	claimAt             time.Time
 }
@@ -80,10 +80,10 @@ func main() {
 	c.leave()
 }
 
-// Commands get a context that nothing cancels: a reply that is dropped halfway leaves an event to wait for its claim.
+// Commands get a context that nothing cancels: if a reply is dropped, its event waits until it is claimed.
 var whole = context.Background()
 
-// consume handles events until it is told to stop; the one in hand is finished.
+// consume handles events until it is to stop, and finishes the current one.
 func (c *consumer) consume(stopping context.Context) error {
 	err := c.redis.XGroupCreateMkStream(whole, c.stream, group, "0").Err()
 	if err != nil && !strings.HasPrefix(err.Error(), "BUSYGROUP") {
@@ -103,7 +103,7 @@ func (c *consumer) consume(stopping context.Context) error {
 	return nil
 }
 
-// next takes one event: first those that failed or that a dead peer left, each once it lay idle; then the new ones.
+// next takes one event: first those that failed or whose consumer died, when they have been idle long enough; then new ones.
 func (c *consumer) next() ([]redis.XMessage, error) {
 	if time.Now().After(c.claimAt) {
 		entries, cursor, err := c.redis.XAutoClaim(whole, &redis.XAutoClaimArgs{Stream: c.stream, Group: group,
@@ -137,7 +137,7 @@ func (c *consumer) handle(entry redis.XMessage) error {
 	}
 	e, err := decode(entry.Values)
 	if err != nil {
-		return c.bury(entry, "UNDECODABLE", err, 1)
+		return c.deadLetter(entry, "UNDECODABLE", err, 1)
 	}
 	if err = deploy(e); err == nil {
 		return c.redis.XAck(whole, c.stream, group, entry.ID).Err()
@@ -146,13 +146,13 @@ func (c *consumer) handle(entry redis.XMessage) error {
 	pending, failure := c.redis.XPendingExt(whole, &redis.XPendingExtArgs{Stream: c.stream, Group: group,
 		Start: entry.ID, End: entry.ID, Count: 1}).Result()
 	if failure != nil || len(pending) == 0 || pending[0].RetryCount < maxAttempts {
-		return failure // it stays pending, and comes again when it has lain idle
+		return failure // it stays pending, and comes again when it has been idle long enough
 	}
-	return c.bury(entry, "HANDLER_FAILED", err, pending[0].RetryCount)
+	return c.deadLetter(entry, "HANDLER_FAILED", err, pending[0].RetryCount)
 }
 
-// bury makes it a dead letter and acknowledges it, both or neither.
-func (c *consumer) bury(entry redis.XMessage, reason string, cause error, attempts int64) error {
+// deadLetter writes the entry as a dead letter and acknowledges it, both or neither.
+func (c *consumer) deadLetter(entry redis.XMessage, reason string, cause error, attempts int64) error {
 	now := strconv.FormatInt(time.Now().UnixMilli(), 10)
 	first, _, _ := strings.Cut(entry.ID, "-")
 	fields := map[string]any{}
@@ -173,7 +173,7 @@ func (c *consumer) bury(entry redis.XMessage, reason string, cause error, attemp
 	return err
 }
 
-// leave removes this consumer's name, unless an event still hangs on it.
+// leave removes this consumer's name, unless an event is still pending for it.
 func (c *consumer) leave() {
 	pending, err := c.redis.XPendingExt(whole, &redis.XPendingExtArgs{Stream: c.stream, Group: group, Start: "-",
 		End: "+", Count: 1, Consumer: c.name}).Result()

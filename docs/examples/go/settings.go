@@ -12,7 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// optionsFromEnv reads the variables that the sidecar has too.
+// optionsFromEnv reads the sidecar's variables.
 func optionsFromEnv() (*redis.Options, error) {
 	host := os.Getenv("REDIS_HOST")
 	if host == "" {
@@ -27,7 +27,7 @@ func optionsFromEnv() (*redis.Options, error) {
 		DB:              db,
 		Username:        os.Getenv("REDIS_USERNAME"),
 		Password:        os.Getenv("REDIS_AUTH_TOKEN"),
-		MaxRetries:      -1, // a repeated command could bury an event twice; what failed is tried again by the loop
+		MaxRetries:      -1, // a repeated command could write a dead letter twice; the loop tries again
 		DisableIdentity: true,
 	}
 	loopback := host == "localhost" || net.ParseIP(host).IsLoopback()

@@ -1,4 +1,4 @@
-"""A deployer: hears of every model version that is ready, at least once. ../../consuming.md has the rest.
+"""A deployer: it gets every model version that is ready, at least once. ../../consuming.md describes the format.
 
 Needs `modelready[consumer]` and REDIS_HOST.
 """
@@ -12,7 +12,7 @@ from modelready.consumer import Consumer
 
 
 def deploy(event: ModelReadyToDeploy) -> None:
-    """Your work. It may run again for an event that it has handled: let it be idempotent."""
+    """Your work. It may run again for an event that it has handled, so make it idempotent."""
     if not event.artifact.uri.startswith("s3://"):
         raise ValueError(f"cannot fetch {event.artifact.uri}")
     model = event.model

@@ -1,4 +1,4 @@
-// A deployer: hears of every model version that is ready, at least once. ../../consuming.md has the format.
+// A deployer: it gets every model version that is ready, at least once. ../../consuming.md describes the format.
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
@@ -7,13 +7,13 @@ import { env, optionsFromEnv } from "./settings.js";
 
 const GROUP = "deployer"; // a group of its own for each service; its processes share the events
 const MAX_ATTEMPTS = 3;
-const CLAIM_IDLE_MS = Number(env("CLAIM_IDLE_MS", "60000")); // longer than any deploy takes: after it a peer takes over
+const CLAIM_IDLE_MS = Number(env("CLAIM_IDLE_MS", "60000")); // longer than any deploy takes: after it another consumer takes over
 const BLOCK_MS = Math.min(2000, CLAIM_IDLE_MS); // the longest wait for an event, and so for the end after SIGTERM
 const STREAM = `{${env("QUEUE_NAME", "model-ready")}}:events`;
 const DEAD_LETTERS = `{${env("QUEUE_NAME", "model-ready")}}:dead-letters`;
 const NAME = `${hostname()}-${process.pid}`; // unique in the group
 
-// Your work. It may run again for an event that it has handled: let it be idempotent.
+// Your work. It may run again for an event that it has handled, so make it idempotent.
 async function deploy(event: ModelReady): Promise<void> {
   const { name, version } = event.model;
   if (!event.artifact.uri.startsWith("s3://")) throw new Error(`cannot fetch ${event.artifact.uri}`);
@@ -23,7 +23,7 @@ async function deploy(event: ModelReady): Promise<void> {
 type Entry = { id: string; fields: Fields };
 
 const redis = new Redis(optionsFromEnv());
-redis.on("error", () => undefined); // the loop says it; without a listener it is logged twice
+redis.on("error", () => undefined); // the loop logs it; without a listener it is logged twice
 let stopping = false;
 let cursor = "0-0";
 let claimAt = 0;
@@ -37,7 +37,7 @@ async function consume(): Promise<void> {
   }
 }
 
-// One event: first those that failed or that a dead peer left, each once it lay idle; then the new ones.
+// One event: first those that failed or whose consumer died, when they have been idle long enough; then new ones.
 async function next(): Promise<Entry[]> {
   if (Date.now() >= claimAt) {
     const command = [STREAM, GROUP, NAME, CLAIM_IDLE_MS, cursor, "COUNT", 1];
@@ -68,15 +68,15 @@ async function handle({ id, fields }: Entry): Promise<void> {
   try {
     event = decode(fields);
   } catch (error) {
-    return bury(id, fields, "UNDECODABLE", error, 1);
+    return deadLetter(id, fields, "UNDECODABLE", error, 1);
   }
   try {
     await deploy(event);
   } catch (error) {
     console.error(`event ${event.event_id}: ${error}`);
     const [pending] = (await redis.xpending(STREAM, GROUP, id, id, 1)) as [string, string, number, number][];
-    if (pending && pending[3] >= MAX_ATTEMPTS) await bury(id, fields, "HANDLER_FAILED", error, pending[3]);
-    return; // else it stays pending, and comes again when it has lain idle
+    if (pending && pending[3] >= MAX_ATTEMPTS) await deadLetter(id, fields, "HANDLER_FAILED", error, pending[3]);
+    return; // else it stays pending, and comes again when it has been idle long enough
   }
   await ack(id);
 }
@@ -85,8 +85,8 @@ async function ack(id: string): Promise<void> {
   await redis.xack(STREAM, GROUP, id);
 }
 
-// Makes it a dead letter and acknowledges it, both or neither.
-async function bury(id: string, fields: Fields, reason: string, cause: unknown, attempts: number): Promise<void> {
+// Writes the entry as a dead letter and acknowledges it, both or neither.
+async function deadLetter(id: string, fields: Fields, reason: string, cause: unknown, attempts: number): Promise<void> {
   const letter = new Map<string, Buffer | string | number>(fields);
   letter.delete("replay_group");
   letter.set("dl_reason", reason).set("dl_detail", String(cause)).set("dl_attempts", attempts);
@@ -97,13 +97,13 @@ async function bury(id: string, fields: Fields, reason: string, cause: unknown, 
   if (failure) throw failure;
 }
 
-// Removes this consumer's name, unless an event still hangs on it.
+// Removes this consumer's name, unless an event is still pending for it.
 async function leave(): Promise<void> {
   const pending = await redis.xpending(STREAM, GROUP, "-", "+", 1, NAME);
   if (pending.length === 0) await redis.xgroup("DELCONSUMER", STREAM, GROUP, NAME);
 }
 
-for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => (stopping = true)); // after the event in hand
+for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => (stopping = true)); // after the current event
 while (!stopping) {
   try {
     await consume();

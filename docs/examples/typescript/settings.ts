@@ -1,4 +1,4 @@
-// The variables that the sidecar has too.
+// Reads the sidecar's variables.
 import { readFileSync } from "node:fs";
 import type { RedisOptions } from "ioredis";
 
@@ -22,7 +22,7 @@ export function optionsFromEnv(): RedisOptions {
     socketTimeout: 15_000, // above the longest wait for an event
     enableReadyCheck: false, // it needs the right to INFO
     disableClientInfo: true,
-    // What was on its way when the connection broke fails, and the loop tries again: never one command twice.
+    // A command that was under way when the connection broke fails, and the loop tries again: no command is sent twice.
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
   };

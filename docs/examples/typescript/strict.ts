@@ -1,5 +1,5 @@
-// A strict reader of a mirror list: takes bare payloads, one at a time, and refuses every key and value that it does not
-// expect. ../../consuming.md has the format. Run it with QUEUE_LIST=<name>=payload and QUEUE_LIST_LABELS=token_symbol.
+// A strict reader of a mirror list: it takes bare payloads, one at a time, and refuses every key and value that it does not
+// expect. ../../consuming.md describes the format. Run it with QUEUE_LIST=<name>=payload and QUEUE_LIST_LABELS=token_symbol.
 import { Redis } from "ioredis";
 import { env, optionsFromEnv } from "./settings.js";
 
@@ -48,4 +48,4 @@ for (let message; (message = await redis.blmove(LIST, PROCESSING, "RIGHT", "LEFT
   if (reason) done.lpush(DEAD_LETTERS, JSON.stringify({ originalMessage: message, error: reason }));
   await done.lrem(PROCESSING, 1, message).exec();
 }
-redis.disconnect(); // it ends with the list, as an example may
+redis.disconnect(); // an example may end when the list is empty
