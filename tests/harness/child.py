@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .processes import owned
+
 
 class Child:
     """A process that writes to a log file, and that can be started again after its end."""
@@ -43,6 +45,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for pytest, which ends its children in order
             )
+        owned(self._process)
 
     def terminate(self, seconds: float) -> int:
         """SIGTERM, also to a frozen process, and the exit code; AssertionError past the deadline."""
