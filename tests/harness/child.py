@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .processes import owned
+from .waiting import patience
 
 
 class Child:
@@ -48,13 +49,13 @@ class Child:
         owned(self._process)
 
     def terminate(self, seconds: float) -> int:
-        """SIGTERM, also to a frozen process, and the exit code; AssertionError past the deadline."""
+        """SIGTERM, also to a frozen process, and the exit code; AssertionError after `patience(seconds)`."""
         self.process.terminate()
         self.thaw()
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(patience(seconds))
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.command} runs {seconds:g} s after SIGTERM\n{self.tail()}") from None
+            raise AssertionError(f"{self.command} still runs after SIGTERM\n{self.tail()}") from None
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end. A process that has ended, or never began, is left alone."""

@@ -108,7 +108,7 @@ class RedisServer:
         return f"redis{'s' if self._tls else ''}://{user}{self.host}:{self.port}/0"
 
     def start(self) -> None:
-        """Start it, and wait until it answers and has loaded its data; AssertionError with its log after 10 s."""
+        """Start it, and wait until it answers and has loaded its data; AssertionError with its log if it does not."""
         self._child.start()
         try:
             until(lambda: not self.running or self._ready(), 10, f"{self.binary} answers on port {self.port}")
