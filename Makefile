@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= runtime
+WORKERS ?= 6
 LOWEST := tests/unit/test_credentials.py tests/unit/test_iam_credentials.py tests/unit/test_tracing.py \
   $(patsubst %,tests/integration/test_%.py,api aws_credentials cluster_owner iam_login queue_contract tracing tracing_collector) \
   $(patsubst %,clients/python/tests/test_%.py,consumer publish tracing)
@@ -66,13 +67,12 @@ types: .venv/dev ## mypy, strict
 imports: .venv/dev ## import-linter: imports point one way
 	@$(BIN)/lint-imports
 
-# Three workers also on two cores: many tests wait for a server or a clock.
+# More workers than a small machine has cores: most tests wait, for a server or a clock.
 unit: .venv/dev ## All tests but the long ones
-	@$(BIN)/pytest -n 3 --dist worksteal -m "not soak" --cov --cov-report= $(ARGS)
-	@$(BIN)/coverage report --skip-covered --show-missing
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(ARGS)
 
 lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
-	@.venv-lowest/bin/pytest -n 3 --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
+	@.venv-lowest/bin/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
 
 soak: .venv/dev ## The long tests
 	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)

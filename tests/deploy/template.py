@@ -5,13 +5,36 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cfnlint.decode import cfn_yaml
+import yaml
 
 from sidecar.settings import GROUPS
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "deploy/cloudformation/model-ready.yaml"
-TEMPLATE: dict[str, Any] = cfn_yaml.load(str(PATH))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms. (cfn-lint has one, too, at three seconds for its import.)"""
+
+
+def _function(loader: _Loader, name: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.SequenceNode):
+        argument: Any = loader.construct_sequence(node, deep=True)
+    else:
+        assert isinstance(node, yaml.ScalarNode)
+        argument = loader.construct_scalar(node)
+    if name == "GetAtt":
+        argument = argument.split(".", 1)
+    return {name if name in {"Ref", "Condition"} else f"Fn::{name}": argument}
+
+
+_Loader.add_multi_constructor("!", _function)
+# An unquoted date is text, as CloudFormation has it.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+TEMPLATE: dict[str, Any] = yaml.load(PATH.read_text(encoding="utf-8"), _Loader)
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 SETTINGS = {setting.metadata["name"]: setting for group in GROUPS for setting in fields(group)}
 PSEUDO = {

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.moto_api import state_manager
 
 from deploy import check
 from tests.deploy.account import Client
@@ -53,6 +52,8 @@ def stack(aws: Client, network: dict[str, str]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def tasks_that_end_when_they_are_stopped() -> Iterator[None]:
     """moto ends them by itself, otherwise."""
+    from moto.moto_api import state_manager  # noqa: PLC0415 - its import is slow
+
     state_manager.set_transition("ecs::task", {"progression": "manual", "times": 1_000_000})
     yield
     state_manager.unset_transition("ecs::task")

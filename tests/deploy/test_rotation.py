@@ -15,7 +15,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.secretsmanager.models import secretsmanager_backends
 
 from modelready.v1 import publisher_service_pb2 as pb
 from tests.chaos.check import verify
@@ -51,6 +50,8 @@ class Rotation:
             "ARN"
         ]
         os.environ["SECRET_ARN"] = self.arn
+        from moto.secretsmanager.models import secretsmanager_backends  # noqa: PLC0415 - its import is slow
+
         self._secret: Any = secretsmanager_backends["123456789012"][REGION].secrets[self.arn]
         self.enable()
 

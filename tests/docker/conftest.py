@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import boto3
 import pytest
-from testcontainers.core.docker_client import DockerClient
 
 from tests.docker.sidecar_container import HOST
 from tests.harness.aws_api import aws_api
@@ -23,6 +22,8 @@ BUILD_SECONDS = 600  # without a cache: everything is downloaded
 @pytest.fixture(scope="session")
 def engine() -> Any:
     """A client of the Docker engine."""
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415 - its import is slow
+
     try:
         client = DockerClient().client
         client.ping()

@@ -8,7 +8,6 @@ from typing import Any, Self
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from testcontainers.core.container import DockerContainer
 
 from tests.harness.certificates import TLSFiles
 from tests.harness.ports import LOOPBACK, PortLease
@@ -54,6 +53,8 @@ class ContainerServer:
         for path in directory.rglob("*"):  # the images run their servers as users of their own
             path.chmod(0o755 if path.is_dir() else 0o644)
         directory.chmod(0o755)
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - its import is slow
+
         program = "valkey-server" if image.startswith("valkey/") else "redis-server"
         self._container = (
             DockerContainer(image)

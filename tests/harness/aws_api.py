@@ -2,11 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.request import Request, urlopen
 
-from moto.server import ThreadedMotoServer
-
 from .ports import LOOPBACK
+
+
+def start_moto(host: str = LOOPBACK, port: int = 0) -> Any:
+    """A ThreadedMotoServer that answers; `stop()` ends it, and what it holds stays in this process."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415 - its import takes half a second, in every worker
+
+    server = ThreadedMotoServer(host, port, verbose=False)
+    server.start()
+    return server
 
 
 @contextmanager
@@ -15,8 +23,7 @@ def aws_api(host: str = LOOPBACK) -> Iterator[int]:
 
     All servers of a process are one account: what another one holds is gone, too.
     """
-    server = ThreadedMotoServer(host, 0, verbose=False)
-    server.start()
+    server = start_moto(host)
     try:
         port = server.get_host_and_port()[1]
         urlopen(Request(f"http://{LOOPBACK}:{port}/moto-api/reset", method="POST"), timeout=10).close()

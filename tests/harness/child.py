@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .processes import owned
+from .waiting import patience
+
 
 class Child:
     """A process that writes to a log file, and that can be started again after its end."""
@@ -43,15 +46,16 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for pytest, which ends its children in order
             )
+        owned(self._process)
 
     def terminate(self, seconds: float) -> int:
-        """SIGTERM, also to a frozen process, and the exit code; AssertionError past the deadline."""
+        """SIGTERM, also to a frozen process, and the exit code; AssertionError after `patience(seconds)`."""
         self.process.terminate()
         self.thaw()
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(patience(seconds))
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.command} runs {seconds:g} s after SIGTERM\n{self.tail()}") from None
+            raise AssertionError(f"{self.command} still runs after SIGTERM\n{self.tail()}") from None
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end. A process that has ended, or never began, is left alone."""

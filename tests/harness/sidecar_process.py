@@ -3,6 +3,7 @@
 import http.client
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from .certificates import TLSFiles
 from .child import Child
 from .ports import LOOPBACK, PortLease
 from .secrecy import keep_those_of, shown
-from .waiting import until
+from .waiting import patience, until
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3  # grpc.health.v1.HealthCheckResponse.ServingStatus
 INHERITED = ("PATH", "HOME", "PYTHONPATH")
@@ -79,7 +80,11 @@ class SidecarProcess:
             return
         wanted = {SERVING} if wait_for == "serving" else {0, SERVING, NOT_SERVING, SERVICE_UNKNOWN}
         try:
-            until(lambda: not self.running or self.health() in wanted, seconds, f"the sidecar is {wait_for}")
+            until(
+                lambda: not self.running or (self._listens() and self.health() in wanted),
+                seconds,
+                f"the sidecar is {wait_for}",
+            )
             assert self.running, f"it ended with {self._child.process.returncode}"
         except AssertionError as error:
             self._child.kill()
@@ -87,7 +92,7 @@ class SidecarProcess:
 
     def wait(self, seconds: float = 30) -> int:
         """Its exit code, when it ends by itself."""
-        return self._child.process.wait(seconds)
+        return self._child.process.wait(patience(seconds))
 
     def terminate(self, seconds: float = 30) -> int:
         """SIGTERM, and its exit code; AssertionError past the deadline."""
@@ -186,6 +191,14 @@ class SidecarProcess:
         self.close()
         if error is None:
             shown(written, "what the sidecar wrote")
+
+    def _listens(self) -> bool:
+        """A look that costs next to nothing, where that of grpc takes milliseconds of this process."""
+        host, _, port = self.address.rpartition(":")
+        if not port.isdecimal():
+            return True  # a Unix socket
+        socket.create_connection((host.strip("[]"), int(port)), 1).close()
+        return True
 
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text(encoding="utf-8")

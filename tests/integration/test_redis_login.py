@@ -17,7 +17,6 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from modelready.credentials import Credentials, StaticCredentials
 from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
@@ -26,7 +25,7 @@ from sidecar.app import running
 from sidecar.metrics import Metrics
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.settings import Settings
-from tests.harness.aws_api import aws_api
+from tests.harness.aws_api import aws_api, start_moto
 from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
@@ -178,9 +177,8 @@ def test_while_secrets_manager_is_away_events_are_spooled_and_a_staged_token_end
         url, name = f"http://{LOOPBACK}:{lease.port}", f"redis/{uuid4()}"
         aws = boto3.client("secretsmanager", REGION, endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b")
 
-        def back() -> ThreadedMotoServer:
-            moto = ThreadedMotoServer(LOOPBACK, lease.port, verbose=False)
-            moto.start()
+        def back() -> Any:
+            moto = start_moto(port=lease.port)
             stack.callback(moto.stop)
             return moto
 

@@ -1,6 +1,8 @@
-"""What holds for all tests."""
+"""What holds for all tests, the client's too."""
 
 import signal
+
+pytest_plugins = ("tests.harness.processes",)
 
 # Where a shell runs them in the background it has Ctrl-C ignored, and so would every command that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
