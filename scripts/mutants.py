@@ -37,7 +37,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT, CLIENT_TESTS = "clients/python/src/modelready", "clients/python/tests"
 UNIT, INTEGRATION = "tests/unit", "tests/integration"
-LANES = f"{CLIENT_TESTS}/test_lanes.py {CLIENT_TESTS}/test_consumer_group.py {CLIENT_TESTS}/test_consumer.py"
+LANES = f"{CLIENT_TESTS}/test_lane_steps.py {CLIENT_TESTS}/test_lanes.py {CLIENT_TESTS}/test_consumer_group.py {CLIENT_TESTS}/test_consumer.py"
 WORKER = f"{CLIENT_TESTS}/test_in_flight.py {CLIENT_TESTS}/test_consumer.py {CLIENT_TESTS}/test_consumer_group.py"
 PUBLISHING = f"{UNIT}/test_publisher.py {UNIT}/test_spool_gate.py {UNIT}/test_forwarder.py"
 SPOOL = " ".join(
