@@ -36,53 +36,62 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT, CLIENT_TESTS = "clients/python/src/modelready", "clients/python/tests"
-UNIT, INTEGRATION = "tests/unit", "tests/integration"
-LANES = f"{CLIENT_TESTS}/test_lane_steps.py {CLIENT_TESTS}/test_lanes.py {CLIENT_TESTS}/test_consumer_group.py {CLIENT_TESTS}/test_consumer.py"
-WORKER = f"{CLIENT_TESTS}/test_in_flight.py {CLIENT_TESTS}/test_consumer.py {CLIENT_TESTS}/test_consumer_group.py"
-PUBLISHING = f"{UNIT}/test_publisher.py {UNIT}/test_spool_gate.py {UNIT}/test_forwarder.py"
-SPOOL = " ".join(
-    f"{INTEGRATION}/test_spool{name}.py" for name in ("_contract", "_damage", "_faults", "_fuzz", "_model")
-)
-REDIS = f"{CLIENT_TESTS}/test_consumer_connection.py {INTEGRATION}/test_taxonomy.py"
+
+
+def _in(folder: str, *names: str) -> str:
+    return " ".join(f"{folder}/test_{name}.py" for name in names)
+
+
+def _client(*names: str) -> str:
+    return _in(CLIENT_TESTS, *names)
+
+
+def _unit(*names: str) -> str:
+    return _in("tests/unit", *names)
+
+
+def _integration(*names: str) -> str:
+    return _in("tests/integration", *names)
+
+
+PUBLISHING = _unit("committer", "waiting", "publisher", "spool_gate", "forwarder")
+QUEUE = _integration("queue_contract", "mirror")
+LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
+WORKER = _client("in_flight", "consumer", "consumer_group")
+REDIS = f"{_client('consumer_connection')} {_integration('taxonomy')}"
 
 # Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
 TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/committer.py", PUBLISHING),
-    ("sidecar/publishing/waiting.py", PUBLISHING),
+    ("sidecar/publishing/waiting.py", _unit("waiting", "committer", "publisher", "spool_gate")),
     ("sidecar/publishing/submission.py", PUBLISHING),
-    ("sidecar/publishing/publisher.py", f"{PUBLISHING} {UNIT}/test_acceptance_bounds.py"),
-    (
-        "sidecar/publishing/spool_gate.py",
-        f"{UNIT}/test_spool_gate.py {UNIT}/test_publisher.py {UNIT}/test_forwarder.py",
-    ),
-    ("sidecar/publishing/forwarder.py", f"{UNIT}/test_forwarder.py {UNIT}/test_publisher.py {UNIT}/test_event_log.py"),
-    ("sidecar/publishing/event_log.py", f"{UNIT}/test_event_log.py {UNIT}/test_tracing.py"),
-    ("sidecar/publishing/depth_limit.py", f"{INTEGRATION}/test_queue_full.py"),
-    ("sidecar/spool/*.py", SPOOL),
-    ("sidecar/redisstream/lua/append.lua", f"{INTEGRATION}/test_queue_contract.py {INTEGRATION}/test_mirror.py"),
-    ("sidecar/redisstream/queue.py", f"{INTEGRATION}/test_queue_contract.py {INTEGRATION}/test_mirror.py"),
-    ("sidecar/redisstream/lua/trim.lua", f"{INTEGRATION}/test_trim.py"),
-    ("sidecar/redisstream/lua/count.lua", f"{INTEGRATION}/test_queue_status.py"),
-    ("sidecar/redisstream/lua/*.lua", f"{INTEGRATION}/test_dead_letters.py {INTEGRATION}/test_lists.py"),
-    (
-        "sidecar/redisstream/stream_positions.py",
-        f"{INTEGRATION}/test_depth_at_any_moment.py {INTEGRATION}/test_queue_status.py",
-    ),
-    ("sidecar/redisstream/inspector.py", f"{INTEGRATION}/test_queue_status.py {INTEGRATION}/test_shared_looks.py"),
-    (f"{CLIENT}/seen.py", f"{CLIENT_TESTS}/test_seen.py {CLIENT_TESTS}/test_seen_limits.py"),
-    (f"{CLIENT}/lua/seen_*.lua", f"{CLIENT_TESTS}/test_seen.py {CLIENT_TESTS}/test_seen_limits.py"),
-    (f"{CLIENT}/keys.py", f"{UNIT}/test_keys.py {CLIENT_TESTS}/test_lanes.py"),
-    (f"{CLIENT}/entry.py", f"{UNIT}/test_entry.py {UNIT}/test_entry_bounds.py"),
-    (f"{CLIENT}/_window.py", f"{CLIENT_TESTS}/test_window.py {CLIENT_TESTS}/test_window_edges.py"),
-    (f"{CLIENT}/_retry.py", f"{CLIENT_TESTS}/test_retries.py"),
-    (f"{CLIENT}/_consumer/list_reader.py", f"{CLIENT_TESTS}/test_list_consumer.py"),
-    (f"{CLIENT}/_consumer/lua/list_*.lua", f"{CLIENT_TESTS}/test_list_consumer.py"),
+    ("sidecar/publishing/publisher.py", PUBLISHING),
+    ("sidecar/publishing/spool_gate.py", _unit("spool_gate", "publisher", "forwarder", "committer")),
+    ("sidecar/publishing/forwarder.py", _unit("forwarder", "publisher", "spool_gate", "event_log")),
+    ("sidecar/publishing/event_log.py", _unit("event_log", "tracing", "committer")),
+    ("sidecar/publishing/depth_limit.py", _integration("queue_full")),
+    ("sidecar/spool/*.py", _integration("spool_contract", "spool_damage", "spool_faults", "spool_fuzz", "spool_model")),
+    ("sidecar/redisstream/queue.py", QUEUE),
+    ("sidecar/redisstream/lua/append.lua", QUEUE),
+    ("sidecar/redisstream/lua/trim.lua", _integration("trim")),
+    ("sidecar/redisstream/lua/count.lua", _integration("queue_status")),
+    ("sidecar/redisstream/lua/*.lua", _integration("dead_letters", "lists")),
+    ("sidecar/redisstream/stream_positions.py", _integration("depth_at_any_moment", "queue_status")),
+    ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
+    (f"{CLIENT}/seen.py", _client("seen", "seen_limits")),
+    (f"{CLIENT}/lua/seen_*.lua", _client("seen", "seen_limits")),
+    (f"{CLIENT}/keys.py", _unit("keys")),
+    (f"{CLIENT}/entry.py", _unit("entry", "entry_bounds")),
+    (f"{CLIENT}/_window.py", _client("window", "window_edges")),
+    (f"{CLIENT}/_retry.py", _client("retries")),
+    (f"{CLIENT}/_consumer/list_reader.py", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/lua/list_*.lua", _client("list_consumer")),
     (f"{CLIENT}/_consumer/lua/*.lua", LANES),
     (f"{CLIENT}/_consumer/lanes.py", LANES),
-    (f"{CLIENT}/_consumer/liveness.py", f"{CLIENT_TESTS}/test_consumer_group.py {LANES}"),
+    (f"{CLIENT}/_consumer/liveness.py", _client("consumer_group", "lanes")),
     (f"{CLIENT}/_consumer/in_flight.py", WORKER),
     (f"{CLIENT}/_consumer/loop.py", WORKER),
-    (f"{CLIENT}/redis/cluster.py", f"{INTEGRATION}/test_cluster_owner.py {REDIS}"),
+    (f"{CLIENT}/redis/cluster.py", f"{_integration('cluster_owner')} {REDIS}"),
     (f"{CLIENT}/redis/*.py", REDIS),
 ]
 
