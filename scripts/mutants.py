@@ -1,7 +1,10 @@
-"""Which changes of the core does no test notice? `make mutants ARGS="-j 2 --sample 40 sidecar/spool"`.
+"""Which changes of the core does no test notice? `make mutants ARGS="-j 2 --sample 40 sidecar/spool/"`.
 
-One mutant at a time is made in a copy of the repository and the tests of its file run there; those that all pass are
-reported. Some of them change nothing that anybody could see: judge each by hand. Exit 1 where any survived.
+One mutant at a time is made in a copy of the repository, and the tests of its file run there, first those that are
+likely to fail. A mutant survives when they all pass; each survivor is listed. Some change nothing that anybody could
+see: they go into EQUIVALENT, with the reason. Exit 1 where any survived.
+
+Tests that take longer than `--slowest` seconds are left out: the rules are to be held by quick ones.
 """
 
 from __future__ import annotations
@@ -9,51 +12,91 @@ from __future__ import annotations
 import argparse
 import ast
 import fnmatch
+import importlib
+import json
+import multiprocessing
 import os
-import queue
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT, CLIENT_TESTS = "clients/python/src/modelready", "clients/python/tests"
-SPOOL = "tests/integration/test_spool*.py tests/unit/test_spool_*.py"
-CONSUMER = " ".join(f"{CLIENT_TESTS}/test_{name}.py" for name in ("lanes", "in_flight", "consumer", "consumer_group"))
-PUBLISHING = "tests/unit/test_publisher.py tests/unit/test_forwarder.py tests/unit/test_event_log.py"
-QUEUE = "tests/integration/test_queue_contract.py tests/integration/test_taxonomy.py"
 
-TABLE: list[tuple[str, str]] = [  # files, and the quick tests that are to notice; the first that fits counts
-    ("sidecar/publishing/spool_gate.py", "tests/unit/test_spool_gate.py"),
-    (
-        "sidecar/publishing/*.py",
-        "tests/unit/test_publisher.py tests/unit/test_forwarder.py tests/unit/test_event_log.py",
-    ),
-    ("sidecar/spool/*.py", SPOOL),
-    ("sidecar/redisstream/lua/append.lua", "tests/integration/test_queue_contract.py tests/integration/test_mirror.py"),
-    ("sidecar/redisstream/lua/trim.lua", "tests/integration/test_trim.py"),
-    ("sidecar/redisstream/lua/count.lua", "tests/integration/test_queue_status.py"),
-    ("sidecar/redisstream/lua/*.lua", "tests/integration/test_dead_letters.py"),
-    ("sidecar/redisstream/*.py", QUEUE),
-    (f"{CLIENT}/seen.py", f"{CLIENT_TESTS}/test_seen*.py"),
-    (f"{CLIENT}/lua/seen_*.lua", f"{CLIENT_TESTS}/test_seen*.py"),
-    (f"{CLIENT}/_consumer/list_reader.py", f"{CLIENT_TESTS}/test_list_consumer.py"),
-    (f"{CLIENT}/_consumer/lua/list_*.lua", f"{CLIENT_TESTS}/test_list_consumer.py"),
-    (f"{CLIENT}/keys.py", "tests/unit/test_keys.py"),
-    (f"{CLIENT}/entry.py", "tests/unit/test_entry*.py"),
-    (f"{CLIENT}/_window.py", f"{CLIENT_TESTS}/test_window*.py"),
-    (f"{CLIENT}/_retry.py", f"{CLIENT_TESTS}/test_retries.py"),
-    (f"{CLIENT}/_consumer/*", CONSUMER),
-    (f"{CLIENT}/redis/*", f"{CLIENT_TESTS}/test_consumer_connection.py tests/integration/test_taxonomy.py"),
+
+def _in(folder: str, *names: str) -> str:
+    return " ".join(f"{folder}/test_{name}.py" for name in names)
+
+
+def _client(*names: str) -> str:
+    return _in(CLIENT_TESTS, *names)
+
+
+def _unit(*names: str) -> str:
+    return _in("tests/unit", *names)
+
+
+def _integration(*names: str) -> str:
+    return _in("tests/integration", *names)
+
+
+PUBLISHING = _unit("committer", "waiting", "publisher", "spool_gate", "forwarder")
+QUEUE = _integration("queue_contract", "mirror")
+LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
+WORKER = _client("in_flight", "consumer", "consumer_group")
+REDIS = f"{_client('consumer_connection')} {_integration('taxonomy')}"
+
+# Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
+TABLE: list[tuple[str, str]] = [
+    ("sidecar/publishing/committer.py", PUBLISHING),
+    ("sidecar/publishing/waiting.py", _unit("waiting", "committer", "publisher", "spool_gate")),
+    ("sidecar/publishing/submission.py", PUBLISHING),
+    ("sidecar/publishing/publisher.py", PUBLISHING),
+    ("sidecar/publishing/spool_gate.py", _unit("spool_gate", "publisher", "forwarder", "committer")),
+    ("sidecar/publishing/forwarder.py", _unit("forwarder", "publisher", "spool_gate", "event_log")),
+    ("sidecar/publishing/event_log.py", _unit("event_log", "tracing", "committer")),
+    ("sidecar/publishing/depth_limit.py", _integration("queue_full")),
+    ("sidecar/spool/*.py", _integration("spool_contract", "spool_damage", "spool_faults", "spool_fuzz", "spool_model")),
+    ("sidecar/redisstream/queue.py", QUEUE),
+    ("sidecar/redisstream/lua/append.lua", QUEUE),
+    ("sidecar/redisstream/lua/trim.lua", _integration("trim")),
+    ("sidecar/redisstream/lua/count.lua", _integration("queue_status")),
+    ("sidecar/redisstream/lua/*.lua", _integration("dead_letters", "lists")),
+    ("sidecar/redisstream/stream_positions.py", _integration("depth_at_any_moment", "queue_status")),
+    ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
+    (f"{CLIENT}/seen.py", _client("seen", "seen_limits")),
+    (f"{CLIENT}/lua/seen_*.lua", _client("seen", "seen_limits")),
+    (f"{CLIENT}/keys.py", _unit("keys")),
+    (f"{CLIENT}/entry.py", _unit("entry", "entry_bounds")),
+    (f"{CLIENT}/_window.py", _client("window", "window_edges")),
+    (f"{CLIENT}/_retry.py", _client("retries")),
+    (f"{CLIENT}/_consumer/list_reader.py", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/lua/list_*.lua", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/lua/*.lua", LANES),
+    (f"{CLIENT}/_consumer/lanes.py", LANES),
+    (f"{CLIENT}/_consumer/liveness.py", _client("consumer_group", "lanes")),
+    (f"{CLIENT}/_consumer/in_flight.py", WORKER),
+    (f"{CLIENT}/_consumer/loop.py", WORKER),
+    (f"{CLIENT}/redis/cluster.py", f"{_integration('cluster_owner')} {REDIS}"),
+    (f"{CLIENT}/redis/*.py", REDIS),
 ]
+
+EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
+}
 
 _OTHER: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -63,8 +106,12 @@ _OTHER: dict[type[ast.AST], type[ast.AST]] = {
 }  # fmt: skip
 _LUA = [(r"==", "~="), (r"~=", "=="), (r"<=", "<"), (r">=", ">"), (r"<(?!=)", "<="), (r">(?!=)", ">="),
         (r"\band\b", "or"), (r"\bor\b", "and"), (r"\bnot ", ""), (r"\btrue\b", "false"), (r"\bfalse\b", "true"),
-        (r" \+ ", " - "), (r" - ", " + "), (r"(?<![\w'\"])\d+(?![\w'\"])", "+1")]  # fmt: skip
-_LUA_STATEMENT = re.compile(r"^(\s*)(redis\.call\(.*\)|return\b.*|\w+(\[[^]]*\])? = .*)$")
+        (r" \+ ", " - "), (r" - ", " + "), (r"\b\d+\b", "other")]  # fmt: skip
+_LUA_STATEMENT = re.compile(
+    r"^(\s*)(?!\s|local |for |if |while |elseif )"
+    r"([\w.]+\(.*\)|return\b.*|break|[\w, ]+(\[[^]]*\])? = .*[^{(,])$"
+)
+_LUA_STRING = re.compile(r"'[^']*'")
 
 
 class Mutant(NamedTuple):
@@ -76,19 +123,25 @@ class Mutant(NamedTuple):
     text: str
 
 
+def _other_number(value: float) -> float:
+    """One more; of a bound as good as none."""
+    return value * 100 if value >= 10 else value + 1
+
+
 def of_lua(path: str, text: str) -> Iterator[Mutant]:
     """By regular expressions: one operator, number or statement of a line changed."""
     lines = text.splitlines(keepends=True)
     for index, line in enumerate(lines):
-        code = line.split("--")[0].rstrip("\n")
+        code = line.split("--")[0].rstrip()
+        bare = _LUA_STRING.sub(lambda found: "'" + "_" * (len(found[0]) - 2) + "'", code)
 
         def made(new: str, index: int = index, code: str = code) -> Mutant:
             changed = [*lines[:index], new + "\n", *lines[index + 1 :]]
             return Mutant(path, index + 1, f"{code.strip()} -> {new.strip() or 'nothing'}", "".join(changed))
 
         for pattern, other in _LUA:
-            for found in re.finditer(pattern, code):
-                replacement = str(int(found[0]) + 1) if other == "+1" else other
+            for found in re.finditer(pattern, bare):
+                replacement = str(_other_number(int(found[0]))) if other == "other" else other
                 yield made(code[: found.start()] + replacement + code[found.end() :])
         if statement := _LUA_STATEMENT.match(code):
             yield made(statement[1])
@@ -108,7 +161,7 @@ def _others(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield str(not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        yield str(node.value + 1)
+        yield str(_other_number(node.value))
     elif isinstance(node, ast.Break | ast.Continue):
         yield ast.unparse(_OTHER[type(node)]())
     elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node) != "return None":
@@ -139,26 +192,136 @@ def of_python(path: str, text: str) -> Iterator[Mutant]:
 
 
 def _tests(path: str) -> list[str]:
-    named = next((tests for pattern, tests in TABLE if fnmatch.fnmatch(path, pattern)), "")
-    return sorted({str(found.relative_to(ROOT)) for name in named.split() for found in ROOT.glob(name)})
+    """The test files of a file, the likeliest to notice first; none where the table does not name it."""
+    named = next((tests for pattern, tests in TABLE if fnmatch.fnmatch(path, pattern)), "").split()
+    missing = [name for name in named if not (ROOT / name).is_file()]
+    if missing:
+        sys.exit(f"the table names tests that are not there, for {path}: {' '.join(missing)}")
+    return named
 
 
-def _run(place: Path, tests: list[str], seconds: float) -> bool:
-    """Whether all pass in time, in this copy."""
-    environ = {**os.environ, "PYTHONPATH": f"{place}:{place}/clients/python/src"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not soak and not docker", "-p", "no:cacheprovider"]
-    process = subprocess.Popen(
-        [*command, "--timeout", "60", *tests], cwd=place, env=environ, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        return process.wait(seconds) == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
+class Outcome(NamedTuple):
+    """Of one run of tests."""
+
+    passed: bool
+    failed: str
+    """The test that failed; empty where none did, or where it got no chance."""
+    seconds: dict[str, float]
+    """How long each test took that ran."""
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """As a plugin of the runs: those tests first that are named, in that order, and none may take much longer."""
+    plan = json.loads(Path(os.environ["MUTANTS_PLAN"]).read_text())
+    rank = {node: position for position, node in enumerate(plan["order"])}
+    seconds = plan["seconds"]
+    items[:] = [item for item in items if seconds.get(item.nodeid, 0) <= plan["slowest"]]
+    items.sort(key=lambda item: rank.get(item.nodeid, len(rank)))
+    for item in items:
+        item.add_marker(pytest.mark.timeout(3 * seconds.get(item.nodeid, 30) + 10))
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """As a plugin of the runs: what ran, for how long, and what failed."""
+    with Path(os.environ["MUTANTS_RESULT"]).open("a") as result:
+        result.write(json.dumps([report.nodeid, report.duration, report.failed]) + "\n")
+
+
+def pytest_sessionfinish() -> None:
+    """As a plugin of the runs: what others wrote of all that was imported."""
+    names = [name for name, module in sys.modules.items() if "site-packages" in (getattr(module, "__file__", "") or "")]
+    Path(os.environ["MUTANTS_MODULES"]).write_text(json.dumps(names))
+
+
+class Suite:
+    """The tests of a file: how long each takes, and which of them killed mutants of which lines."""
+
+    def __init__(self, tests: list[str], slowest: float) -> None:
+        self._tests = tests
+        self._slowest = slowest
+        self._seconds: dict[str, float] = {}
+        self._kills: list[tuple[str, int, str]] = []
+        self._limit = 900.0
+
+    def measure(self, place: Path) -> None:
+        """Run all without a mutant, twice: the second time as mutants are. Exits where one fails."""
+        began = time.monotonic()
+        self._seconds = self._passing(place).seconds
+        self._limit = 3 * (time.monotonic() - began) + 20
+        for name in json.loads((place / "modules.json").read_text()):
+            with suppress(Exception):  # the runs are forks of this process, and need not import them
+                importlib.import_module(name)
+        slow = sorted(test for test, seconds in self._seconds.items() if seconds > self._slowest)
+        if slow:
+            print(f"left out, as slower than {self._slowest:g} s: {' '.join(slow)}", flush=True)
+        self._passing(place)
+
+    def survives(self, place: Path, mutant: Mutant) -> bool:
+        """Whether all pass with this mutant in place. Those that killed its neighbours come first, then the quick."""
+        near = sorted(self._kills, key=lambda kill: (kill[0] != mutant.path, abs(kill[1] - mutant.line)))
+        outcome = self._run(place, [test for _, _, test in near])
+        if outcome.failed:
+            self._kills.append((mutant.path, mutant.line, outcome.failed))
+        return outcome.passed
+
+    def _passing(self, place: Path) -> Outcome:
+        outcome = self._run(place, [])
+        if not outcome.passed:
+            sys.exit(f"without a mutant fails {outcome.failed or 'something'} of: {' '.join(self._tests)}")
+        return outcome
+
+    def _run(self, place: Path, first: list[str]) -> Outcome:
+        plan, result = place / "plan.json", place / "result.jsonl"
+        quick = sorted(self._seconds, key=lambda test: self._seconds[test])
+        order = list(dict.fromkeys([*first, *quick]))
+        plan.write_text(json.dumps({"order": order, "seconds": self._seconds, "slowest": self._slowest}))
+        result.write_text("")
+        sys.stdout.flush()
+        pid = os.fork()
+        if not pid:
+            _become_a_run(place, self._tests)
+        deadline = time.monotonic() + self._limit
+        status = None
+        while status is None and time.monotonic() < deadline:
+            ended, code = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                status = os.waitstatus_to_exitcode(code)
+            else:
+                time.sleep(0.02)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)  # with the servers that it left
-        process.wait()
+            os.killpg(pid, signal.SIGKILL)  # with the servers that it left
+        if status is None:
+            os.waitpid(pid, 0)
+        elif status == pytest.ExitCode.NO_TESTS_COLLECTED:
+            sys.exit(f"no test was run of: {' '.join(self._tests)}")
+        seconds: dict[str, float] = {}
+        failed = ""
+        for node, duration, has_failed in map(json.loads, result.read_text().splitlines()):
+            seconds[node] = seconds.get(node, 0) + duration
+            failed = node if has_failed else failed
+        return Outcome(status == pytest.ExitCode.OK, failed, seconds)
+
+
+def _become_a_run(place: Path, tests: list[str]) -> NoReturn:
+    """Run the tests in this process, and end it."""
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(place)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(nothing, stream)
+        sys.path[:0] = [str(place), str(place / "clients/python/src")]
+        os.environ.update(
+            PYTHONPATH=f"{place}:{place}/clients/python/src",
+            MUTANTS_PLAN=str(place / "plan.json"),
+            MUTANTS_RESULT=str(place / "result.jsonl"),
+            MUTANTS_MODULES=str(place / "modules.json"),
+        )
+        options = ["-x", "-q", "-m", "not soak and not docker", "-p", "no:cacheprovider", "-p", "scripts.mutants"]
+        status = int(pytest.main([*options, *tests]))
+    finally:
+        os._exit(status)  # nothing of the parent's is to be done here
 
 
 def _copied(files: list[str], place: Path) -> Path:
@@ -174,54 +337,79 @@ def _put(place: Path, path: str, text: str) -> None:
         compiled.unlink()  # its check by size and second is too coarse
 
 
+def drawn(part: str, tracked: list[str], sample: int, seed: int) -> list[Mutant]:
+    """A part's mutants, the same for the same seed; all where `sample` is 0."""
+    begins = tuple(part.split(","))
+    paths = [path for path in tracked if (path.startswith(begins) or fnmatch.fnmatch(path, part)) and _tests(path)]
+    texts = {path: (ROOT / path).read_text() for path in paths if (ROOT / path).is_file()}
+    mutants = [m for path, text in texts.items() for m in (of_lua if path.endswith(".lua") else of_python)(path, text)]
+    if sample and sample < len(mutants):
+        mutants = random.Random(f"{seed} {part}").sample(mutants, sample)
+    return sorted(mutants, key=lambda mutant: (mutant.path, mutant.line))
+
+
+SUITES: dict[tuple[str, ...], Suite] = {}
+_place = Path()
+
+
+def _work_in(free: multiprocessing.SimpleQueue[Path]) -> None:
+    global _place  # noqa: PLW0603 - one of each worker process
+    _place = free.get()
+
+
+def judged(mutant: Mutant, deadline: float) -> str:
+    """What became of it, in a word."""
+    if (mutant.path, mutant.change) in EQUIVALENT:
+        return "equivalent"
+    if time.monotonic() > deadline:
+        return "not tried"
+    try:
+        _put(_place, mutant.path, mutant.text)
+        return "survived" if SUITES[tuple(_tests(mutant.path))].survives(_place, mutant) else "killed"
+    finally:
+        _put(_place, mutant.path, (ROOT / mutant.path).read_text())
+
+
 def main() -> int:
     """Makes them, runs them, reports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("files", nargs="*", help="paths or their beginnings; default: all of the table")
+    parser.add_argument("parts", nargs="*", help="paths, or comma-separated beginnings of paths; default: the table's")
     parser.add_argument("-j", type=int, default=2, help="how many at a time (2)")
     parser.add_argument("--seconds", type=float, default=3600, help="begin no new one after this time (3600)")
-    parser.add_argument("--sample", type=int, default=0, help="only this number of them, drawn at random")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sample", type=int, default=0, help="only this number of each part, drawn at random")
+    parser.add_argument("--seed", type=int, default=1, help="the same draws the same (1)")
+    parser.add_argument("--slowest", type=float, default=5, help="seconds that a test may take (5)")
+    parser.add_argument("--grep", default="", help="only those whose line and change have this regular expression")
     options = parser.parse_args()
     deadline = time.monotonic() + options.seconds
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True).stdout.split()
-    tests_of = {path: _tests(path) for path in tracked if path.startswith(tuple(options.files) or "")}
-    chosen = [path for path, tests in tests_of.items() if tests and (ROOT / path).exists()]
-    mutants = [m for p in chosen for m in (of_lua if p.endswith(".lua") else of_python)(p, (ROOT / p).read_text())]
-    if options.sample:
-        mutants = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
+    survived = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        places: queue.SimpleQueue[Path] = queue.SimpleQueue()
-        for number in range(options.j):
-            places.put(_copied(tracked, Path(scratch, str(number))))
-        limits: dict[tuple[str, ...], float] = {}
-        for tests in {tuple(tests_of[mutant.path]) for mutant in mutants}:
-            began = time.monotonic()
-            if not _run(Path(scratch, "0"), list(tests), 600):
-                sys.exit(f"these fail without a mutant: {' '.join(tests)}")
-            limits[tests] = 3 * (time.monotonic() - began) + 20
-
-        def survives(mutant: Mutant) -> bool | None:
-            if time.monotonic() > deadline:
-                return None
-            place = places.get()
-            tests = tests_of[mutant.path]
-            try:
-                _put(place, mutant.path, mutant.text)
-                return _run(place, tests, limits[tuple(tests)])
-            finally:
-                _put(place, mutant.path, (ROOT / mutant.path).read_text())
-                places.put(place)
-
-        with ThreadPoolExecutor(options.j) as workers:
-            results = []
-            for mutant, survived in zip(mutants, workers.map(survives, mutants), strict=True):
-                results.append(survived)
-                if survived:
-                    print(f"{mutant.path}:{mutant.line}: {mutant.change}", flush=True)
-    tried, left = sum(result is not None for result in results), sum(result is True for result in results)
-    print(f"{tried} of {len(mutants)} mutants tried, {left} survived")
-    return 1 if left else 0
+        places = [_copied(tracked, Path(scratch, str(number))) for number in range(options.j)]
+        for part in options.parts or sorted({pattern for pattern, _ in TABLE}):
+            mutants = [
+                mutant
+                for mutant in drawn(part, tracked, options.sample, options.seed)
+                if re.search(options.grep, f"{Path(mutant.path).name}:{mutant.line}: {mutant.change}")
+            ]
+            for tests in {tuple(_tests(mutant.path)) for mutant in mutants} - SUITES.keys():
+                SUITES[tests] = Suite(list(tests), options.slowest)
+                SUITES[tests].measure(places[0])
+            counts: Counter[str] = Counter()
+            free: multiprocessing.SimpleQueue[Path] = multiprocessing.SimpleQueue()
+            for place in places:
+                free.put(place)
+            with ProcessPoolExecutor(options.j, multiprocessing.get_context("fork"), _work_in, (free,)) as workers:
+                verdicts = workers.map(judged, mutants, repeat(deadline))
+                for mutant, verdict in zip(mutants, verdicts, strict=True):
+                    counts[verdict] += 1
+                    if verdict == "survived":
+                        print(f"{mutant.path}:{mutant.line}: {mutant.change}", flush=True)
+            survived += counts["survived"]
+            print(
+                f"{part}: {len(mutants)} mutants,", ", ".join(f"{n} {word}" for word, n in counts.items()), flush=True
+            )
+    return 1 if survived else 0
 
 
 if __name__ == "__main__":
