@@ -54,7 +54,7 @@ def _integration(*names: str) -> str:
     return _in("tests/integration", *names)
 
 
-PUBLISHING = _unit("committer", "waiting", "publisher", "spool_gate", "forwarder")
+PUBLISHING = _unit("committer", "submission", "publisher", "spool_gate", "forwarder")
 QUEUE = _integration("queue_contract", "mirror")
 LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
 WORKER = _client("in_flight", "consumer", "consumer_group")
@@ -63,7 +63,6 @@ REDIS = f"{_client('consumer_connection')} {_integration('taxonomy')}"
 # Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
 TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/committer.py", PUBLISHING),
-    ("sidecar/publishing/waiting.py", _unit("waiting", "committer", "publisher", "spool_gate")),
     ("sidecar/publishing/submission.py", PUBLISHING),
     ("sidecar/publishing/publisher.py", PUBLISHING),
     ("sidecar/publishing/spool_gate.py", _unit("spool_gate", "publisher", "forwarder", "committer")),

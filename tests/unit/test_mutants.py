@@ -80,7 +80,7 @@ def test_a_test_that_is_not_there_ends_it(monkeypatch: pytest.MonkeyPatch) -> No
     table = [("sidecar/publishing/*.py", "tests/unit/test_mutants.py tests/unit/test_of_nothing.py")]
     monkeypatch.setattr(mutants, "TABLE", table)
     with pytest.raises(SystemExit, match=r"tests/unit/test_of_nothing\.py"):
-        mutants._tests("sidecar/publishing/waiting.py")
+        mutants._tests("sidecar/publishing/submission.py")
     assert mutants._tests("sidecar/app.py") == []
 
 

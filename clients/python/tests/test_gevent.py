@@ -6,7 +6,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from clients.python.tests.fake_sidecar import FakeSidecar
 from modelready import EventFields, Outcome, Publisher, _channel, model_ready

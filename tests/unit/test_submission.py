@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.publishing.submission import Submission
-from sidecar.publishing.waiting import GROUP_EVENTS, Waiting
+from sidecar.publishing.submission import GROUP_EVENTS, Submission, Waiting
 from tests.fakes.events import events
 
 SPOOLED, PRIMARY = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY
