@@ -160,20 +160,20 @@ class Forwarder:
             row
             for row in rows
             if row.dead is None
-            and 0 < row.attempts.first_ms < now
+            and row.attempts.count > 1  # the last is the one that begins now
             and (self._outlived(row, now) or self._too_old(row, now))
         ]
         if not doubtful:
             return set()
-        since = min(row.attempts.first_ms for row in doubtful)
-        until = max(row.attempts.last_ms for row in doubtful)
-        found = await self._queue.find([row.event_id for row in doubtful], since, until)
+        times = [moment for row in doubtful for moment in (row.attempts.first_ms, row.attempts.last_ms)]
+        found = await self._queue.find([row.event_id for row in doubtful], min(times), max(times))
         there = [row for row in doubtful if row.event_id in found]
         self._observer.found(there, found)
         return {row.seq for row in there}
 
     def _outlived(self, row: Spooled, now: int) -> bool:
-        return now - row.attempts.first_ms > self._dedup_ms - _CLOCK_MARGIN_MS
+        """Whether the dedup window may have ended since its first attempt; so where the clock was set back since."""
+        return not 0 <= now - row.attempts.first_ms <= max(self._dedup_ms - _CLOCK_MARGIN_MS, 0)
 
     def _too_old(self, row: Spooled, now: int) -> bool:
         return now - row.spooled_ms > self._max_age_ms

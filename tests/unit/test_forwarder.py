@@ -50,6 +50,27 @@ async def test_what_an_attempt_stored_before_the_window_ended_is_not_stored_agai
     assert bench.queue.letters == []
 
 
+async def test_nor_where_the_clock_was_set_back_after_that_attempt(bench: Bench) -> None:
+    """The attempt seems to lie ahead, so how long ago it was is not known; and the last one is before the first."""
+    there, missing = events(0, 2)
+    ahead = int(time.time() * 1000) + 2 * DAY_MS
+    await bench.spool.put([there, missing], Attempts(1, ahead, ahead))
+    bench.queue.found = {there.id: "1-0"}
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert bench.queue.entries == [missing.id]
+    ((since_ms, until_ms),) = bench.queue.searched
+    assert since_ms < ahead == until_ms
+
+
+async def test_a_first_attempt_is_not_looked_up(bench: Bench) -> None:
+    await bench.spool.put(events(0, 1), Attempts())
+    bench.spool.rows[0] = bench.spool.rows[0]._replace(spooled_ms=int(time.time() * 1000) - 8 * DAY_MS)
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert not bench.queue.searched
+
+
 async def test_what_cannot_be_read_becomes_a_dead_letter(bench: Bench) -> None:
     damaged = events(0, 1)[0]._replace(data=b"\xff\xff")
     await bench.spool.put([damaged, *events(1, 2)], Attempts())
