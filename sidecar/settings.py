@@ -115,7 +115,7 @@ class SpoolSettings:
         "SPOOL_DIR",
         Kind(SPOOL_PLACE, Path),
         Path("/var/lib/modelready-sidecar"),
-        "Directory of the spool. Made with mode 0700 where it is not there.",
+        "Directory of the spool. Made with mode 0700 where it is not there. Its disk needs 18 MB free at least.",
     )
     max_bytes: int = variable(
         "SPOOL_MAX_BYTES",

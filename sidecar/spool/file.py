@@ -29,6 +29,8 @@ RESERVE_BYTES = 16 << 20
 """Room for the WAL of a few large transactions, and for what they add to the file."""
 EVENT_BYTES = 1 << 20
 """Room for the largest event, twice: in the WAL and in the file."""
+MIN_DISK_BYTES = RESERVE_BYTES + EVENT_BYTES
+"""What a disk must have free for a new spool to take its first event."""
 CHECKED_BYTES = 8 << 20
 """Up to this size the whole file is checked when it is opened; damage in a larger one shows when it is read."""
 _PLACE = f"{SPOOL_PLACE}, that this user may write to"

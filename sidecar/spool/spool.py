@@ -21,7 +21,7 @@ from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
 from sidecar.publishing.acceptance import MAX_EVENT_BYTES
 from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
 from sidecar.spool import schema as sql
-from sidecar.spool.file import SpoolFile, checkpoint, is_damage
+from sidecar.spool.file import MIN_DISK_BYTES, SpoolFile, checkpoint, is_damage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -107,10 +107,6 @@ class SqliteSpool(Spool):
     async def check(self) -> None:
         """See Spool."""
         await self._in_thread(self._check)
-
-    def room_for(self, event: Event) -> int:
-        """See Spool."""
-        return sql.size_of(event)
 
     async def put(self, events: Sequence[Event], attempts: Attempts) -> None:
         """See Spool."""
@@ -212,7 +208,7 @@ class SqliteSpool(Spool):
         if self._free_bytes < needed:
             raise SpoolUnavailable(
                 f"the disk of SPOOL_DIR {self._directory} is full: {self._free_bytes} bytes are free,"
-                f" and the next event may need {needed}"
+                f" and the next event may need {needed}; a new spool needs {MIN_DISK_BYTES}"
             )
         if self._refused:
             self._put(self._try)
