@@ -128,9 +128,6 @@ class Spool(Protocol):
     async def check(self) -> None:
         """Raise SpoolFull or SpoolUnavailable where an event of the largest size could not be put now."""
 
-    def room_for(self, event: Event) -> int:
-        """The bytes that it would take in the spool."""
-
     async def put(self, events: Sequence[Event], attempts: Attempts) -> None:
         """Keep the events, in order, after all others. One that is in the spool already is not added again.
 
