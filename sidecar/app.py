@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
 from sidecar import logs
-from sidecar.errors import PublishError
+from sidecar.errors import RequestError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
 from sidecar.operations.queue_metrics import QueueMetrics
@@ -344,7 +344,7 @@ def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -
     return None
 
 
-def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, gate: SpoolGate) -> PublishError | None:
+def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, gate: SpoolGate) -> RequestError | None:
     """What an attempt to append met lately, or would meet."""
     if limit is not None and limit.full:
         return limit.error

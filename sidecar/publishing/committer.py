@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-from sidecar.errors import AuthFailed, PublishError, QueueError, QueueFull, Refused, SetupFault, Unavailable
+from sidecar.errors import AuthFailed, QueueError, QueueFull, Refused, RequestError, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.event_log import EventObserver
@@ -75,7 +75,7 @@ class Committer:
         self._retry_at = 0.0
         self._wake = asyncio.Event()
         self._closing = False
-        self._last_error: PublishError | None = None  # of the last attempt; None once one succeeded
+        self._last_error: RequestError | None = None  # of the last attempt; None once one succeeded
         self.fault: tuple[SetupFault, float] | None = None
         """The fault of set-up that the last attempt met, and time.monotonic() of it; None once one succeeded."""
         gate.listen(self._wake.set)
@@ -131,12 +131,12 @@ class Committer:
             return
         self._overdue.pop(submission, None)
         if submission.spooling:
-            error: PublishError = Unavailable("the disk did not answer in time", ambiguous=True)
+            error: RequestError = Unavailable("the disk did not answer in time", ambiguous=True)
         else:
             error = submission.error or self._not_tried()
         self._give_up(submission, error)
 
-    def _give_up(self, submission: Submission, error: PublishError) -> None:
+    def _give_up(self, submission: Submission, error: RequestError) -> None:
         """Refuse one, and never send it; where it is on its way to Redis, say that the outcome is not known."""
         if self._appending_since_ms and submission in self._group:
             error = Unavailable("Redis did not answer in time", ambiguous=True)
@@ -144,7 +144,7 @@ class Committer:
         if self.waiting.remove(submission):
             self._release(submission, in_redis=False)
 
-    def _not_tried(self) -> PublishError:
+    def _not_tried(self) -> RequestError:
         """For one that waited its turn until its time was up: what the attempt before it met, of the same kind."""
         error = self._gate.last_error if self._gate.queued else self._last_error
         if isinstance(error, QueueFull | SetupFault):
@@ -319,7 +319,7 @@ class Committer:
             else:
                 self._acknowledge(submission, [SPOOLED] * len(submission.events), in_redis=False)
 
-    def _hold(self, group: list[Submission], error: PublishError) -> None:
+    def _hold(self, group: list[Submission], error: RequestError) -> None:
         """Keep for another attempt, before all others, after a pause."""
         if not group:
             return
@@ -339,7 +339,7 @@ class Committer:
         self._release(submission, in_redis=in_redis)
         self._answer(submission, results)
 
-    def _fail(self, submission: Submission, error: PublishError) -> None:
+    def _fail(self, submission: Submission, error: RequestError) -> None:
         """End a submission without an acknowledgement."""
         self._release(submission, in_redis=False)
         self._refuse(submission, error)
@@ -349,7 +349,7 @@ class Committer:
             submission.acknowledge(results)
             self._observer.acknowledged(submission.events, results, submission.arrived)
 
-    def _refuse(self, submission: Submission, error: PublishError) -> None:
+    def _refuse(self, submission: Submission, error: RequestError) -> None:
         if not submission.answered:
             error = submission.note(error)
             submission.fail(error)

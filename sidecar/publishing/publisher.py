@@ -96,7 +96,7 @@ class Publisher:
     def submit(
         self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
     ) -> asyncio.Future[Results]:
-        """Take events, in order; the future ends within `timeout` seconds: a result for each, or a PublishError.
+        """Take events, in order; the future ends within `timeout` seconds: a result for each, or a RequestError.
 
         Cancelling the future withdraws nothing. Raises Overloaded and ShuttingDown.
         """

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from sidecar.errors import AuthFailed, PublishError, QueueError, SetupFault, SpoolError, SpoolUnavailable, Unavailable
+from sidecar.errors import AuthFailed, QueueError, RequestError, SetupFault, SpoolError, SpoolUnavailable, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Queue, Spool
 
@@ -47,7 +47,7 @@ class Readiness:
         *,
         durability: str,
         replicas: int,
-        met: Callable[[], PublishError | None],
+        met: Callable[[], RequestError | None],
     ) -> None:
         """`durability`: PUBLISH_DURABILITY. `met`: what an attempt would meet, as far as those who attempt know."""
         self._queue = queue
@@ -60,7 +60,7 @@ class Readiness:
             self._by_redis += f" and {replicas} of its replicas"
         self._met = met
         self._redis_up = False
-        self._redis_error: PublishError | None = Unavailable("starting")
+        self._redis_error: RequestError | None = Unavailable("starting")
         self._spool_error: SpoolError | None = None
         self._logged: object = None
         self._well = False
@@ -113,10 +113,10 @@ class Readiness:
         return None
 
     @property
-    def _error(self) -> PublishError | None:
+    def _error(self) -> RequestError | None:
         return self._redis_error or self._met()
 
-    def _judge(self, error: PublishError | None) -> State:
+    def _judge(self, error: RequestError | None) -> State:
         spooled, spool_error = self._spool.depth, self._spool_error
         behind = f"{spooled} events are on their way from the spool" if spooled else ""
         by_disk = self._durability == "spooled"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import PublishError, Unavailable
+from sidecar.errors import RequestError, Unavailable
 from sidecar.publishing.interfaces import Appended, Event
 
 DURABILITIES: dict[str, pb.Durability] = {
@@ -31,7 +31,7 @@ class Published(NamedTuple):
 
 
 SPOOLED = Published(pb.OUTCOME_SPOOLED)
-Results = list[Published | PublishError]
+Results = list[Published | RequestError]
 
 
 def published(where: Appended, replicas: int) -> Published:
@@ -56,7 +56,7 @@ class Submission:
         self.margin = min(seconds * _MARGIN_SHARE, _MAX_MARGIN)
         self.answer_by = self.arrived + seconds - self.margin
         self.size = sum([len(event.data) for event in events])
-        self.error: PublishError | None = None
+        self.error: RequestError | None = None
         self.answered = False
         self.spooling = False
         """The disk was asked to keep it."""
@@ -74,13 +74,13 @@ class Submission:
         if not self.future.done():
             self.future.set_result(results)
 
-    def note(self, error: PublishError) -> PublishError:
+    def note(self, error: RequestError) -> RequestError:
         """Remember why the last attempt failed, and return it; that an earlier one may have succeeded outweighs it."""
         if not (isinstance(self.error, Unavailable) and self.error.ambiguous):
             self.error = error
         return self.error or error
 
-    def fail(self, error: PublishError) -> None:
+    def fail(self, error: RequestError) -> None:
         """Refuse, or say that the outcome is not known."""
         self._end()
         if not self.future.done():

@@ -22,7 +22,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from modelready.redis.env import is_loopback
-from sidecar.errors import InvalidEvent, InvalidRequest, Overloaded, PublishError, Violation
+from sidecar.errors import InvalidEvent, InvalidRequest, Overloaded, RequestError, Violation
 from sidecar.rpc.error_status import refusal, to_status
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ async def _answer(error: Exception, context: Context) -> None:
     if isinstance(error, grpc.aio.InternalError):  # the caller left while its answer was being sent
         log.debug("a caller has gone: %s", error)
         return
-    if isinstance(error, PublishError):
+    if isinstance(error, RequestError):
         error.__traceback__ = None  # its frames hold the request, and grpc's abort makes a cycle with them
         await _abort(context, to_status(error))
     log.error("a call failed by a defect", exc_info=error)

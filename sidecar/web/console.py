@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from modelready.redis.env import is_loopback
 from modelready.v1 import queue_service_pb2 as pb
-from sidecar.errors import InvalidRequest, NotFound, PublishError
+from sidecar.errors import InvalidRequest, NotFound, RequestError
 from sidecar.operations.dead_letters import Filter
 from sidecar.settings import ServerSettings
 from sidecar.web import dead_letters, overview
@@ -130,7 +130,7 @@ class PageSite:
             return self._message(visit, HTTPStatus.NOT_FOUND, "There is no such dead letter", text)
         except InvalidRequest as error:
             return self._message(visit, HTTPStatus.BAD_REQUEST, "That cannot be asked", str(error))
-        except (PublishError, Busy) as error:
+        except (RequestError, Busy) as error:
             return self._message(visit, HTTPStatus.SERVICE_UNAVAILABLE, "Not now", f"{error}")
 
     def _overview(self, visit: Visit) -> Page:
@@ -148,7 +148,7 @@ class PageSite:
             return Markup('<p class="soft">Not known while Redis does not answer.</p>\n')
         try:
             found = self._backstage.find(Filter(), _NEWEST)
-        except (PublishError, Busy) as error:
+        except (RequestError, Busy) as error:
             return html('<p class="soft">Not known: {error}</p>\n', error=error)
         if not found.letters:
             return Markup('<p class="soft">There are none.</p>\n')

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import AuthFailed, PublishError, QueueFull, Refused, SetupFault, Unavailable
+from sidecar.errors import AuthFailed, QueueFull, Refused, RequestError, SetupFault, Unavailable
 from sidecar.publishing import committer
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.interfaces import Attempts
@@ -18,8 +18,8 @@ from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
 
 
-async def refused(bench: Bench, *arguments: object, **options: object) -> PublishError:
-    with pytest.raises(PublishError) as caught:
+async def refused(bench: Bench, *arguments: object, **options: object) -> RequestError:
+    with pytest.raises(RequestError) as caught:
         await bench.publish(*arguments, **options)  # type: ignore[arg-type]
     return caught.value
 
@@ -79,7 +79,7 @@ async def test_of_one_that_is_on_its_way_the_outcome_is_not_known(bench: Bench) 
     (None, Unavailable, "the call's time is up; those before it are not in Redis yet"),
 ])  # fmt: skip
 async def test_one_that_waits_behind_the_spool_learns_what_keeps_it_full(
-    bench: Bench, error: SetupFault | Unavailable | None, kind: type[PublishError], text: str
+    bench: Bench, error: SetupFault | Unavailable | None, kind: type[RequestError], text: str
 ) -> None:
     bench.queue.script.append(AWAY)
     await bench.publish(events(0, 1))

@@ -13,8 +13,8 @@ import pytest
 from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.errors import (
     Overloaded,
-    PublishError,
     Refused,
+    RequestError,
     SetupFault,
     ShuttingDown,
     SpoolFull,
@@ -27,7 +27,7 @@ from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
 
 
-def outcomes(results: list[Published | PublishError]) -> list[int]:
+def outcomes(results: list[Published | RequestError]) -> list[int]:
     return [result.outcome for result in results if isinstance(result, Published)]
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import PublishError, SetupFault, SpoolFull, SpoolUnavailable, Unavailable
+from sidecar.errors import RequestError, SetupFault, SpoolFull, SpoolUnavailable, Unavailable
 from sidecar.publishing.interfaces import Attempts, Event, Spooled
 from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.submission import Published, Submission
@@ -18,7 +18,7 @@ SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.
 DAY_MS = 86_400_000
 
 
-def outcome(results: list[Published | PublishError]) -> int:
+def outcome(results: list[Published | RequestError]) -> int:
     (result,) = results
     assert isinstance(result, Published)
     return result.outcome
