@@ -64,7 +64,7 @@ log = logging.getLogger(__name__)
 _FIRST_LOOK_SECONDS = 0.4
 _FAULT_SECONDS = 10.0
 _FLUSH_SHARE = 0.6
-_TELL_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
+_ANSWER_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
 
 
 class Running(NamedTuple):
@@ -187,7 +187,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
 
         await server.start()
         http.start()
-        _tell_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
+        _report_to_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
         _give_back_memory()
         log.info("serving", extra={"grpc": addresses, "http_port": http.port, "spooled": spool.depth})
         yield Running(addresses, http.port, readiness, failed)
@@ -199,8 +199,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         await asyncio.sleep(0)
         # Half of what is left of the time goes to the calls in flight, the rest to the last group and the files.
         await publisher.close((deadline - time.monotonic()) * _FLUSH_SHARE)
-        # grpc answers calls that it has not handed over yet with CANCELLED: first let all who call hear UNAVAILABLE.
-        await asyncio.sleep(_TELL_SECONDS)
+        # grpc answers calls that it has not passed on yet with CANCELLED: first let all callers get UNAVAILABLE.
+        await asyncio.sleep(_ANSWER_SECONDS)
         await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
         await _finish(committing, tracing, deadline)
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
@@ -215,7 +215,7 @@ def _pages(
     listen: Sequence[str],
     alive: Callable[[], bool],
 ) -> dict[str, Callable[[], Page]]:
-    """What HTTP answers to programs, on its thread: also while the event loop has no time, or hangs."""
+    """What HTTP answers to programs, on its thread: also while the event loop is busy or hangs."""
 
     def life() -> dict[str, object]:
         return {"draining": health.draining, "hanging": not alive(), "listen": listen, "statuses": health.statuses}
@@ -233,7 +233,7 @@ def _pages(
 
 
 async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
-    """Open the connections and see how things are, but do not wait for a Redis that is slow or away."""
+    """Open the connections and check readiness once, but do not wait for a Redis that is slow or away."""
 
     async def look() -> None:
         with suppress(Exception):
@@ -288,7 +288,7 @@ async def _open_spool(settings: Settings) -> SqliteSpool:
 def _watch_secrets(
     tasks: Tasks, credentials: CredentialSource, connection: RedisConnection, tls: CertificateFiles[Any] | None
 ) -> None:
-    """What others may change at any time."""
+    """Follow what may be changed from outside at any time."""
     tasks.start("credentials", credentials.watch(connection.reauthenticate))
     tasks.start("certificate files", watch(tls, connection.tls))
 
@@ -310,7 +310,7 @@ def _watch_queue(
         tasks.start("depth limit", limit.run())
 
 
-def _tell_cloudwatch(
+def _report_to_cloudwatch(
     stack: AsyncExitStack,
     tasks: Tasks,
     metrics: Metrics,
@@ -330,7 +330,7 @@ def _tell_cloudwatch(
 
 
 def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -> EventTracing | None:
-    """None where it is off. What is wrong with it is told, and keeps no event from being published."""
+    """None where it is off. What is wrong with it is logged, and keeps no event from being published."""
     if spans_to is None and not settings.tracing.on:
         return None
     try:

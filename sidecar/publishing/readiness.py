@@ -1,7 +1,7 @@
-"""What a caller of Publish gets at this moment, and why: the one answer of health, /readyz, the status and the page.
+"""What a Publish is answered at this moment, and why: the same for health, /readyz, the status and the page.
 
-Redis and the spool are asked every second; what changes more often (a full queue, the spool's depth) is read when the
-answer is needed.
+Redis and the spool are checked every second; what changes more often (a full queue, the spool's depth) is read when it
+is needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 class Readiness:
-    """Asks Redis and the spool every second and tells a listener about changes."""
+    """Checks Redis and the spool every second, and calls a listener."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Readiness:
         replicas: int,
         met: Callable[[], RequestError | None],
     ) -> None:
-        """`durability`: PUBLISH_DURABILITY. `met`: what an attempt would meet, as far as those who attempt know."""
+        """`durability`: PUBLISH_DURABILITY. `met`: what committer and forwarder last met."""
         self._queue = queue
         self._spool = spool
         self._metrics = metrics
@@ -77,7 +77,7 @@ class Readiness:
         return str(self._spool_error or "")
 
     async def refresh(self) -> None:
-        """Ask now."""
+        """Check now."""
         self._spool_error = await self._ask_spool()
         self._redis_up, self._redis_error = await self._ask_redis()
         state = self.state
@@ -86,13 +86,13 @@ class Readiness:
         await self._listen(state)
 
     async def run(self) -> None:
-        """Ask again and again, until cancelled."""
+        """Check every second, until cancelled."""
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
             await self.refresh()
 
     async def _ask_redis(self) -> tuple[bool, QueueError | None]:
-        """Whether it answers, and what an attempt to write meets."""
+        """Whether it answers, and the error that a write would meet."""
         answers = False
         try:
             await self._queue.ping()
@@ -134,7 +134,7 @@ class Readiness:
         return State(self._redis_up, False, problem, summary=f"refused: {problem}")
 
     def _log(self, state: State) -> None:
-        """Log what has changed, once: a Redis that is away gives several reasons, one after the other."""
+        """Log a change once: a Redis that is away gives several reasons, one after the other."""
         error = self._error
         kind = type(error) if error is None or type(error) is Unavailable else str(error)
         changed = (state.redis_up, state.accepting, kind, type(self._spool_error))

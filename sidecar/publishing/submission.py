@@ -69,7 +69,7 @@ class Submission:
         return self.durability == pb.DURABILITY_SPOOLED
 
     def acknowledge(self, results: Results) -> None:
-        """Answer. A caller that is gone has cancelled the future; its events are published all the same."""
+        """Answer. If the caller has left, the future is cancelled; its events are published nevertheless."""
         self._end()
         if not self.future.done():
             self.future.set_result(results)
@@ -97,9 +97,9 @@ Line = OrderedDict[Submission, None]  # in order, and any of them can be taken o
 
 
 class Waiting:
-    """Those that arrived, behind those that are held: for another attempt, or until the spool is empty.
+    """Submissions that arrived, behind those that are held for another attempt or until the spool is empty.
 
-    None that may be spooled is ever held: the spool is where it waits.
+    One that may be spooled is never held: it waits in the spool.
     """
 
     def __init__(self) -> None:
@@ -134,16 +134,16 @@ class Waiting:
         return any(line.pop(submission, self) is None for line in (self._held, self._arrived))
 
     def release(self, submission: Submission) -> None:
-        """One that was taken or removed is done."""
+        """Count one no longer: it was taken or removed, and is done."""
         self.events -= len(submission.events)
         self.bytes -= submission.size
 
     def hold(self, group: list[Submission]) -> None:
-        """Before all others, in order."""
+        """Put these before all others, in order."""
         _put_back(self._held, group)
 
     def isolate(self, group: list[Submission]) -> None:
-        """Back to where they were taken from; and from there they go one by one."""
+        """Put these back to where they were taken from; from there they go one by one."""
         self._isolate_next = len(group)
         _put_back(self._held or self._arrived, group)
 

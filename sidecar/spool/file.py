@@ -1,11 +1,11 @@
 """The life of `spool.db`: locked, opened, and replaced by a new one when it is damaged.
 
     spool.lock              held with flock for as long as this process uses the directory
-    spool.trial             there for a moment, after an error of the disk
+    spool.trial             exists for a moment, after an error of the disk
     spool.reserve           room on the disk, given up when events cannot be forgotten because the disk is full
     spool.db, spool.db-wal  SQLite's
     spool.db.damaged-<UTC>  set aside, with its -wal; kept until a person removes it
-    spool.db.salvaging      the new file while it is written; of no worth after a crash
+    spool.db.salvaging      the new file while it is written; worthless after a crash
     spool.db.salvaged       the new file, complete: from here on it is the spool, whatever happens in between
 
 Nothing here knows of asyncio.
@@ -65,7 +65,7 @@ class SpoolFile:
             raise SettingsError(f"SPOOL_DIR {directory}{reason}") from error
 
     def close(self) -> None:
-        """Give the directory free."""
+        """Release the directory."""
         os.close(self._lock)
 
     def connect(self, *, create: bool) -> sqlite3.Connection:

@@ -75,7 +75,7 @@ WRONG = [
     ("SIDECAR_SOCKET_MODE", "rw-rw----", "octal mode from 0600 to 0777"),
     ("SIDECAR_SOCKET_MODE", "0060", "begins with 06 or 07"),
     ("SIDECAR_SOCKET_MODE", "4660", "octal mode from 0600 to 0777"),
-    ("SIDECAR_LISTEN", "no.such.host.invalid:50051", "cannot be had"),
+    ("SIDECAR_LISTEN", "no.such.host.invalid:50051", "cannot bind"),
     ("SIDECAR_TLS_KEY_FILE", __file__, "set together"),
     ("SIDECAR_TLS_CLIENT_CA_FILE", __file__, "needs SIDECAR_TLS_CERT_FILE"),
     ("SIDECAR_HTTP_LISTEN", "unix:/tmp/http.sock", "host:port"),
