@@ -291,17 +291,18 @@ def test_a_start_while_redis_is_away() -> None:
 
 
 def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callable[[str, object], None]) -> None:
-    """Under a second, in a crowd twice that and more, and 70 MB with a usual event published.
+    """Under a second, in a crowd twice that and more; 70 MB while idle, and 80 once an event was judged (ADR 0012).
 
     Of a library's file the system counts between a half and all, 4 MB in sum, by how the file came into its cache.
     """
-    took, cpu, sizes = [], [], []
+    took, cpu, idle_sizes, sizes = [], [], [], []
     for _ in range(3):
         sidecar = SidecarProcess(to_redis(server))
         began = time.monotonic()
         with sidecar:
             took.append(time.monotonic() - began)
             cpu.append(sidecar.cpu_seconds())
+            idle_sizes.append(sidecar.rss_bytes() / 1e6)
             with calling(sidecar) as caller:
                 caller.publish(model_event(1))
             time.sleep(0.5)
@@ -309,12 +310,13 @@ def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callab
             idle = sidecar.cpu_seconds()
             time.sleep(1)
             idle = sidecar.cpu_seconds() - idle
-    rss = min(sizes)
-    figures = f"start {min(took):.2f} s, {min(cpu):.2f} s of CPU; RSS {rss:.1f} MB; idle {idle:.3f} s of CPU a second"
+    rss = min(idle_sizes), min(sizes)
+    figures = f"start {min(took):.2f} s, {min(cpu):.2f} s of CPU; RSS {rss} MB; idle {idle:.3f} s of CPU a second"
     record_property("figures", figures)
     print(figures)
     crowd = max(os.getloadavg()[0] / (os.cpu_count() or 1), 1)
     assert min(took) < 2 * crowd, figures
     assert min(cpu) < 1, figures
-    assert rss < 70, figures
+    assert rss[0] < 70, figures
+    assert rss[1] < 80, figures
     assert idle < 0.1, figures
