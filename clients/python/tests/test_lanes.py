@@ -365,7 +365,7 @@ def test_errors_that_cannot_be_written_make_dead_letters(
     server: RedisServer,  # noqa: F811
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "modelready")  # pytest's workers cannot hand on half a character either
+    caplog.set_level(logging.CRITICAL, "modelready")  # pytest's workers cannot pass on half a character either
     errors = [
         OSError("\udcff in a file's name"),
         asyncio.CancelledError("a library's own"),
@@ -436,7 +436,7 @@ def handled_in(server: RedisServer, consume: Any, count: int) -> float:  # noqa:
 
 @pytest.mark.timeout(180)
 def test_what_another_consumer_has_pending_costs_nothing(consume: Any, server: RedisServer) -> None:  # noqa: F811
-    """50,000 entries that somebody keeps for himself: as fast as with none."""
+    """With 50,000 entries pending with another consumer it is as fast as with none."""
     calm = min(handled_in(server, consume, 1000) for _ in range(2))
     server.execute("XGROUP", "SETID", STREAM, "deployer", "$")
     with server.client() as client:

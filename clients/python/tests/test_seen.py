@@ -39,7 +39,7 @@ def value(server: RedisServer) -> Any:
     return server.execute("GET", KEY)
 
 
-def test_the_first_is_told_so_and_later_ones_that_it_is_done(make: Any, server: RedisServer) -> None:
+def test_the_first_does_it_and_later_ones_learn_that_it_is_done(make: Any, server: RedisServer) -> None:
     guard = make(ttl_seconds=100)
     firsts = []
     for _ in range(3):

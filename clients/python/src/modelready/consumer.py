@@ -1,4 +1,4 @@
-"""The other end of the queue: one consumer of a group. `modelready.aio.Consumer` is its twin.
+"""Reads the queue: one consumer of a group. `modelready.aio.Consumer` is its twin.
 
     Consumer.from_env(group="deployer").run(deploy)
 
@@ -91,7 +91,7 @@ class Consumer(ConsumerBase):
         self._run(handle, most or self._options.batch, batches=True)
 
     def close(self) -> None:
-        """Stops, and waits for the end; not for handlers. A loop by hand that is open puts back what it has."""
+        """Stops, and waits for the end. An iteration that is open does not delay it: what it has is put back."""
         self._stopping = True
         if self._work is not None:
             self._work.close()
@@ -99,8 +99,8 @@ class Consumer(ConsumerBase):
     def __iter__(self) -> Iterator[Delivery]:
         """Gives one event after the other, in the caller's thread, whatever `concurrency` is.
 
-        One that is not settled when the next is asked for stays in flight, and may be acknowledged later; its model
-        goes on. When the loop is left, what is not acknowledged is put back, for others to take at once.
+        One that is not settled when the next is taken stays in flight, and may be acknowledged later; its model goes
+        on. When the loop is left, what is not acknowledged is put back, for others to take at once.
         """
         with self._working(by_hand=True) as work:
             while taken := work.take(1):
@@ -180,7 +180,7 @@ class _Work(WorkBase):
             self.stop()
 
     def close(self) -> None:
-        """Stop, and wait for the end; a loop by hand does not hold it up."""
+        """Stop, and wait for the end; an iteration by the user does not delay it."""
         self._call(lambda: self._loop.stop(forced=self._by_hand))
         if threading.current_thread() is not self._thread:
             self._thread.join()
