@@ -423,7 +423,7 @@ def test_who_lost_its_lease_leaves_the_message_to_its_heir(
         client.set(lease, "another")
 
     running = consume(frozen, lease_seconds=30)
-    until(lambda: "another may handle it again" in caplog.text, 5, "it notices")
+    until(lambda: "another consumer may handle it again" in caplog.text, 5, "it notices")
     assert at(client, PROCESSING) == [message]
     assert running.versions == ["1"]
 

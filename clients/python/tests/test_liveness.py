@@ -36,7 +36,7 @@ class Consumer(NamedTuple):
 @asynccontextmanager
 async def consumer(server: RedisServer, name: str = "one", claim_seconds: float = CLAIM) -> AsyncIterator[Consumer]:  # noqa: F811
     pool = Pool(server_from_env(environ(server), STREAM))
-    options = checked_options(group="deployer", consumer_name=name, claim_seconds=claim_seconds)
+    options = checked_options(group="deployer", consumer_name=name)._replace(claim_seconds=claim_seconds)
     lanes, in_flight = Lanes(pool, options), InFlight(claim_seconds, lambda: None, lambda: None)
     await lanes.create_group("0")
     yield Consumer(lanes, in_flight, Liveness(pool, lanes, in_flight, options))
@@ -101,6 +101,25 @@ def test_who_lives_keeps_its_entries_however_old_their_claims_are(server: RedisS
 
     asyncio.run(look())
     assert summary(server) == {"other": 1}
+
+
+def test_names_of_consumers_that_ended_do_not_stay(server: RedisServer) -> None:  # noqa: F811
+    """One that has nothing pending is forgotten after ten claims."""
+    publish(server, 1)
+    died(server, "busy", 1)
+
+    async def look() -> None:
+        async with consumer(server, claim_seconds=0.05) as one:
+            server.execute("SET", KEYS.alive("deployer", "busy"), "1")
+            server.execute("XGROUP", "CREATECONSUMER", STREAM, "deployer", "gone")
+            await one.liveness.sweep()
+            assert "gone" in names(server)
+            while "gone" in names(server):
+                await one.liveness.sweep()
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(look(), 20))
+    assert names(server) == ["busy"]
 
 
 def test_a_renewal_shows_what_is_lost_and_confirms_the_rest(server: RedisServer) -> None:  # noqa: F811

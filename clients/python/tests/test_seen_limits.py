@@ -186,7 +186,7 @@ def test_what_is_waited_for_in_vain_is_not_waited_for_when_the_process_ends() ->
     )
     began = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert "waited 0 s for Redis at localhost:1" in ended.stderr
 
 
