@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "ModelReady"
 DIMENSIONS = ("Service", "Queue")
-# Every metric and its unit, in CloudWatch's words; scripts/monitoring.py says what each is.
+# Every metric and its unit, in CloudWatch's words; docs/operations.md says what each is.
 UNITS = {
     "QueueDepth": "Count",
     "QueuePending": "Count",
