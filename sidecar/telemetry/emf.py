@@ -193,10 +193,7 @@ def _counts(metrics: Metrics) -> Counts:
     counts: Counts = {(name, 0.0): 0.0 for name in (*_ACKNOWLEDGED.values(), "PublishesRefused")}
     for labels, value in _totals(metrics.published):
         counts[_ACKNOWLEDGED.get(labels["outcome"], "PublishesRefused"), 0.0] += value
-    for name, counter in (
-        ("ConnectionFailures", metrics.connection_failures),
-        ("AuthFailures", metrics.auth_failures),
-    ):
+    for name, counter in (("ConnectionFailures", metrics.connection_failures), ("AuthFailures", metrics.auth_failures)):
         counts[name, 0.0] = sum(value for _, value in _totals(counter))
     for name, histogram in (("RpcLatency", metrics.rpc_seconds), ("RedisLatency", metrics.redis_seconds)):
         for bound, value in _buckets(histogram):
