@@ -20,6 +20,22 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _API, _ADMIN = "SIDECAR_API_TOKEN", "SIDECAR_ADMIN_TOKEN"
+# What grpc says, and what it means; the first that fits.
+_CLOSED = "it closes the connection: give --ca-file if it speaks TLS, and --cert-file if it asks for a certificate"
+_SILENT = "it takes connections and does not answer: see whether it hangs"
+_NOT_REACHED = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: give its authority with --ca-file",
+    "Hostname Verification": "its certificate is for another name: give that with --server-name",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE",
+    "security handshaker": "one of the certificate files holds no PEM",
+    "SETTINGS frame": _SILENT,
+    "Handshake read failed": _SILENT,
+    "Socket closed": _CLOSED,
+    "reset": _CLOSED,
+    "errors resolving": "the name does not resolve: --address is host:port or unix:/path",
+    "No such file": "there is no such socket: see that it runs, or give another --address",
+    "refused": "it is refused: see that it runs, or give another --address",
+}
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
 
 
@@ -92,27 +108,8 @@ class Target(NamedTuple):
 
     def _not_reached(self, said: str) -> str:
         """What grpc says of a connection that it cannot have, with what to do."""
-        where = f"no connection to the sidecar at {self.address}"
-        if "CERTIFICATE_VERIFY_FAILED" in said:
-            return f"{where}: its certificate is not trusted: give its authority with --ca-file"
-        if "Hostname Verification" in said:
-            return f"{where}: its certificate is for another name: give that with --server-name"
-        if "WRONG_VERSION_NUMBER" in said:
-            return f"{where}: it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE"
-        if "security handshaker" in said:
-            return f"{where}: one of the certificate files holds no PEM"
-        if "SETTINGS frame" in said or "Handshake read failed" in said:
-            return f"{where}: it takes connections and does not answer: see whether it hangs"
-        if "Socket closed" in said or "reset" in said:
-            todo = "if it asks for a certificate, give --cert-file" if self.tls else "if it speaks TLS, give --ca-file"
-            return f"{where}: it closes the connection: {todo}"
-        if "errors resolving" in said:
-            return f"{where}: the name does not resolve: --address is host:port or unix:/path"
-        if "No such file" in said:
-            return f"{where}: there is no such socket: see that it runs, or give another --address"
-        if "refused" in said:
-            return f"{where}: it is refused: see that it runs, or give another --address"
-        return f"{where}: {said}"
+        known = next((why for mark, why in _NOT_REACHED.items() if mark in said), said)
+        return f"no connection to the sidecar at {self.address}: {known}"
 
 
 def target(options: argparse.Namespace) -> Target:

@@ -17,6 +17,8 @@ from sidecar.cli.exits import Failed, Misused, mute, quietly
 if TYPE_CHECKING:
     from modelready import ModelReadyToDeploy, Publisher, PublishError, Receipt
 
+    Show = Callable[[Receipt], str]
+
 _TEXTS = {
     "--event-id": "its idempotency key; default: a new one",
     "--correlation-id": "follows it through logs, entries and dead letters",
@@ -94,13 +96,13 @@ def _run(options: argparse.Namespace) -> int:
         )
     except ValueError as error:  # the token, of which the client takes less than the sidecar does
         raise Misused(f"{where.token_from}: {error}") from None
-    show: Callable[[Receipt], str] = _as_json if options.json else _as_line
+    show: Show = _as_json if options.json else _as_line
     with publisher:
         if options.input is None:
             print(show(_publish_one(publisher, options, where)))
             return 0
         try:
-            return _Lines(publisher, options.timeout, where, show).publish()
+            return _publish_lines(publisher, options.timeout, where, show)
         except BrokenPipeError:
             mute()
             return 1  # what was not read may not have been published
@@ -153,53 +155,41 @@ def _as_json(receipt: Receipt) -> str:
     return json.dumps(asdict(receipt), ensure_ascii=False)
 
 
-class _Lines:
-    """The events on standard input."""
+def _publish_lines(publisher: Publisher, timeout: float, where: connection.Target, show: Show) -> int:
+    """Exit code 0 when all were published. Raises Failed when the sidecar acknowledges nothing any more."""
+    from google.protobuf import json_format
 
-    def __init__(
-        self, publisher: Publisher, timeout: float, where: connection.Target, show: Callable[[Receipt], str]
-    ) -> None:
-        self._publisher = publisher
-        self._timeout = timeout
-        self._where = where
-        self._show = show
-        self._failed = False
-        self._numbers: list[int] = []  # of the lines whose results are to come
+    from modelready import ModelReadyToDeploy, PublishError
 
-    def publish(self) -> int:
-        """Exit code 0 when all were published. Raises Failed when the sidecar acknowledges nothing any more."""
-        from modelready import PublishError
+    sent: list[int] = []  # the lines whose results are to come
+    failed = False
 
-        for lines in _batches():
-            results = self._publisher.publish_many(self._events(lines), timeout=self._timeout)
-            try:
-                for result in results:
-                    number = self._numbers.pop(0)
-                    if isinstance(result, PublishError):
-                        self._complain(number, _failure(result, self._where))
-                    else:
-                        print(self._show(result), flush=True)
-            except PublishError as error:
-                raise Failed(f"ended there; of later lines nothing was sent: {self._where.explain(error)}") from None
-        return 1 if self._failed else 0
+    def complain(number: int, text: str) -> None:
+        nonlocal failed
+        failed = True
+        print(f"modelready-sidecar: line {number}: {text}", file=sys.stderr, flush=True)
 
-    def _events(self, lines: list[tuple[int, bytes]]) -> Iterator[ModelReadyToDeploy]:
-        from google.protobuf import json_format
-
-        from modelready import ModelReadyToDeploy
-
+    def events(lines: list[tuple[int, bytes]]) -> Iterator[ModelReadyToDeploy]:
         for number, line in lines:
             try:
                 event = json_format.Parse(line, ModelReadyToDeploy())
             except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-                self._complain(number, f"no event: {' '.join(str(error).split())}")
-                continue
-            self._numbers.append(number)
-            yield event
+                complain(number, f"no event: {' '.join(str(error).split())}")
+            else:
+                sent.append(number)
+                yield event
 
-    def _complain(self, number: int, text: str) -> None:
-        self._failed = True
-        print(f"modelready-sidecar: line {number}: {text}", file=sys.stderr, flush=True)
+    for lines in _batches():
+        try:
+            for result in publisher.publish_many(events(lines), timeout=timeout):
+                number = sent.pop(0)
+                if isinstance(result, PublishError):
+                    complain(number, _failure(result, where))
+                else:
+                    print(show(result), flush=True)
+        except PublishError as error:
+            raise Failed(f"ended there; of later lines nothing was sent: {where.explain(error)}") from None
+    return int(failed)
 
 
 def _batches() -> Iterator[list[tuple[int, bytes]]]:

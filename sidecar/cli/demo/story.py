@@ -29,7 +29,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from sidecar import embedded
 from sidecar.cli import status
-from sidecar.cli.demo.screen import Said, Screen
+from sidecar.cli.demo.screen import Screen
 from sidecar.errors import SettingsError
 from sidecar.settings import GROUPS
 
@@ -154,11 +154,7 @@ class Demo:
 
     def _start_deployer(self) -> Consumer:
         """A consumer group's one consumer, in a thread. It checks each model file against the event's digest."""
-        log = logging.getLogger("modelready")
-        said = Said(self._screen, "deployer")
-        log.propagate = False
-        log.addHandler(said)
-        self._stack.callback(log.removeHandler, said)
+        logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format=f"  {'deployer':<9} %(message)s")
         redis = self._redis()
         environ = {
             "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "REDIS_AUTH_TOKEN": redis.token,
@@ -256,7 +252,8 @@ class Demo:
                 return value
             waited = time.monotonic() - began
             self._check(waited < _PATIENCE_SECONDS, f"{what}: not within {_PATIENCE_SECONDS:.0f} s")
-            self._screen.waiting(what, waited)
+            if waited > 1:
+                self._screen.waiting(what)
             time.sleep(0.02)
 
     def _check(self, kept: object, broken: str) -> None:
