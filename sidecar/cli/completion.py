@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from sidecar.cli.exits import quietly
+from sidecar.cli.exits import without_traceback
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -18,7 +18,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser], root: argp
     parser.set_defaults(run=_run, root=root)
 
 
-@quietly
+@without_traceback
 def _run(options: argparse.Namespace) -> int:
     print(script(options.root, options.shell))
     return 0
