@@ -13,11 +13,10 @@ from typing import Any, cast
 import pytest
 
 from modelready.redis.lists import ListSettings
-from scripts import monitoring
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
-from sidecar.telemetry.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
+from sidecar.telemetry.emf import UNITS, EmbeddedMetrics, task_id
 from tests.harness.embedded_metrics import check, embedded
 from tests.harness.waiting import until
 
@@ -85,11 +84,6 @@ def reader() -> Iterator[Reader]:
     one = Reader()
     yield one
     one.close()
-
-
-def test_names_units_and_dimensions_are_those_of_the_alarms() -> None:
-    assert {metric.name: metric.unit for metric in monitoring.METRICS} == UNITS
-    assert (NAMESPACE, DIMENSIONS) == (monitoring.NAMESPACE, monitoring.DIMENSIONS)
 
 
 async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
