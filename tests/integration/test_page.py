@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from html import unescape
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -26,7 +27,7 @@ FORM = "application/x-www-form-urlencoded"
 
 class Answer(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     text: str
 
     @property
@@ -62,7 +63,7 @@ class Visitor:
             cookie = {"Cookie": self.cookie} if self.cookie else {}
             connection.request(method, path, body or None, {**cookie, **headers})
             response = connection.getresponse()
-            answer = Answer(response.status, dict(response.getheaders()), response.read().decode())
+            answer = Answer(response.status, response.headers, response.read().decode())
         finally:
             connection.close()
         if "Set-Cookie" in answer.headers:
