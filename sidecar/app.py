@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
-from sidecar import logs
+from sidecar import __version__, logs
 from sidecar.errors import PublishError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
@@ -51,8 +52,8 @@ from sidecar.summary import summarize
 from sidecar.tasks import Tasks
 from sidecar.web import app as web
 from sidecar.web.app import Probe
-from sidecar.web.console import PageSite
-from sidecar.web.gone import Backstage
+from sidecar.web.calls import SidecarCalls
+from sidecar.web.console import About, Console
 from sidecar.web.history import History
 from sidecar.web.server import HttpServer
 
@@ -165,12 +166,13 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             web.build(
                 metrics.render,
                 *_probes(readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
-                PageSite(
-                    Backstage(asyncio.get_running_loop(), operators.status, dead_letters),
+                Console(
+                    SidecarCalls(asyncio.get_running_loop(), operators.status, dead_letters),
                     history,
                     settings.server,
-                    settings.queue.name,
-                ),
+                    _about(settings),
+                ).app(),
+                settings.server.http_listen,
             ),
         )
         stack.push_async_callback(http.stop)
@@ -232,6 +234,11 @@ def _probes(
         return alive() and state.accepting and not draining, {**state._asdict(), **more}
 
     return healthz, readyz
+
+
+def _about(settings: Settings) -> About:
+    name = f"{settings.publish.source} on {socket.gethostname()}"
+    return About(settings.queue.name.strip("{}"), name, __version__, f"{settings.redis.host}:{settings.redis.port}")
 
 
 async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
