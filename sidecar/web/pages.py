@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _HERE = files(__package__)
 _STYLE = _HERE.joinpath("static", "page.css").read_text(encoding="utf-8")
 _SCRIPT = _HERE.joinpath("static", "page.js").read_text(encoding="utf-8")
+_SHORT = 24  # a name fits into a line of any screen
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -70,9 +71,14 @@ def environment() -> Environment:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may break into lines behind its separators, and nowhere else unless it must."""
-    from markupsafe import Markup
+    """A long name that may break into lines behind its separators, and nowhere else unless it must.
 
+    To a screen reader such a place is a blank: where the name is that of a row or a link, give an aria-label.
+    """
+    from markupsafe import Markup, escape
+
+    if isinstance(name, Markup) or len(name) <= _SHORT:
+        return escape(name)
     return Markup("<wbr>").join(re.split(r"(?<=[-/_.:@])(?=[^-/_.:@])", name))
 
 
