@@ -167,7 +167,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
                 metrics.render,
                 *_probes(readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
                 Console(
-                    SidecarCalls(asyncio.get_running_loop(), operators.status, dead_letters),
+                    SidecarCalls(asyncio.get_running_loop(), operators.status),
+                    dead_letters,
                     history,
                     settings.server,
                     _about(settings),

@@ -8,18 +8,18 @@ SIDECAR_ADMIN_TOKEN is set, after a sign-in with it.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
-from starlette.datastructures import ImmutableMultiDict
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -28,28 +28,25 @@ from starlette.routing import Route
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, NotFound, SidecarError
 from sidecar.format import count
-from sidecar.operations.dead_letters import Filter, Outcome
+from sidecar.operations.dead_letters import DeadLetters, Filter, Outcome, Page
+from sidecar.publishing.interfaces import StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
-from sidecar.web.auth import LIFETIME_SECONDS, Sessions, Visitor, is_same_origin, peer, read_cookie, set_cookie
-from sidecar.web.calls import MAX_IDS, Busy, SidecarCalls
+from sidecar.web.auth import LIFETIME_SECONDS, Sessions, peer, read_cookie, set_cookie
+from sidecar.web.calls import Busy, SidecarCalls
 from sidecar.web.history import History
 from sidecar.web.overview import overview
+from sidecar.web.visit import FIELDS, MAX_IDS, Visit, read_form
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 64 << 10  # of a form
 _MAX_REQUESTS = 8  # at the same time; probes and metrics have no such bound
 _NEWEST, _PAGE_SIZE = 20, 50
-_FORM = "application/x-www-form-urlencoded"
-_FIELDS = {"text": "Text", "reason": "Reason", "model": "Model", "origin": "Given up by"}  # of a search
 _NEXT = re.compile(r"/(dead-letters(/\d{1,20}-\d{1,20})?)?", re.ASCII)  # where a sign-in may lead
 _ONLY_HERE = (
     "Dead letters are shown to this machine alone, since neither SIDECAR_API_TOKEN nor SIDECAR_ADMIN_TOKEN is set to "
     "sign in with."
 )
-
-Fields = ImmutableMultiDict[str, str]
 
 
 class About(NamedTuple):
@@ -61,37 +58,8 @@ class About(NamedTuple):
     redis: str
 
 
-class Visit(NamedTuple):
-    """One request: the fields of its query or form, and who sent it."""
-
-    request: Request
-    fields: Fields
-    visitor: Visitor
-
-    @property
-    def path(self) -> str:
-        """Of the request; that of its URL comes from the Host, too."""
-        return str(self.request.scope["path"])
-
-    def field(self, name: str) -> str:
-        """The first value; empty where there is none."""
-        return (self.fields.getlist(name) or [""])[0].strip()
-
-    @property
-    def selected(self) -> Filter:
-        """What the search form selects."""
-        text, reason, model, origin = (self.field(name) for name in _FIELDS)
-        return Filter(text=text, reason=reason, model=model, origin=origin)
-
-
-class _EntryId(Convertor[str]):
+class _EntryId(StringConvertor):
     regex = "[0-9]{1,20}-[0-9]{1,20}"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("entry_id", _EntryId())
@@ -100,8 +68,11 @@ register_url_convertor("entry_id", _EntryId())
 class Console:
     """The handlers."""
 
-    def __init__(self, calls: SidecarCalls, history: History, settings: ServerSettings, about: About) -> None:
+    def __init__(
+        self, calls: SidecarCalls, dead_letters: DeadLetters, history: History, settings: ServerSettings, about: About
+    ) -> None:
         self._calls = calls
+        self._dead_letters = dead_letters
         self._history = history
         self._about = about
         self._sessions = Sessions(settings.api_token, settings.admin_token)
@@ -109,60 +80,34 @@ class Console:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        gets = {
-            "/": self._overview,
-            "/dead-letters": self._list,
-            "/dead-letters/{id:entry_id}": self._letter,
-            "/sign-in": self._ask_token,
-        }
-        posts = {
-            "/dead-letters/replay": self._change,
-            "/dead-letters/discard": self._change,
-            "/sign-in": self._sign_in,
-            "/sign-out": self._sign_out,
-        }
         app = Starlette(
             routes=[
-                *(Route(path, self._get(handler)) for path, handler in gets.items()),
-                *(Route(path, self._post(handler), methods=["POST"]) for path, handler in posts.items()),
+                self._route("/", self._overview),
+                self._route("/dead-letters", self._list),
+                self._route("/dead-letters/{id:entry_id}", self._letter),
+                self._route("/dead-letters/replay", self._change, "POST"),
+                self._route("/dead-letters/discard", self._change, "POST"),
+                self._route("/sign-in", self._ask_token),
+                self._route("/sign-in", self._sign_in, "POST"),
+                self._route("/sign-out", self._sign_out, "POST"),
             ],
             exception_handlers={HTTPException: self._refused, SidecarError: self._failed},
         )
         app.router.redirect_slashes = False
         return app
 
-    # -- before and after a handler
+    def _route(self, path: str, handler: Callable[[Visit], Awaitable[Response]], method: str = "GET") -> Route:
+        async def answer(request: Request) -> Response:
+            fields = await read_form(request) if method == "POST" else request.query_params
+            if self._under_way >= _MAX_REQUESTS:
+                raise HTTPException(503, "too many requests at the same time")
+            self._under_way += 1
+            try:
+                return await handler(Visit(request, fields, self._sessions.visitor(request)))
+            finally:
+                self._under_way -= 1
 
-    def _get(self, handler: Callable[[Visit], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def get(request: Request) -> Response:
-            return await self._handle(handler, request, request.query_params)
-
-        return get
-
-    def _post(self, handler: Callable[[Visit], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def post(request: Request) -> Response:
-            fields = await _read_form(request)
-            path = request.scope["path"]
-            if path != "/sign-in":
-                if path != "/sign-out" and not self._sessions.admin_possible:
-                    raise HTTPException(404, "replay and discard are off: SIDECAR_ADMIN_TOKEN is not set")
-                csrf = self._sessions.visitor(request).csrf
-                if not csrf or not hmac.compare_digest(fields.get("csrf", "").encode(), csrf.encode()):
-                    raise HTTPException(403, "the form is not of this session: go back and load the page again")
-            return await self._handle(handler, request, fields)
-
-        return post
-
-    async def _handle(
-        self, handler: Callable[[Visit], Awaitable[Response]], request: Request, fields: Fields
-    ) -> Response:
-        if self._under_way >= _MAX_REQUESTS:
-            raise HTTPException(503, "too many requests at the same time")
-        self._under_way += 1
-        try:
-            return await handler(Visit(request, fields, self._sessions.visitor(request)))
-        finally:
-            self._under_way -= 1
+        return Route(path, answer, methods=[method])
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -192,7 +137,7 @@ class Console:
             newest["unknown"] = "Not known while Redis does not answer."
         else:
             try:
-                letters, token = await self._calls.find(Filter(), _NEWEST)
+                letters, token = await self._find(Filter(), _NEWEST)
                 newest |= {"letters": letters, "more": bool(token)}
             except SidecarError as error:
                 newest["unknown"] = f"Not known: {error}"
@@ -202,7 +147,7 @@ class Console:
         if refused := await self._may_not_read(visit):
             return refused
         selected, status = visit.selected, await self._calls.status()
-        letters, token = await self._calls.find(selected, _PAGE_SIZE, visit.field("page"))
+        letters, token = await self._find(selected, _PAGE_SIZE, visit.field("page"))
         search = _search(selected, status)
         seen = int(visit.field("seen")) if visit.field("seen").isdecimal() and len(visit.field("seen")) < 10 else 0
         older = {**search["chosen"], "page": token, "seen": seen + len(letters)}
@@ -214,7 +159,7 @@ class Console:
     async def _letter(self, visit: Visit) -> Response:
         if refused := await self._may_not_read(visit):
             return refused
-        letter = await self._calls.get(visit.request.path_params["id"])
+        letter = await self._calls.read(lambda: self._dead_letters.get(visit.request.path_params["id"]))
         title = f"Dead letter: {letter.subject or letter.event_id or letter.id}"
         return await self._page(visit.request, "dead_letter", title, letter=letter)
 
@@ -229,6 +174,9 @@ class Console:
 
     async def _change(self, visit: Visit) -> Response:
         """Ask, and when that is confirmed, do it."""
+        if not self._sessions.admin_possible:
+            raise HTTPException(404, "replay and discard are off: SIDECAR_ADMIN_TOKEN is not set")
+        visit.check_csrf()
         session = visit.visitor.session
         if session is None or not session.admin:
             raise HTTPException(403, "this needs a sign-in with SIDECAR_ADMIN_TOKEN")
@@ -238,10 +186,11 @@ class Console:
         if not visit.field("confirm"):
             return await self._confirm(visit, action, ids)
         try:
+            everyone = visit.field("target") == "all"
             if action == "replay":
-                done = await self._calls.replay(ids, everyone=visit.field("target") == "all")
+                done = await self._calls.write(lambda: self._replay(ids, everyone=everyone, dry_run=False))
             else:
-                done = await self._calls.discard(ids)
+                done = await self._calls.write(lambda: self._dead_letters.discard(ids, dry_run=False))
             session.notice = "ok", _describe(action, done)
         except Busy as error:
             session.notice = "warning", f"Not done yet: {error}."
@@ -250,21 +199,36 @@ class Console:
     async def _confirm(self, visit: Visit, action: str, ids: list[str]) -> Response:
         more_match = False
         if visit.field("all"):
-            letters, token = await self._calls.find(visit.selected, MAX_IDS, newest_first=False)
+            letters, token = await self._find(visit.selected, MAX_IDS, newest_first=False)
             more_match = bool(token)
         else:
-            letters = await self._calls.get_all(ids)
+            letters = await self._calls.read(lambda: self._get_all(ids))
         if not letters:
             text = "None is selected, or they are gone already."
             return await self._message(visit.request, HTTPStatus.BAD_REQUEST, f"Nothing to {action}", text)
         ids = [letter.id for letter in letters]
         replays = []
-        if action == "replay":
-            replays = [await self._calls.try_replay(ids, everyone=everyone) for everyone in (False, True)]
+        for everyone in (False, True) if action == "replay" else ():
+            work = partial(self._replay, ids, everyone=everyone, dry_run=True)
+            replays.append(await self._calls.read(work))
         return await self._page(
             visit.request, "confirm", f"{action.capitalize()}?", action=action, letters=letters, more_match=more_match,
             replays=replays,
         )  # fmt: skip
+
+    async def _find(self, selected: Filter, size: int, token: str = "", *, newest_first: bool = True) -> Page:
+        return await self._calls.read(lambda: self._dead_letters.list(selected, size, token, newest_first=newest_first))
+
+    async def _get_all(self, ids: Sequence[str]) -> list[StoredDeadLetter]:
+        """Those that are there."""
+        found = []
+        for letter_id in ids[:MAX_IDS]:
+            with suppress(NotFound):
+                found.append(await self._dead_letters.get(letter_id))
+        return found
+
+    async def _replay(self, ids: Sequence[str], *, everyone: bool, dry_run: bool) -> Outcome:
+        return await self._dead_letters.replay(ids, everyone=everyone, dry_run=dry_run, max_per_second=0)
 
     # -- sign-in
 
@@ -295,6 +259,7 @@ class Console:
         )
 
     async def _sign_out(self, visit: Visit) -> Response:
+        visit.check_csrf()
         self._sessions.sign_out(read_cookie(visit.request))
         return _redirect("/", set_cookie(visit.request, "", 0))
 
@@ -321,33 +286,15 @@ class Console:
         return HTMLResponse(await asyncio.to_thread(pages.render, template, **values), status, headers)
 
 
-async def _read_form(request: Request) -> Fields:
-    """The fields of a form that a page of ours sent."""
-    if not is_same_origin(request):
-        raise HTTPException(403, "the request comes from another site")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise HTTPException(415, f"a form is sent as {_FORM}")
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal():
-        raise HTTPException(411, "a form needs its Content-Length")
-    if len(length) > 9 or int(length) > MAX_BYTES:
-        raise HTTPException(413, f"a form has at most {MAX_BYTES} bytes")
-    try:
-        text = (await request.body()).decode()
-        return ImmutableMultiDict(parse_qsl(text, max_num_fields=MAX_IDS + 20))
-    except ValueError:
-        raise HTTPException(400, "the form cannot be read, or has more fields than any form here") from None
-
-
 def _search(selected: Filter, status: pb.GetQueueStatusResponse) -> dict[str, Any]:
     """What the search form holds and suggests, and how many dead letters there are to find, where that is known."""
-    chosen = {name: value for name in _FIELDS if (value := asdict(selected)[name])}
+    chosen = {name: value for name in FIELDS if (value := asdict(selected)[name])}
     reasons = {one.reason: one.count for one in status.dead_letter_reasons}
     matching: int | None = status.dead_letters
     if chosen:
         matching = reasons.get(selected.reason, 0) if set(chosen) == {"reason"} else None
     known = {"reason": list(reasons), "origin": ["sidecar", *(f"group:{group.name}" for group in status.groups)]}
-    return {"search": _FIELDS, "chosen": chosen, "known": known, "matching": matching, "total": status.dead_letters}
+    return {"search": FIELDS, "chosen": chosen, "known": known, "matching": matching, "total": status.dead_letters}
 
 
 def _describe(action: str, done: Outcome) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
@@ -15,12 +15,12 @@ import pytest
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.operations.dead_letters import DeadLetters, Filter, Outcome, Page
+from sidecar.operations.dead_letters import Outcome, Page
 from sidecar.publishing.interfaces import DeadLetterCounts, Observed, QueueState, StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
 from sidecar.web.app import Guard
-from sidecar.web.auth import Sessions
+from sidecar.web.auth import Sessions, Visitor
 from sidecar.web.calls import Busy, SidecarCalls
 from sidecar.web.console import About, Console
 from sidecar.web.history import PERIOD_SECONDS, History, Sample
@@ -57,7 +57,7 @@ class Reply(NamedTuple):
 
 
 async def ask(
-    console: Console, method: str, path: str, *, body: bytes = b"", peer: str = "127.0.0.1", **headers: str
+    page: Console, method: str, path: str, *, body: bytes = b"", peer: str = "127.0.0.1", **headers: str
 ) -> Reply:
     """One request to the page, without a server."""
     target, _, query = path.partition("?")
@@ -76,7 +76,7 @@ async def ask(
     async def send(message: Any) -> None:
         messages.append(message)
 
-    await Guard(console.app(), "127.0.0.1:9464")(scope, receive, send)
+    await Guard(page.app(), "127.0.0.1:9464")(scope, receive, send)
     start, *rest = messages
     found = {name.decode(): value.decode() for name, value in start["headers"]}
     return Reply(start["status"], found, b"".join(message["body"] for message in rest).decode())
@@ -84,28 +84,10 @@ async def ask(
 
 def show(told: pb.GetQueueStatusResponse, *samples: Sample, whole: bool = True) -> str:
     """The overview's HTML, but for its dead letters."""
-    console = Console(NOBODY, NOBODY, ServerSettings(), ABOUT)
     shown = overview(told, samples, ABOUT.redis, whole=whole)
-    visitor = console._sessions.visitor(cast("Any", Somebody))
-    return pages.render(
-        "overview",
-        **shown,
-        letters=[],
-        unknown="",
-        about=ABOUT,
-        title="Overview",
-        path="/",
-        visitor=visitor,
-        notice=None,
-    ).replace("<wbr>", "")
-
-
-class Somebody:
-    """Of this machine, without a cookie."""
-
-    client = None
-    headers: dict[str, str] = {}  # noqa: RUF012
-    cookies: dict[str, str] = {}  # noqa: RUF012
+    shown |= {"visitor": Visitor(None, may_sign_in=False, reads=True, changes=False), "about": ABOUT, "notice": None}
+    shown |= {"letters": [], "unknown": "", "title": "Overview", "path": "/"}
+    return pages.render("overview", **shown).replace("<wbr>", "")
 
 
 @pytest.mark.parametrize(
@@ -276,21 +258,17 @@ def test_the_history_ends_after_an_hour() -> None:
 # -- what takes long
 
 
-class SlowLetters:
-    """Dead letters whose replay and list end when they are let go."""
+class SlowWork:
+    """Work that ends when it is let go."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
-        self.replayed = 0
+        self.done = 0
 
-    async def list(self, *_: object, **__: object) -> Page:
+    async def run(self) -> int:
         await self.go.wait()
-        return Page([], "")
-
-    async def replay(self, *_: object, **__: object) -> Outcome:
-        await self.go.wait()
-        self.replayed += 1
-        return Outcome(1)
+        self.done += 1
+        return self.done
 
 
 @pytest.fixture
@@ -313,25 +291,24 @@ def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_seconds")
 async def test_a_replay_that_takes_long_goes_on_and_no_second_one_begins(loop: asyncio.AbstractEventLoop) -> None:
-    slow = SlowLetters()
-    calls = SidecarCalls(loop, NOBODY, cast("DeadLetters", slow))
+    slow = SlowWork()
+    calls = SidecarCalls(loop, NOBODY)
     with pytest.raises(Busy, match="goes on"):
-        await calls.replay(["1-0"], everyone=False)
+        await calls.write(slow.run)
     with pytest.raises(Busy, match="another replay or discard"):
-        await calls.replay(["1-0"], everyone=False)
+        await calls.write(slow.run)
     loop.call_soon_threadsafe(slow.go.set)
-    until(lambda: slow.replayed == 1 and calls._writing is not None and calls._writing.done(), 5, "the first is done")
-    assert await calls.replay(["1-0"], everyone=False) == Outcome(1)
-    assert slow.replayed == 2
+    until(lambda: slow.done == 1 and calls._writing is not None and calls._writing.done(), 5, "the first is done")
+    assert await calls.write(slow.run) == 2
 
 
 @pytest.mark.usefixtures("short_seconds")
 async def test_a_read_that_takes_long_is_given_up(loop: asyncio.AbstractEventLoop) -> None:
-    slow = SlowLetters()
-    calls = SidecarCalls(loop, NOBODY, cast("DeadLetters", slow))
+    slow = SlowWork()
+    calls = SidecarCalls(loop, NOBODY)
     for _ in range(3):  # each leaves its place to the next
         with pytest.raises(Busy, match="no answer within"):
-            await calls.find(Filter(), 10)
+            await calls.read(slow.run)
     until(lambda: not asyncio.all_tasks(loop), 5, "nothing is read any more")
 
 
@@ -339,12 +316,12 @@ async def test_when_the_loop_has_ended_it_says_so() -> None:
     ended = asyncio.new_event_loop()
     ended.close()
     with pytest.raises(Busy, match="is stopping"):
-        await SidecarCalls(ended, NOBODY, cast("DeadLetters", SlowLetters())).find(Filter(), 10)
+        await SidecarCalls(ended, NOBODY).read(SlowWork().run)
 
 
 async def test_a_call_that_ends_with_the_sidecar_says_so(loop: asyncio.AbstractEventLoop) -> None:
-    calls = SidecarCalls(loop, NOBODY, cast("DeadLetters", SlowLetters()))
-    reading = asyncio.create_task(calls.find(Filter(), 10))
+    calls = SidecarCalls(loop, NOBODY)
+    reading = asyncio.create_task(calls.read(SlowWork().run))
     await asyncio.sleep(0)
     await asyncio.to_thread(until, lambda: asyncio.all_tasks(loop), 5, "it reads")
     for task in asyncio.all_tasks(loop):
@@ -360,18 +337,19 @@ async def test_the_status_is_asked_for_once_a_second(loop: asyncio.AbstractEvent
         asked.append(seconds)
         return status()
 
-    calls = SidecarCalls(loop, answer, cast("DeadLetters", SlowLetters()))
+    calls = SidecarCalls(loop, answer)
     answers = await asyncio.gather(*(calls.status() for _ in range(20)))
     assert [one.redis_up for one in answers] == [True] * 20
     assert len(asked) == 1
-    loop.call_soon_threadsafe(calls._dead_letters.go.set)  # type: ignore[attr-defined]
-    await calls.replay(["1-0"], everyone=False)  # which changes it
+    slow = SlowWork()
+    loop.call_soon_threadsafe(slow.go.set)
+    await calls.write(slow.run)  # which changes it
     await calls.status()
     assert len(asked) == 2
 
 
 class Stage:
-    """Two dead letters, and a Redis on which everything takes too long."""
+    """Two dead letters, and a Redis on which every change takes too long."""
 
     letters = tuple(
         StoredDeadLetter(
@@ -382,42 +360,44 @@ class Stage:
         for number in (1, 2)
     )  # fmt: skip
 
-    async def status(self) -> pb.GetQueueStatusResponse:
+    async def status(self, _seconds: float) -> pb.GetQueueStatusResponse:
         return status(dead_letters=2)
 
-    async def find(self, *_: object, **__: object) -> Page:
+    async def list(self, *_: object, **__: object) -> Page:
         return Page(self.letters, "token")
 
     async def get(self, letter_id: str) -> StoredDeadLetter:
-        return (await self.get_all([letter_id]))[0]
+        return next(letter for letter in self.letters if letter.id == letter_id)
 
-    async def get_all(self, ids: list[str]) -> list[StoredDeadLetter]:
-        return [letter for letter in self.letters if letter.id in ids]
-
-    async def try_replay(self, ids: list[str], *, everyone: bool) -> Outcome:
+    async def replay(self, ids: Sequence[str], *, everyone: bool, dry_run: bool, max_per_second: float) -> Outcome:
+        if not dry_run:
+            raise Busy("it goes on")
         return Outcome(0, 0, len(ids)) if everyone else Outcome(len(ids))
 
-    async def replay(self, *_: object, **__: object) -> Outcome:
-        raise Busy("it goes on")
-
-    async def discard(self, *_: object) -> Outcome:
+    async def discard(self, *_: object, **__: object) -> Outcome:
         raise Unavailable("Redis is away")
 
 
-async def test_what_takes_too_long_is_said_on_the_next_page() -> None:
+def console(stage: Any = None, settings: ServerSettings | None = None) -> Console:
+    """A page, whose calls go into the running loop."""
     history = History(NOBODY, MemorySpool(), Metrics())
-    console = Console(cast("SidecarCalls", Stage()), history, GUARDED, ABOUT)
+    calls = SidecarCalls(asyncio.get_running_loop(), stage and stage.status)
+    return Console(calls, stage, history, settings or ServerSettings(), ABOUT)
+
+
+async def test_what_takes_too_long_is_said_on_the_next_page() -> None:
+    page = console(Stage(), GUARDED)
     cookie, csrf = "", ""
 
     async def get(path: str) -> str:
-        answer = await ask(console, "GET", path, cookie=cookie, peer="10.0.0.9")
+        answer = await ask(page, "GET", path, cookie=cookie, peer="10.0.0.9")
         assert answer.status == 200, path
         return answer.text.replace("<wbr>", "")
 
     async def post(path: str, **fields: str) -> Reply:
         body = urlencode({"csrf": csrf, **fields}).encode()
         return await ask(
-            console, "POST", path, body=body, cookie=cookie, content_type="application/x-www-form-urlencoded",
+            page, "POST", path, body=body, cookie=cookie, content_type="application/x-www-form-urlencoded",
             peer="10.0.0.9",
         )  # fmt: skip
 
@@ -451,12 +431,11 @@ async def test_what_takes_too_long_is_said_on_the_next_page() -> None:
 )
 async def test_a_list_says_of_how_many(query: str, says: str) -> None:
     class Many(Stage):
-        async def status(self) -> pb.GetQueueStatusResponse:
+        async def status(self, _seconds: float) -> pb.GetQueueStatusResponse:
             reasons = [pb.DeadLetterCount(reason="TOO_OLD", count=1500), pb.DeadLetterCount(reason="X", count=500)]
             return status(dead_letters=2000, dead_letter_reasons=reasons)
 
-    console = Console(cast("SidecarCalls", Many()), NOBODY, ServerSettings(), ABOUT)
-    text = (await ask(console, "GET", f"/dead-letters{query}")).text
+    text = (await ask(console(Many()), "GET", f"/dead-letters{query}")).text
     assert f"<caption>{says}</caption>" in text
     older = re.search(r'href="([^"]+)" rel="next"', text)
     assert older
@@ -464,8 +443,7 @@ async def test_a_list_says_of_how_many(query: str, says: str) -> None:
 
 
 async def test_every_page_says_which_sidecar_it_is_of() -> None:
-    console = Console(NOBODY, NOBODY, GUARDED, ABOUT)
-    text = (await ask(console, "GET", "/sign-in")).text.replace("<wbr>", "")
+    text = (await ask(console(settings=GUARDED), "GET", "/sign-in")).text.replace("<wbr>", "")
     assert 'Queue models <span class="soft">sidecar //registry on host-7, version 1.2.3</span>' in text
     assert "redis.internal" not in text
 
@@ -512,19 +490,18 @@ def test_sessions_take_a_bounded_room() -> None:
 async def test_without_tokens_another_machine_sees_no_dead_letter(peer: str, allowed: bool) -> None:
     asked = []
 
-    class Stage:
-        async def get(self, letter_id: str) -> None:
+    class Away(Stage):
+        async def get(self, letter_id: str) -> StoredDeadLetter:
             asked.append(letter_id)
             raise Unavailable("away")
 
-    console = Console(cast("SidecarCalls", Stage()), NOBODY, ServerSettings(), ABOUT)
-    answer = await ask(console, "GET", "/dead-letters/1-0", peer=peer)
+    answer = await ask(console(Away()), "GET", "/dead-letters/1-0", peer=peer)
     assert answer.status == (503 if allowed else 403)
     assert asked == (["1-0"] if allowed else [])
 
 
 async def test_the_text_of_an_unexpected_error_goes_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
-    answer = await ask(Console(NOBODY, NOBODY, ServerSettings(), ABOUT), "GET", "/")
+    answer = await ask(console(), "GET", "/")
     assert answer.status == 500
     assert "NoneType" not in answer.text
     assert answer.headers["content-security-policy"]
