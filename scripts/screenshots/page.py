@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
         _crowded(Path(argv[1]))
     else:
         with _signed_in() as (browser, _):
-            browser.screenshot(Path(argv[0]))
+            _shoot(browser, 1040, Path(argv[0]), scale=0.8)
 
 
 def _crowded(folder: Path) -> None:
@@ -30,12 +30,18 @@ def _crowded(folder: Path) -> None:
         for scheme in ("light", "dark"):
             browser.prefer(color_scheme=scheme)
             for width in (360, 768, 1280):
-                browser.resize(width, 800)
                 for name, path in (("overview", "/"), ("dead-letters", "/dead-letters")):
                     browser.go(f"{url}{path}")
-                    browser.screenshot(folder / f"{name}-{width}-{scheme}.png")
+                    _shoot(browser, width, folder / f"{name}-{width}-{scheme}.png")
                 browser.load(lambda: browser.evaluate("document.querySelector('table.letters a').click()"))
-                browser.screenshot(folder / f"dead-letter-{width}-{scheme}.png")
+                _shoot(browser, width, folder / f"dead-letter-{width}-{scheme}.png")
+
+
+def _shoot(browser: Chromium, width: int, path: Path, *, scale: float = 1) -> None:
+    """The whole page, in a window as high as it is, so that what sticks to the window's end is at the page's."""
+    browser.resize(width, 800, scale=scale)
+    browser.resize(width, browser.evaluate("document.documentElement.scrollHeight"), scale=scale)
+    browser.screenshot(path)
 
 
 @contextmanager
@@ -45,12 +51,10 @@ def _signed_in(*, crowded: bool = False) -> Iterator[tuple[Chromium, str]]:
     with traffic() as (server, sidecar), Chromium(binary) as browser:
         if crowded:
             crowd(server)
-        browser.resize(1040, 800, scale=0.8)
         browser.go(f"http://{sidecar.http}/sign-in")
         browser.tab_to('it.type === "password"')
         browser.type(ADMIN_TOKEN)
         browser.load(lambda: browser.press("Enter"))
-        browser.resize(1040, 800, scale=0.8)
         yield browser, f"http://{sidecar.http}"
 
 

@@ -271,6 +271,9 @@ def test_wrong_tokens_are_counted(server: RedisServer) -> None:
         answer = visitor.sign_in(ADMIN)
         assert answer.status == 429
         assert answer.headers["Retry-After"]
+        # Nor does it help to name another address.
+        answer = visitor.post("/sign-in", {"token": ADMIN}, X_Forwarded_For="10.0.0.7")
+        assert answer.status == 429
 
 
 def test_the_api_s_token_reads_and_mends_nothing(server: RedisServer, reader: Visitor) -> None:
