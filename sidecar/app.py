@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
-from sidecar import logs
+from sidecar import __version__, logs
 from sidecar.errors import RequestError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
@@ -49,10 +50,12 @@ from sidecar.settings import QueueSettings, Settings
 from sidecar.spool.spool import SqliteSpool
 from sidecar.summary import summarize
 from sidecar.tasks import Tasks
-from sidecar.web.console import PageSite
-from sidecar.web.gone import Backstage
+from sidecar.web import app as web
+from sidecar.web.app import Probe
+from sidecar.web.calls import SidecarCalls
+from sidecar.web.console import About, Console
 from sidecar.web.history import History
-from sidecar.web.http import HttpServer, Page, health_page, metrics_page
+from sidecar.web.server import HttpServer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -160,15 +163,20 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         history = History(observer, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
-            _pages(metrics, readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
-            PageSite(
-                Backstage(asyncio.get_running_loop(), operators.status, dead_letters),
-                history,
-                settings.server,
-                settings.queue.name,
+            web.build(
+                metrics.render,
+                *_probes(readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
+                Console(
+                    SidecarCalls(asyncio.get_running_loop(), operators.status),
+                    dead_letters,
+                    history,
+                    settings.server,
+                    _about(settings),
+                ).app(),
+                settings.server.http_listen,
             ),
         )
-        stack.callback(http.stop)
+        stack.push_async_callback(http.stop)
 
         committing = tasks.start("publisher", publisher.run())
         tasks.start("forwarder", forwarder.run())
@@ -206,30 +214,32 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
 
 
-def _pages(
-    metrics: Metrics,
+def _probes(
     readiness: Readiness,
     health: HealthService,
     operators: QueueService,
     *,
     listen: Sequence[str],
     alive: Callable[[], bool],
-) -> dict[str, Callable[[], Page]]:
-    """What HTTP answers to programs, on its thread: also while the event loop is busy or hangs."""
+) -> tuple[Probe, Probe]:
+    """What /healthz and /readyz say. Called in the HTTP thread, also while the event loop is busy or hangs."""
 
-    def life() -> dict[str, object]:
-        return {"draining": health.draining, "hanging": not alive(), "listen": listen, "statuses": health.statuses}
+    def healthz() -> tuple[bool, dict[str, object]]:
+        hanging, draining = not alive(), health.draining
+        details = {"draining": draining, "hanging": hanging, "listen": listen, "statuses": health.statuses}
+        return not (hanging or draining), details
 
-    def state() -> dict[str, object]:
-        known = operators.known()
-        more = {"state": summarize(known), "draining": health.draining, "spooled": known.spool.depth}
-        return {**readiness.state._asdict(), **more}
+    def readyz() -> tuple[bool, dict[str, object]]:
+        state, known, draining = readiness.state, operators.known(), health.draining
+        more = {"state": summarize(known), "draining": draining, "spooled": known.spool.depth}
+        return alive() and state.accepting and not draining, {**state._asdict(), **more}
 
-    return {
-        "/metrics": metrics_page(metrics.render),
-        "/healthz": health_page(lambda: alive() and not health.draining, life),
-        "/readyz": health_page(lambda: alive() and readiness.state.accepting and not health.draining, state),
-    }
+    return healthz, readyz
+
+
+def _about(settings: Settings) -> About:
+    name = f"{settings.publish.source} on {socket.gethostname()}"
+    return About(settings.queue.name.strip("{}"), name, __version__, f"{settings.redis.host}:{settings.redis.port}")
 
 
 async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
