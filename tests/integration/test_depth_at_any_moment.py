@@ -158,7 +158,7 @@ def look_at_any_moment(monkeypatch: pytest.MonkeyPatch, binary: str, examples: i
 @pytest.mark.parametrize("binary", BINARIES.values(), ids=BINARIES)
 @pytest.mark.parametrize("blind", [False, True], ids=["counted by Redis", "as on Redis 6.2"])
 def test_the_depth_is_exact_whatever_is_done(monkeypatch: pytest.MonkeyPatch, binary: str, blind: bool) -> None:
-    look_at_any_moment(monkeypatch, binary, 30, blind=blind)
+    look_at_any_moment(monkeypatch, binary, 12, blind=blind)
 
 
 @pytest.mark.soak
