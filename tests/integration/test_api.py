@@ -33,12 +33,6 @@ def event(number: int, event_id: str = "") -> ModelReadyToDeploy:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess({"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)}) as running:
         until(lambda: running.health("redis") == health_pb2.HealthCheckResponse.SERVING, 5, "Redis up")

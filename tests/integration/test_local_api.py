@@ -9,13 +9,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import grpc
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -41,12 +40,6 @@ from tests.integration.strangers import (
 )
 
 TOKEN = "a token with spaces, and more: 'q\"%"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -22,12 +22,6 @@ from tests.integration.calls import STORED, Code, calling, model_event, to_redis
 LEFT_OUT = "modelready_log_lines_left_out_total"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 class Pipe:
     """A pipe of 4 KiB that is full, so that a write to it waits until somebody reads."""
 

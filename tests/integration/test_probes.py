@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -30,12 +30,6 @@ for _ in range(2):
     for call in [stubs[n % 4].Publish.future(pb.PublishRequest(event=model_event(n)), timeout=60) for n in range(5000)]:
         call.result()
 """  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def test_they_answer_at_once_while_five_thousand_calls_wait(server: RedisServer) -> None:

@@ -20,12 +20,6 @@ from tests.integration.operators import Operator, bury, operating
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess(to_redis(server)) as running:
         yield running

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -19,12 +18,6 @@ from tests.integration.calls import STORED, calling, entries, model_event, to_re
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NO_SPANS = "spans do not reach the collector"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def publish(sidecar: SidecarProcess, count: int = 1) -> None:

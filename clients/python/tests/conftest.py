@@ -33,6 +33,12 @@ def publisher(twin: Any, sidecar: FakeSidecar) -> Iterator[Any]:
         yield publisher
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
 @pytest.fixture
 def server(shared: RedisServer) -> Iterator[RedisServer]:
     """The module's own server, `shared`, emptied after each test."""
