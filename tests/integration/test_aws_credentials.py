@@ -23,7 +23,7 @@ from modelready.redis.cluster import Server
 from modelready.redis.connection import NodeConnection
 from modelready.redis.pool import Pool
 from modelready.redis.settings import read_settings
-from tests.harness.aws_api import start_moto
+from tests.harness.aws_api import log_in_by_environment, start_moto
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 
@@ -67,14 +67,7 @@ class Aws:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-key")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "session/token+of=a task role")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    log_in_by_environment(monkeypatch, tmp_path / "none", "session/token+of=a task role")
 
 
 @pytest.fixture

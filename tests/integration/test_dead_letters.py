@@ -60,19 +60,6 @@ def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
         yield running
 
 
-@pytest.fixture
-def operator(server: RedisServer, sidecar: SidecarProcess) -> Iterator[Operator]:
-    server.execute("FLUSHALL")
-    with operating(sidecar) as caller:
-        yield caller
-
-
-@pytest.fixture
-def publisher(sidecar: SidecarProcess) -> Iterator[Caller]:
-    with calling(sidecar) as caller:
-        yield caller
-
-
 def pending(server: RedisServer, group: str) -> list[str]:
     with server.client() as client:
         found: Any = client.xpending_range(KEYS.events, group, "-", "+", 100)

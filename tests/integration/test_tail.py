@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -17,25 +16,6 @@ from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import KEYS, Caller, Code, calling, model_event, read_error, refusal_of, to_redis
 from tests.integration.operators import Operator, bury, operating
-
-
-@pytest.fixture(scope="module")
-def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
-    with SidecarProcess(to_redis(server)) as running:
-        yield running
-
-
-@pytest.fixture
-def operator(server: RedisServer, sidecar: SidecarProcess) -> Iterator[Operator]:
-    server.execute("FLUSHALL")
-    with operating(sidecar) as caller:
-        yield caller
-
-
-@pytest.fixture
-def publisher(sidecar: SidecarProcess) -> Iterator[Caller]:
-    with calling(sidecar) as caller:
-        yield caller
 
 
 def publish(publisher: Caller, count: int) -> list[str]:
