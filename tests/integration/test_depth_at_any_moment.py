@@ -44,7 +44,7 @@ class Looking(RuleBasedStateMachine):
         self.client = self.server.client()
         self.runner = asyncio.Runner()
         who = {"username": "blind", "auth_token": "blind"} if self.blind else {}
-        redis_settings = RedisSettings(host=self.server.host, port=self.server.port, tls=False)
+        redis_settings = RedisSettings(host=self.server.host, port=self.server.port, tls=False, timeout=30.0)
         credentials = StaticCredentials(**{"username": "blind", "token": "blind"} if who else {})
         self.connection = RedisConnection(redis_settings, credentials, Metrics(), KEYS.events)
         self.often, self.rarely = (RedisInspector(self.connection, QueueSettings()) for _ in range(2))

@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 
 def connect(server: RedisServer) -> RedisConnection:
-    settings = RedisSettings(host=server.host, port=server.port, tls=False)
+    settings = RedisSettings(host=server.host, port=server.port, tls=False, timeout=30.0)
     return RedisConnection(settings, StaticCredentials(), Metrics(), KEYS.events)
 
 
