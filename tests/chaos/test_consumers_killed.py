@@ -162,7 +162,10 @@ def pending(server: RedisServer) -> int:
         return int(client.xpending(KEYS.events, GROUP)["pending"])
 
 
-@pytest.mark.parametrize(("kills", "concurrency"), [(20, 1), pytest.param(20, 4, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("kills", "concurrency"),
+    [(8, 1), pytest.param(40, 1, marks=pytest.mark.soak), pytest.param(20, 4, marks=pytest.mark.soak)],
+)
 def test_consumers_are_killed_again_and_again(tmp_path: Path, kills: int, concurrency: int) -> None:
     with (
         RedisServer() as server,

@@ -37,12 +37,6 @@ Output = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess(to_redis(server, QUEUE_LIST="deployments")) as running:
         yield running

@@ -8,7 +8,6 @@ import pty
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,18 +23,6 @@ from tests.integration.command_line import PROGRAM, command, environment, interr
 from tests.integration.operators import bury
 
 Output = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
-    with SidecarProcess(to_redis(server)) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -44,12 +44,6 @@ MAX_MEGABYTES = 400
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def running(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess(to_redis(server)) as sidecar:
         yield sidecar

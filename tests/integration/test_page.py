@@ -17,7 +17,7 @@ import pytest
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 from tests.integration.calls import KEYS, TO_DISK, calling, model_event, queued_ids, to_redis
 from tests.integration.operators import bury, give_up
 
@@ -406,7 +406,7 @@ def test_while_redis_is_away_it_says_so_in_time() -> None:
         assert until(lambda: shows(visitor, "/", "warning: events are acknowledged by this task"), 10, "it says so")
         began = time.monotonic()
         text = visitor.get("/").text
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < patience(2)
         spooled = re.search(r"(\d+) events in the spool, the oldest for \d+s", text)
         assert spooled
         assert int(spooled[1]) >= 2
@@ -435,11 +435,11 @@ def test_a_redis_that_hangs_holds_up_no_probe_and_no_event(server: RedisServer) 
             thread.start()
         began = time.monotonic()
         assert sidecar.get("/healthz")[0] == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < patience(1)
         with calling(sidecar) as caller:
             assert caller.publish().outcome == TO_DISK
         for thread in threads:
             thread.join()
         relay.resume()
     assert {status for status, _ in seen} == {200, 503}  # no more than 8 at the same time
-    assert max(seconds for _, seconds in seen) < 2.5
+    assert max(seconds for _, seconds in seen) < patience(2.5)

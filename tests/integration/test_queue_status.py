@@ -36,13 +36,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    server.execute("FLUSHALL")
-    with server.client() as open_one:
-        yield open_one
-
-
-@pytest.fixture
 async def inspector(server: RedisServer) -> AsyncIterator[RedisInspector]:
     settings = RedisSettings(host=server.host, port=server.port, tls=False)
     connection = RedisConnection(settings, StaticCredentials(), Metrics(), KEYS.events)

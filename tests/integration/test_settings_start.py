@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -248,12 +248,6 @@ def test_a_spool_dir_that_cannot_be_one(tmp_path: Path) -> None:
         assert len(said) == 1
         assert "SPOOL_DIR" in said[0]
         assert str(directory) in said[0]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def test_a_second_sidecar_in_the_same_spool_dir_ends_with_2(server: RedisServer) -> None:
