@@ -106,7 +106,7 @@ def test_one_survives_only_where_all_its_tests_pass(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from scripts import mutants
-place, suite = Path.cwd(), mutants.Suite(["test_bound.py"], 5)
+place, suite = Path.cwd(), mutants.Suite("test_bound.py", 5)
 suite.measure(place)
 for mutant in mutants.of_python("bound.py", (place / "bound.py").read_text()):
     mutants._put(place, "bound.py", mutant.text)
