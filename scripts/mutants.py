@@ -54,7 +54,7 @@ def _integration(*names: str) -> str:
     return _in("tests/integration", *names)
 
 
-PUBLISHING = _unit("committer", "waiting", "publisher", "spool_gate", "forwarder")
+PUBLISHING = _unit("committer", "submission", "publisher", "spool_gate", "forwarder")
 QUEUE = _integration("queue_contract", "mirror")
 LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
 WORKER = _client("in_flight", "consumer", "consumer_group")
@@ -63,7 +63,7 @@ REDIS = f"{_client('consumer_connection')} {_integration('taxonomy')}"
 # Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
 TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/committer.py", PUBLISHING),
-    ("sidecar/publishing/submission.py", _unit("waiting", "committer", "publisher", "spool_gate")),
+    ("sidecar/publishing/submission.py", _unit("submission", "committer", "publisher", "spool_gate")),
     ("sidecar/publishing/publisher.py", PUBLISHING),
     ("sidecar/publishing/spool_gate.py", _unit("spool_gate", "publisher", "forwarder", "committer")),
     ("sidecar/publishing/forwarder.py", _unit("forwarder", "publisher", "spool_gate", "event_log")),
@@ -71,10 +71,10 @@ TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/depth_limit.py", _integration("queue_full")),
     ("sidecar/spool/*.py", _integration("spool_contract", "spool_damage", "spool_faults", "spool_fuzz", "spool_model")),
     ("sidecar/redisstream/queue.py", QUEUE),
-    ("sidecar/redisstream/lua/append.lua", QUEUE),
-    ("sidecar/redisstream/lua/trim.lua", _integration("trim")),
-    ("sidecar/redisstream/lua/count.lua", _integration("queue_status")),
-    ("sidecar/redisstream/lua/*.lua", _integration("dead_letters", "lists")),
+    ("sidecar/redisstream/lua/append.lua", _integration("scripts", "queue_contract", "mirror")),
+    ("sidecar/redisstream/lua/trim.lua", _integration("scripts", "trim")),
+    ("sidecar/redisstream/lua/count.lua", _integration("scripts", "queue_status")),
+    ("sidecar/redisstream/lua/*.lua", _integration("scripts", "dead_letters", "lists")),
     ("sidecar/redisstream/stream_positions.py", _integration("depth_at_any_moment", "queue_status")),
     ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
     (f"{CLIENT}/seen.py", _client("seen", "seen_limits")),
