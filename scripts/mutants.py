@@ -178,7 +178,12 @@ def of_python(path: str, text: str) -> Iterator[Mutant]:
     starts = [0]
     for line in raw.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for node in ast.walk(ast.parse(text)):
+    lines = text.splitlines()
+    tree = ast.parse(text)
+    checks = {each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "strict"}
+    for node in ast.walk(tree):
+        if node in checks:  # zip's, which only finds defects
+            continue
         for new in _others(node):
             assert isinstance(node, ast.expr | ast.stmt)
             begin = starts[node.lineno - 1] + node.col_offset
@@ -188,7 +193,8 @@ def of_python(path: str, text: str) -> Iterator[Mutant]:
                 compile(changed, path, "exec")
             except SyntaxError:  # within an f-string
                 continue
-            yield Mutant(path, node.lineno, f"{raw[begin:end].decode()} -> {new}", changed)
+            where = f", in {lines[node.lineno - 1].strip()}" if isinstance(node, ast.Constant) else ""
+            yield Mutant(path, node.lineno, f"{raw[begin:end].decode()} -> {new}{where}", changed)
 
 
 def _tests(path: str) -> list[str]:
