@@ -57,7 +57,7 @@ def _integration(*names: str) -> str:
 PUBLISHING = _unit("committer", "submission", "publisher", "spool_gate", "forwarder")
 QUEUE = _integration("queue_contract", "mirror")
 LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
-WORKER = _client("in_flight", "consumer", "consumer_group")
+WORKER = _client("in_flight_rules", "in_flight", "consumer", "consumer_group")
 REDIS = f"{_client('consumer_connection')} {_integration('taxonomy')}"
 
 # Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
