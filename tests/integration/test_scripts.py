@@ -194,6 +194,14 @@ def test_a_dead_letter_that_was_announced_alone_is_written(client: Any) -> None:
     assert client.xlen(DEAD) == 1
 
 
+def test_a_dead_letter_is_written_only_where_its_key_may_be(server: RedisServer, client: Any) -> None:
+    client.execute_command("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", "-set", "~*")
+    limited = redis.Redis(host=server.host, port=server.port, username="limited", password="any")
+    with pytest.raises(redis.ResponseError, match=r"ACL failure|can't run"):
+        bury(limited, (0, {"a": "1"}))
+    assert client.keys() == []
+
+
 def test_discarded_ones_are_gone_and_may_come_again(client: Any) -> None:
     first, second = bury(client, (0, {"a": "1"}), (1, {"b": "2"}))
     client.set(SEEN[1], "9-9")  # of a later one

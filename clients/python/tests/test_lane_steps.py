@@ -393,13 +393,22 @@ def test_a_turn_acknowledges_what_is_its_own_alone(join: Any, server: RedisServe
     assert list(pending(server)) == entries[1:]
 
 
-def test_an_attempt_is_noted_for_what_is_one_s_own(join: Any, server: RedisServer) -> None:
-    entries = add(server, "ab")
+def test_attempts_are_noted_for_what_is_one_s_own(join: Any, server: RedisServer) -> None:
+    a, b, c = add(server, "abc")
     one, two = join("one"), join("two")
-    one.turn(room=1)
+    one.turn(room=2)
     two.turn(room=1)
-    assert one.turn(begins=[(entries[0], 3), (entries[1], 5)]).kept == [True, False]
-    assert pending(server) == {entries[0]: ("one", 3), entries[1]: ("two", 0)}
+    assert one.turn(begins=[(a, 3), (c, 5), (b, 7)]).kept == [True, False, True]
+    assert pending(server) == {a: ("one", 3), b: ("one", 7), c: ("two", 0)}
+
+
+def test_lanes_that_go_on_and_free_ones_share_the_room(join: Any, server: RedisServer) -> None:
+    one, two = join("one"), join("two")
+    first = hold(server, one, two, "abc")
+    one.turn(first[1:3], [b"b", b"c"])
+    assert free(server) == {"b", "c"}
+    turn = one.turn(first[:1], [b"a"], room=2)
+    assert (len(turn.entries), len(free(server)), turn.waiting) == (2, 1, 1)
 
 
 def test_what_was_begun_before_is_not_begun_at_once(join: Any, server: RedisServer) -> None:
@@ -676,6 +685,16 @@ def test_of_a_name_of_ours_there_are_a_hundred_at_most(join: Any, server: RedisS
     one.turn(room=1)
     assert one.dead_letter("1-1", {"dl_reason": "R"}) is True
     assert len(letters(server)[0]) == 101
+
+
+def test_a_dead_letter_that_cannot_be_written_leaves_its_entry_pending(join: Any, server: RedisServer) -> None:
+    (entry,) = add(server, "a")
+    one = join("one")
+    one.turn(room=1)
+    server.execute("SET", DEAD_LETTERS, "no stream")
+    with pytest.raises(RedisError, match="WRONGTYPE"):
+        one.dead_letter(entry, {"dl_reason": "R"})
+    assert pending(server) == {entry: ("one", 0)}
 
 
 # -- all of them together
