@@ -58,7 +58,7 @@ PUBLISHING = _unit("committer", "submission", "publisher", "spool_gate", "forwar
 QUEUE = _integration("queue_contract", "mirror")
 LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
 WORKER = _client("in_flight_rules", "in_flight", "consumer", "consumer_group")
-REDIS = f"{_client('consumer_connection')} {_integration('taxonomy')}"
+REDIS = f"{_unit('credentials')} {_integration('redis_faults', 'redis_names', 'taxonomy')}"
 
 # Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
 TABLE: list[tuple[str, str]] = [
@@ -78,13 +78,13 @@ TABLE: list[tuple[str, str]] = [
     ("sidecar/redisstream/stream_positions.py", _integration("depth_at_any_moment", "queue_status")),
     ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
     (f"{CLIENT}/seen.py", _client("seen", "seen_limits")),
-    (f"{CLIENT}/lua/seen_*.lua", _client("seen", "seen_limits")),
+    (f"{CLIENT}/lua/seen_*.lua", _client("scripts", "seen", "seen_limits")),
     (f"{CLIENT}/keys.py", _unit("keys")),
     (f"{CLIENT}/entry.py", _unit("entry", "entry_bounds")),
     (f"{CLIENT}/_window.py", _client("window", "window_edges")),
     (f"{CLIENT}/_retry.py", _client("retries")),
-    (f"{CLIENT}/_consumer/list_*.py", _client("list_consumer")),
-    (f"{CLIENT}/_consumer/lua/list_*.lua", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/list_reader.py", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/lua/list_*.lua", _client("scripts", "list_consumer")),
     (f"{CLIENT}/_consumer/lua/*.lua", LANES),
     (f"{CLIENT}/_consumer/lanes.py", LANES),
     (f"{CLIENT}/_consumer/liveness.py", _client("liveness", "consumer_group", "lanes")),
