@@ -100,14 +100,19 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
     (f"{CLIENT}/_consumer/lua/forget.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/create.lua", "return 1 -> return 2"): "it is read as a truth value",
     (
-        f"{CLIENT}/_consumer/lua/lanes.lua",
-        "return redis.call('XPENDING', stream, group, id, id, 1, consumer)[1] -> "
-        "return redis.call('XPENDING', stream, group, id, id, 2, consumer)[1]",
-    ): "there is one entry of an id",
-    (
         f"{CLIENT}/_consumer/lua/turn.lua",
         "if given > 0 and bytes > MAX_BYTES then -> if given > 0 and bytes >= MAX_BYTES then",
     ): "the bound is about 1 MB",
+    (
+        f"{CLIENT}/_consumer/lua/tidy.lua",
+        "local at, mine, pending = ARGV[3] == '' and '-' or '(' .. ARGV[3], {}, {} -> "
+        + "local at, mine, pending = ARGV[4] == '' and '-' or '(' .. ARGV[3], {}, {}",
+    ): "all members stand behind an empty one",
+    (
+        f"{CLIENT}/_consumer/lua/lanes.lua",
+        "return redis.call('XPENDING', stream, group, id, id, 1, consumer)[1] -> "
+        + "return redis.call('XPENDING', stream, group, id, id, 2, consumer)[1]",
+    ): "there is one entry of an id",
 }
 
 _OTHER: dict[type[ast.AST], type[ast.AST]] = {
