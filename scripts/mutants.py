@@ -69,7 +69,10 @@ TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/forwarder.py", _unit("forwarder", "publisher", "spool_gate", "event_log")),
     ("sidecar/publishing/event_log.py", _unit("event_log", "tracing", "committer")),
     ("sidecar/publishing/depth_limit.py", _integration("queue_full")),
-    ("sidecar/spool/*.py", _integration("spool_contract", "spool_damage", "spool_faults", "spool_fuzz", "spool_model")),
+    (
+        "sidecar/spool/*.py",
+        _integration("spool_contract", "spool_damage", "spool_full_disk", "spool_fuzz", "spool_model"),
+    ),
     ("sidecar/redisstream/queue.py", QUEUE),
     ("sidecar/redisstream/lua/append.lua", _integration("scripts", "queue_contract", "mirror")),
     ("sidecar/redisstream/lua/trim.lua", _integration("scripts", "trim")),
@@ -105,13 +108,17 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
     ): "the bound is about 1 MB",
     (
         f"{CLIENT}/_consumer/lua/tidy.lua",
-        "local at, mine, pending = ARGV[3] == '' and '-' or '(' .. ARGV[3], {}, {} -> "
-        + "local at, mine, pending = ARGV[4] == '' and '-' or '(' .. ARGV[3], {}, {}",
+        (
+            "local at, mine, pending = ARGV[3] == '' and '-' or '(' .. ARGV[3], {}, {} -> "
+            "local at, mine, pending = ARGV[4] == '' and '-' or '(' .. ARGV[3], {}, {}"
+        ),
     ): "all members stand behind an empty one",
     (
         f"{CLIENT}/_consumer/lua/lanes.lua",
-        "return redis.call('XPENDING', stream, group, id, id, 1, consumer)[1] -> "
-        + "return redis.call('XPENDING', stream, group, id, id, 2, consumer)[1]",
+        (
+            "return redis.call('XPENDING', stream, group, id, id, 1, consumer)[1] -> "
+            "return redis.call('XPENDING', stream, group, id, id, 2, consumer)[1]"
+        ),
     ): "there is one entry of an id",
 }
 
