@@ -146,6 +146,14 @@ def test_into_a_full_memory_nothing_is_written(client: Any) -> None:
     assert client.keys() == []
 
 
+def test_nothing_is_appended_where_the_key_may_not_be_written(server: RedisServer, client: Any) -> None:
+    client.execute_command("ACL", "SETUSER", "limited", "reset", "on", "nopass", "+@all", "-set", "~*")
+    limited = redis.Redis(host=server.host, port=server.port, username="limited", password="any")
+    with pytest.raises(redis.ResponseError, match=r"ACL failure|can't run"):
+        append(limited, 0, 1)
+    assert client.keys() == []
+
+
 # -- count
 
 
@@ -155,6 +163,7 @@ def test_entries_are_counted_and_the_last_is_named(client: Any) -> None:
     assert run(client, "count", [S], "XRANGE", "(1-0", "+", 3, "") == [3, b"4-0"]
     assert run(client, "count", [S], "XREVRANGE", "3-0", "-", 9, "") == [3, b"1-0"]
     assert run(client, "count", [S], "XRANGE", "(5-0", "+", 3, "") == [0, b""]
+    assert run(client, "count", [S], "XRANGE", "(4-0", "+", 3, "") == [1, b"5-0"]
 
 
 def test_the_values_of_a_field_are_counted(client: Any) -> None:

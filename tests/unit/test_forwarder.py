@@ -162,14 +162,7 @@ async def test_that_the_spool_cannot_be_emptied_is_logged_once_and_that_it_can_a
 
 
 async def test_large_events_are_read_and_sent_a_few_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[int] = []
-    advance = bench.spool.advance
-
-    async def noted(done: Sequence[int], limit: int, attempt_ms: int | None = None, *, after: int = 0) -> list[Spooled]:
-        limits.append(limit)
-        return await advance(done, limit, attempt_ms, after=after)
-
-    monkeypatch.setattr(bench.spool, "advance", noted)
+    limits = noted(bench, monkeypatch)
     mib = ModelReadyToDeploy(correlation_id="x" * ((1 << 20) - 4)).SerializeToString()
     assert len(mib) == 1 << 20
     await bench.spool.put([event._replace(data=mib) for event in events(0, 20)], Attempts())
@@ -285,3 +278,46 @@ async def test_a_disk_that_fails_while_a_batch_is_forwarded_loses_and_repeats_no
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [event.id for event in events(0, 3)]
     assert not failures
+
+
+async def test_an_idle_forwarder_leaves_the_disk_alone_and_says_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sidecar.publishing.forwarder")
+    limits = noted(bench, monkeypatch)
+    bench.forward()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert limits == []
+    bench.queue.script.append(AWAY)
+    await bench.publish(events(0, 1))
+    await bench.until(lambda: not bench.spool.depth)
+    assert limits
+    assert caplog.messages == []
+
+
+async def test_after_an_outage_nothing_is_read_ahead_until_a_batch_is_through(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.spool.put(events(0, 2500), Attempts())
+    limits = noted(bench, monkeypatch)
+    bench.queue.script.append(AWAY)
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    assert limits[:5] == [1000, 1000, 1000, 0, 1000]  # the first two: a batch and the one behind it, before it failed
+    assert bench.queue.entries == [event.id for event in events(0, 2500)]
+
+
+def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many events are asked of the spool, call by call."""
+    limits: list[int] = []
+    advance = bench.spool.advance
+
+    async def advancing(
+        done: Sequence[int], limit: int, attempt_ms: int | None = None, *, after: int = 0
+    ) -> list[Spooled]:
+        limits.append(limit)
+        return await advance(done, limit, attempt_ms, after=after)
+
+    monkeypatch.setattr(bench.spool, "advance", advancing)
+    return limits
