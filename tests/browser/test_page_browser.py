@@ -243,6 +243,46 @@ def test_a_narrow_screen_does_not_scroll_sideways(browser: Chromium, url: str) -
         assert browser.evaluate("document.documentElement.scrollWidth") == 320, page
 
 
+def test_on_a_narrow_screen_dead_letters_and_groups_are_cards(browser: Chromium, url: str) -> None:
+    """Each value below or beside the name, none beyond the screen; and the buttons are in the window."""
+    sign_in(browser, url)
+    browser.resize(360, 640)
+    for path, table in (("/", "groups"), ("/dead-letters", "letters")):
+        browser.go(f"{url}{path}")
+        rows = browser.evaluate(CARDS.replace("TABLE", table))
+        assert rows, path
+        for cells in rows:
+            assert all(text for _, _, text in cells), cells
+            assert all(left >= 0 and right <= 360 for left, right, _ in cells), cells
+    for button in ("Replay the selected", "Discard the selected"):
+        place = f"[...document.querySelectorAll('button')].find(it => it.textContent === '{button}')"
+        bottom = browser.evaluate(f"{place}.getBoundingClientRect().bottom")
+        assert 0 < bottom <= 640, button
+
+
+CARDS = """[...document.querySelectorAll("table.TABLE tbody tr")].map(row => [...row.children].filter(
+  cell => cell.className !== "check").map(cell => {
+    const place = cell.getBoundingClientRect();
+    return [place.left, place.right, cell.textContent.trim()];
+  }))"""
+
+
+def test_all_that_match_can_be_selected(browser: Chromium, url: str) -> None:
+    """With one box, which takes the place of those of the rows; nothing is done before it is confirmed."""
+    sign_in(browser, url)
+    browser.go(f"{url}/dead-letters?reason=HANDLER_FAILED")
+    browser.tab_to('it.name === "all"')
+    label = str(browser.evaluate("document.activeElement.parentElement.textContent"))
+    browser.press(" ")
+    assert browser.evaluate("document.querySelector('td.check input').disabled")
+    browser.tab_to('it.textContent === "Discard the selected"')
+    browser.load(lambda: browser.press("Enter"))
+    found = re.search(r"Select all (\d+) that match", label)
+    assert found
+    asked = str(browser.evaluate("document.querySelector('main form button').textContent"))
+    assert re.fullmatch(f"Discard {found[1]} dead letters?", asked)
+
+
 def test_the_figures_keep_up_and_can_be_paused(
     browser: Chromium, url: str, stage: tuple[RedisServer, SidecarProcess]
 ) -> None:
