@@ -82,7 +82,7 @@ def sign_in(browser: Chromium, url: str) -> None:
 
 
 def accessible(browser: Chromium) -> list[tuple[str, str]]:
-    """The role and the name of everything that a screen reader is told of."""
+    """The role and the name of everything that a screen reader announces."""
     nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
     return [(_value(node, "role"), _value(node, "name")) for node in nodes if not node["ignored"]]
 
@@ -174,12 +174,12 @@ def test_all_that_is_ticked_can_be_discarded(
     assert stage[0].execute("XLEN", KEYS.dead_letters) == before - 2
 
 
-def test_a_screen_reader_is_told_of_everything(browser: Chromium, url: str) -> None:
-    told: list[tuple[str, str]] = []
+def test_a_screen_reader_announces_everything(browser: Chromium, url: str) -> None:
+    spoken: list[tuple[str, str]] = []
     for page in every_page(browser, url):
-        told = accessible(browser)
-        assert [role for role, name in told if role in CONTROLS and not name] == [], page
-        roles = [role for role, _ in told]
+        spoken = accessible(browser)
+        assert [role for role, name in spoken if role in CONTROLS and not name] == [], page
+        roles = [role for role, _ in spoken]
         assert {"main", "banner", "contentinfo", "navigation"} <= set(roles), page
         levels = browser.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(it => +it.tagName[1])")
         assert levels[0] == 1
@@ -187,13 +187,13 @@ def test_a_screen_reader_is_told_of_everything(browser: Chromium, url: str) -> N
         if page == "wrong token":
             assert "alert" in roles
     browser.go(f"{url}/")
-    told = accessible(browser)
-    assert "status" in [role for role, _ in told]
-    plots = [name for role, name in told if role == "image"]
+    spoken = accessible(browser)
+    assert "status" in [role for role, _ in spoken]
+    plots = [name for role, name in spoken if role == "image"]
     assert len(plots) == 3
     assert re.match(r"Depth of the slowest group Over the last hour: least [\d,.]+, most [\d,.]+", plots[0])
-    assert any(role == "columnheader" and name == "Consumers" for role, name in told)
-    assert any(role == "rowheader" and name == "deployer-eu" for role, name in told)
+    assert any(role == "columnheader" and name == "Consumers" for role, name in spoken)
+    assert any(role == "rowheader" and name == "deployer-eu" for role, name in spoken)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
