@@ -285,7 +285,7 @@ def test_a_start_while_redis_is_away() -> None:
 
 
 def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callable[[str, object], None]) -> None:
-    """Under a second, in a crowd twice that and more; 70 MB while idle, and 80 once an event was judged (ADR 0012).
+    """Under a second, in a crowd twice that and more; 70 MB while idle, and 85 once an event was judged (ADR 0012).
 
     Of a library's file the system counts between a half and all, 4 MB in sum, by how the file came into its cache.
     """
@@ -312,5 +312,5 @@ def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callab
     assert min(took) < 2 * crowd, figures
     assert min(cpu) < 1, figures
     assert rss[0] < 70, figures
-    assert rss[1] < 80, figures
+    assert rss[1] < 85, figures
     assert idle < 0.1, figures
