@@ -1,4 +1,4 @@
-"""Alarms and dashboards, made from tables: the one place that knows metric names, units and thresholds.
+"""Generates alarms and dashboards from tables: the one place that knows metric names, units and thresholds.
 
     python -m scripts.monitoring    # writes the template's part, the two files of Terraform, Grafana's dashboard
 
@@ -46,17 +46,17 @@ METRICS = (
         "OldestUnacknowledgedAge", "Seconds", "Maximum", "Age of the oldest entry that a group has not acknowledged."
     ),
     Metric("DeadLetters", "Count", "Maximum", "Entries in the dead-letter stream."),
-    Metric("ListDepth", "Count", "Maximum", "Messages waiting or in flight, of the mirror list with most."),
-    Metric("ListProcessing", "Count", "Maximum", "Messages of the mirror lists that their consumers have in flight."),
-    Metric("ListDeadLetters", "Count", "Maximum", "Messages of the mirror lists that their consumers gave up."),
-    Metric("SpoolDepth", "Count", "Maximum", "Events in the spool of the task that has most."),
+    Metric("ListDepth", "Count", "Maximum", "Messages waiting or in flight in the longest mirror list."),
+    Metric("ListProcessing", "Count", "Maximum", "Messages that consumers of mirror lists have in flight."),
+    Metric("ListDeadLetters", "Count", "Maximum", "Messages that consumers of mirror lists gave up."),
+    Metric("SpoolDepth", "Count", "Maximum", "Events in the fullest spool."),
     Metric("SpoolOldestAge", "Seconds", "Maximum", "Age of the oldest spooled event."),
-    Metric("SpoolBytesUsedPercent", "Percent", "Maximum", "What the spool holds, of SPOOL_MAX_BYTES."),
-    Metric("SpoolDiskFreeBytes", "Bytes", "Minimum", "Free room of the disk that has the spool."),
-    Metric("PublishesStored", "Count", "Sum", "Events that got into Redis."),
+    Metric("SpoolBytesUsedPercent", "Percent", "Maximum", "Size of the spool, as a share of SPOOL_MAX_BYTES."),
+    Metric("SpoolDiskFreeBytes", "Bytes", "Minimum", "Free room on the disk of the spool."),
+    Metric("PublishesStored", "Count", "Sum", "Events that were stored in Redis."),
     Metric("PublishesDuplicate", "Count", "Sum", "Events that were there already."),
     Metric("PublishesSpooled", "Count", "Sum", "Events acknowledged from the task's disk."),
-    Metric("PublishesRefused", "Count", "Sum", "Events refused, for whatever reason."),
+    Metric("PublishesRefused", "Count", "Sum", "Events refused, for any reason."),
     Metric("RpcLatency", "Milliseconds", "p99", "From a call's arrival to its answer; a distribution."),
     Metric("RedisLatency", "Milliseconds", "p99", "One append of a group, WAIT included; a distribution."),
     Metric("ConnectionFailures", "Count", "Sum", "Failed commands and connections to Redis."),
@@ -64,7 +64,10 @@ METRICS = (
     Metric("RedisUp", "None", "Minimum", "1 while an authenticated round trip succeeded lately, else 0."),
     Metric("EvictionPolicyWrong", "None", "Maximum", "1 where maxmemory-policy is not noeviction, else 0."),
     Metric(
-        "RedisMemoryUsedPercent", "Percent", "Maximum", "Memory in use, of maxmemory; where there is none, nothing."
+        "RedisMemoryUsedPercent",
+        "Percent",
+        "Maximum",
+        "Memory in use, as a share of maxmemory; absent without a limit.",
     ),
 )
 
@@ -100,48 +103,48 @@ ALARMS = (
     ),
     Alarm(
         "connection-failures", "ConnectionFailures", "Sum", 0, 4, 5,
-        "Commands to Redis fail, for longer than a failover takes. Events are spooled on the task's disk.",
-        "Do not stop the task while its spool holds events. Run deploy/check, and mend the first failure it names.",
+        "Commands to Redis have failed for longer than a failover takes. Events are spooled on the task's disk.",
+        "Do not stop the task while its spool holds events. Run deploy/check, and fix the first failure that it names.",
         "tcp",
     ),
     Alarm(
         "auth-failures", "AuthFailures", "Sum", 0, 3, 5,
         "Redis refuses the login. Events are spooled on the task's disk.",
-        "See that the secret's AWSCURRENT is the token that Redis has: a rotation may have stopped half-way. Correct"
-        " the secret; the sidecar follows by itself.",
+        "The secret's AWSCURRENT must be the token that Redis has: a rotation may have stopped half-way. Correct the"
+        " secret; the sidecar reads it again by itself.",
         "auth",
     ),
     Alarm(
         "queue-not-draining", "OldestUnacknowledgedAge", "Maximum", "OldestAgeAlarmSeconds", 5, 5,
         "A consumer group has not acknowledged an entry for too long.",
-        "modelready-sidecar status names the group and its depth: see why its consumers stand still, or remove a group"
-        " that nobody reads any more.",
+        "modelready-sidecar status names the group and its depth. See why its consumers stand still, or remove a"
+        " group that nobody reads any more.",
         "memory",
     ),
     Alarm(
         "dead-letters", "DeadLetters", "Maximum", 0, 1, 1,
         "There are dead letters: events that no consumer will get by itself.",
-        "modelready-sidecar status counts them by reason. Mend what the reason names, then replay or discard"
-        " them with modelready-sidecar dead-letters.",
+        "modelready-sidecar status counts them by reason. Fix the cause, then replay or discard them with"
+        " modelready-sidecar dead-letters.",
         "reasons",
     ),
     Alarm(
         "list-dead-letters", "ListDeadLetters", "Maximum", 0, 1, 1,
         "Consumers of a mirror list gave up messages.",
-        "modelready-sidecar status names the list, that service's log says why. Then: modelready-sidecar dead-letters"
-        " replay --list.",
+        "modelready-sidecar status names the list; that service's log says why. Fix the cause, then run"
+        " modelready-sidecar dead-letters replay --list.",
         "reasons",
     ),
     Alarm(
         "list-not-draining", "ListDepth", "Maximum", 1000, 5, 5,
         "More than 1000 messages of a mirror list have been waiting or in flight for too long.",
-        "modelready-sidecar status names the list: see why its consumers stand still.",
+        "modelready-sidecar status names the list. See why its consumers stand still.",
         "memory",
     ),
     Alarm(
         "spool-growing", "SpoolOldestAge", "Maximum", 300, 3, 3,
         "Events have waited on a task's disk for more than five minutes, and the disk goes with the task.",
-        "Do not stop or deploy the task. Bring Redis back: the reason is in the sidecar's log, and the spool empties by"
+        "Do not stop or deploy the task. The sidecar's log has the reason. Bring Redis back; then the spool empties by"
         " itself.",
         "reasons",
     ),
@@ -154,18 +157,18 @@ ALARMS = (
     Alarm(
         "spool-disk", "SpoolDiskFreeBytes", "Minimum", 256 << 20, 3, 3,
         "The disk of a task's spool is nearly full. When it is full, nothing can be spooled.",
-        "See what fills SPOOL_DIR's disk: the spool itself while Redis is away, else another container or its logs.",
+        "See what fills the disk of SPOOL_DIR: the spool while Redis is away, else another container or its logs.",
         "spool", "LessThanThreshold",
     ),
     Alarm(
         "publishes-refused", "PublishesRefused", "Sum", 0, 1, 15,
-        "Events of the registry were refused, one or more: a model that is ready is not announced.",
+        "At least one event of the registry was refused: a model that is ready is not announced.",
         "The sidecar's log has the reason. INVALID_EVENT is for the registry's developers.",
         "reasons",
     ),
     Alarm(
         "eviction-policy", "EvictionPolicyWrong", "Maximum", 0, 5, 5,
-        "Redis evicts when its memory is full: with an allkeys- policy whole queues with all acknowledged events,"
+        "When its memory is full, Redis evicts: with an allkeys- policy whole queues with all acknowledged events,"
         " with a volatile- policy the ids by which a repeated event is recognised.",
         "Give the cache a parameter group with maxmemory-policy noeviction; that needs no restart.",
         "eviction",
@@ -173,16 +176,16 @@ ALARMS = (
     Alarm(
         "redis-memory", "RedisMemoryUsedPercent", "Maximum", 80, 5, 5,
         "Redis' memory is nearly full. When it is full, writes are refused and events are spooled.",
-        "See which consumer group holds the queue back with modelready-sidecar status, or take a larger node type.",
+        "modelready-sidecar status shows which consumer group holds the queue back. Or take a larger node type.",
         "memory",
     ),
 )  # fmt: skip
 # Of Lambda's own metric, and only where the stack rotates the token.
 ROTATION_ALARM = Alarm(
     "rotation-failed", "Errors", "Sum", 0, 1, 1,
-    "The rotation of Redis' token failed; the tokens that were good stay good, and Secrets Manager tries again.",
-    "If it goes on, the function's log names the step and the reason: no way to an API of AWS or to Redis, a right, or"
-    " a change of the cache that is under way.",
+    "The rotation of the Redis token failed. Valid tokens stay valid, and Secrets Manager tries again.",
+    "If it goes on, the function's log names the step and the reason: no route to an API of AWS or to Redis, a missing"
+    " right, or a change of the cache that is under way.",
     "auth",
 )  # fmt: skip
 
@@ -407,7 +410,7 @@ def _widget(x: int, y: int, title: str, series: list[list[Any]], lines: list[dic
 
 
 def files() -> dict[Path, str]:
-    """Return all that is generated, as it should be."""
+    """Return every generated file as it should be."""
     return {
         TEMPLATE: with_generated(TEMPLATE.read_text()),
         TERRAFORM_ALARMS: terraform_alarms(),
