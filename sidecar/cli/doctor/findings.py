@@ -33,7 +33,7 @@ FINDINGS = {
     "tls-untrusted": "Set REDIS_TLS_CA_FILE to the authority that signed the server's certificate.",
     "tls-name": "Set REDIS_HOST to a name that the server's certificate has.",
     "tls-expired": "Renew the server's certificate.",
-    "tls-not-yet-valid": "Set this machine's clock, or issue the certificate anew.",
+    "tls-not-yet-valid": "Set this machine's clock, or issue the certificate again.",
     "tls-expires-soon": "Renew the server's certificate before that day.",
     "tls-client-certificate":
         "Set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE to a certificate of an authority that the server "
@@ -59,7 +59,7 @@ FINDINGS = {
         "default's.",
     "auth-user-refused": "See that the user exists on the server, is on, and has this token.",
     "auth-not-asked": "Make the server ask for a token, or unset ours: anyone who reaches it may log in.",
-    "auth-login": "Mend what the server says of the login, and run doctor again.",
+    "auth-login": "Fix what the server says about the login, and run doctor again.",
     "acl-commands": "Add these commands to the user's access string: docs/redis-acl.md.",
     "acl-keys": "Add these key patterns to the user's access string: docs/redis-acl.md.",
     "acl-operating":
@@ -79,7 +79,7 @@ FINDINGS = {
     "eviction-policy": "Set maxmemory-policy to noeviction in the parameter group.",
     "memory-nearly-full": "Give the engine more memory, or see which consumer group holds the queue back.",
     "latency-high": "Run the task in the primary's Availability Zone, and look at the engine's load.",
-    "probe-refused": "Mend what the server says: docs/troubleshooting.md ends with all reasons.",
+    "probe-refused": "Fix what the server says: docs/troubleshooting.md ends with all reasons.",
     "probe-unconfirmed": "Look at the replication lag: the replicas do not confirm within REDIS_TIMEOUT_SECONDS.",
     "spool-unusable": "Set SPOOL_DIR to a directory that the sidecar's user can write to, on a mounted volume.",
     "spool-network": "Set SPOOL_DIR to a local disk: SQLite's WAL is not safe on this one.",
