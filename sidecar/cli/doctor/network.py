@@ -127,7 +127,10 @@ def _explain(report: Report, redis: RedisSettings, context: ssl.SSLContext, erro
         names = f"; it is for {', '.join(_names(redis, context))}" if finding == "tls-name" else ""
         report.add(finding, f"the server's certificate is not accepted: {error.verify_message.rstrip('.')}{names}")
     elif isinstance(error, _Closed):
-        report.add("tls-client-certificate", "the server ends the connection after the handshake: it wants to know us")
+        report.add(
+            "tls-client-certificate",
+            "the server ends the connection after the handshake: it requires a client certificate",
+        )
     elif fault(error).reason == "REDIS_CERTIFICATE":
         ours = "does not accept ours, REDIS_TLS_CERT_FILE" if redis.tls_cert_file else "got none"
         report.add("tls-client-certificate", f"the server asks for a client certificate and {ours}: {_words(error)}")
