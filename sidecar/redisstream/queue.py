@@ -34,10 +34,11 @@ _APPENDED = "APPENDED "  # append.lua's word: it failed when some events were in
 class RedisQueue:
     """See publishing.interfaces.Queue."""
 
-    def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
+    def __init__(self, connection: RedisConnection, settings: QueueSettings, keys: Keys | None = None) -> None:
+        """`keys`: default: those of QUEUE_NAME."""
         self._connection = connection
         self._settings = settings
-        self._keys = Keys(settings.name)
+        self._keys = keys or Keys(settings.name)
         self._append = Script("sidecar.redisstream", "lua/append.lua")
         self._dead_letter = Script("sidecar.redisstream", "lua/dead_letter.lua")
         self._window = str(settings.dedup_seconds * 1000)

@@ -24,7 +24,7 @@ from sidecar.errors import QueueError, SetupFault
 from sidecar.publishing.interfaces import Event
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.queue import RedisQueue
-from sidecar.settings import QueueSettings, Settings
+from sidecar.settings import Settings
 
 _MINUTE_MS = 60_000
 
@@ -47,14 +47,6 @@ class _OwnKeys(Keys):
         return f"{self.tag}:seen:{self.name}:seen:"
 
 
-class _OwnQueue(RedisQueue):
-    """The sidecar's own way into Redis, to other keys."""
-
-    def __init__(self, connection: RedisConnection, settings: QueueSettings, keys: Keys) -> None:
-        super().__init__(connection, settings)
-        self._keys = keys
-
-
 async def check_round_trip(report: Report, settings: Settings, connection: RedisConnection) -> None:
     """Append, read back, append again, remove. Raises nothing: what fails is the finding."""
     keys = _OwnKeys(settings.queue.name)
@@ -71,7 +63,7 @@ async def check_round_trip(report: Report, settings: Settings, connection: Redis
 
 async def _send(report: Report, settings: Settings, connection: RedisConnection, keys: _OwnKeys, event: Event) -> None:
     mirror = keys.mirror if settings.queue.lists else ""
-    queue = _OwnQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
+    queue = RedisQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
     wanted = settings.publish.durability == "replicated" and not report.failed("replicas")
     replicas = settings.redis.min_replicas if wanted else 0
     timeout = settings.redis.timeout
