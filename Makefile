@@ -30,7 +30,7 @@ help: ## List the targets
 
 .venv/dev: .venv/runtime requirements/dev.txt
 	@echo "installing the test tools"
-	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
 # The lowest versions that both distributions allow; `make install` has the newest.
@@ -92,13 +92,14 @@ proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of t
 docs: .venv/dev ## Generate docs/configuration.md, .env.example, alarms, dashboards and the rotation function in the template
 	@$(BIN)/python scripts/configuration.py && $(BIN)/python -m scripts.monitoring && $(BIN)/python scripts/embed_rotation.py
 
-# Each environment is pinned from pyproject.toml; `modelready` itself is here and in no registry.
+# Each environment is pinned from pyproject.toml; `modelready` itself is here and in no registry. Of axe-playwright-python
+# the tests need axe-core alone, not a second browser.
 PINNED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --excludes /dev/stdin
 BOTH := pyproject.toml clients/python/pyproject.toml
 UPGRADE ?= --upgrade
 pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep those that are pinned
-	@pin() { echo modelready | $(PINNED) -o requirements/"$$@"; }; set -e; \
+	@pin() { printf 'modelready\nplaywright\n' | $(PINNED) -o requirements/"$$@"; }; set -e; \
 	pin build.txt $(UPGRADE) --group build; \
 	pin proto.txt $(UPGRADE) --group proto; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \

@@ -1,8 +1,9 @@
-"""The consumer against a bare loop: both read, decode and acknowledge batches of 100, each in a process of its own.
+"""The consumer against a bare loop, each in a process of its own: `run_batches`, and `run` with a handler of 10 ms.
 
-`python -m bench.consuming bare|ours URL COUNT` is such a process; it prints the events a second from the first to the
-last, its CPU microseconds an event and its peak of resident memory in MB. The handler does nothing. Bare is redis-py's
-blocking client: XREADGROUP, `modelready.entry.decode`, a call of the handler, XACK; no retries, no claims, no order.
+`python -m bench.consuming bare|ours URL COUNT BATCH SECONDS` is such a process; it prints the events a second from the
+first to the last, its CPU microseconds an event and its peak of resident memory in MB. The handler takes SECONDS for
+each call. Bare is redis-py's blocking client: XREADGROUP of BATCH, `modelready.entry.decode`, a call of the handler for
+all, XACK; no retries, no claims, no order. Ours is `run_batches(BATCH)`, or `run` where that is 1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -28,7 +29,6 @@ from tests.harness.redis_server import RedisServer
 if TYPE_CHECKING:
     from bench.figures import Round, Scale
 
-_BATCH = 100
 _MODELS = 50
 _GROUP = "deployer"
 _STREAM = events.KEYS.events
@@ -42,20 +42,30 @@ class Measured(NamedTuple):
     peak_mb: float
 
 
-def rounds(scale: Scale) -> Iterator[Round]:
+def batches(scale: Scale) -> Iterator[Round]:
+    """Batches of 100, and a handler that does nothing."""
+    return _rounds(scale, scale.stream, batch=100, seconds=0.0)
+
+
+def slow_handler(scale: Scale) -> Iterator[Round]:
+    """One event at a time, and a handler of 10 ms."""
+    return _rounds(scale, scale.serial, batch=1, seconds=0.01)
+
+
+def _rounds(scale: Scale, count: int, *, batch: int, seconds: float) -> Iterator[Round]:
     """Rounds of both in turns, after one to get warm."""
     from bench.figures import Round  # noqa: PLC0415 - which imports this
 
     with RedisServer(binary=redis_binary(), config={"appendonly": "no"}) as server:
         for number in range(scale.rounds + 1):
             kinds = ["bare", "ours"] if number % 2 else ["ours", "bare"]
-            measured = {kind: _measure(kind, server, scale.stream) for kind in kinds}
+            measured = {kind: _measure(kind, server, count, batch, seconds) for kind in kinds}
             if number:
                 ours = measured["ours"]
                 yield Round(measured["bare"].rate, ours.rate, ours.cpu_us, ours.peak_mb)
 
 
-def _measure(kind: str, server: RedisServer, count: int) -> Measured:
+def _measure(kind: str, server: RedisServer, count: int, batch: int, seconds: float) -> Measured:
     with server.client() as client:
         client.flushall()
         entries = [encode(_of_model(event, number % _MODELS)) for number, event in enumerate(events.events(count))]
@@ -65,7 +75,7 @@ def _measure(kind: str, server: RedisServer, count: int) -> Measured:
                 pipeline.xadd(_STREAM, dict[Any, Any](entry))
             pipeline.execute()
         client.xgroup_create(_STREAM, _GROUP, id="0")
-        command = [sys.executable, "-m", "bench.consuming", kind, server.url, str(count)]
+        command = [sys.executable, "-m", "bench.consuming", kind, server.url, str(count), str(batch), str(seconds)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
         assert client.xpending(_STREAM, _GROUP)["pending"] == 0, "not all were acknowledged"
         assert client.xreadgroup(_GROUP, "check", {_STREAM: ">"}, count=1) in ({}, []), "not all were read"
@@ -78,18 +88,21 @@ def _of_model(event: ModelReadyToDeploy, number: int) -> ModelReadyToDeploy:
 
 
 class Handler:
-    """Does nothing with each of `count` events, and notes when the first and the last came."""
+    """Takes `seconds` for each call, and notes when the first and the last of `count` events came."""
 
-    def __init__(self, count: int, last: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, count: int, seconds: float, last: Callable[[], object] = lambda: None) -> None:
         self._left = count
         self._count = count
+        self._seconds = seconds
         self._last = last
         self._began = self._ended = self._cpu = 0.0
 
-    def __call__(self, _: ModelReadyToDeploy) -> None:
+    def __call__(self, events: Sequence[ModelReadyToDeploy]) -> None:
         if self._left == self._count:
             self._began, self._cpu = time.perf_counter(), time.process_time()
-        self._left -= 1
+        if self._seconds:
+            time.sleep(self._seconds)
+        self._left -= len(events)
         if not self._left:
             self._ended, self._cpu = time.perf_counter(), time.process_time() - self._cpu
             self._last()
@@ -101,29 +114,31 @@ class Handler:
         return Measured(self._count / (self._ended - self._began), self._cpu * 1e6 / self._count, peak)
 
 
-def _bare(url: str, count: int) -> Measured:
-    handler = Handler(count)
+def _bare(url: str, count: int, batch: int, seconds: float) -> Measured:
+    handler = Handler(count, seconds)
     with Redis.from_url(url, protocol=3) as client:
         done = 0
         while done < count:
-            reply: Any = client.xreadgroup(_GROUP, "bare", {_STREAM: ">"}, count=_BATCH, block=1000)
+            reply: Any = client.xreadgroup(_GROUP, "bare", {_STREAM: ">"}, count=batch, block=1000)
             ((entries,),) = reply.values()
-            for _, fields in entries:
-                handler(decode(fields))
+            handler([decode(fields) for _, fields in entries])
             client.xack(_STREAM, _GROUP, *(entry_id for entry_id, _ in entries))
             done += len(entries)
     return handler.measured()
 
 
-def _ours(url: str, count: int) -> Measured:
+def _ours(url: str, count: int, batch: int, seconds: float) -> Measured:
     where = urlsplit(url)
     environ = {"REDIS_HOST": str(where.hostname), "REDIS_PORT": str(where.port)}
-    consumer = Consumer.from_env(group=_GROUP, environ=environ, batch=_BATCH, block_seconds=0.1)
-    handler = Handler(count, consumer.stop)
-    consumer.run(handler)
+    consumer = Consumer.from_env(group=_GROUP, environ=environ, batch=batch, block_seconds=0.1)
+    handler = Handler(count, seconds, consumer.stop)
+    if batch > 1:
+        consumer.run_batches(handler)
+    else:
+        consumer.run(lambda event: handler([event]))
     return handler.measured()
 
 
 if __name__ == "__main__":
-    kind, url, count = sys.argv[1:]
-    print(json.dumps((_bare if kind == "bare" else _ours)(url, int(count))))
+    kind, url, count, batch, seconds = sys.argv[1:]
+    print(json.dumps((_bare if kind == "bare" else _ours)(url, int(count), int(batch), float(seconds))))

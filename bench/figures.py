@@ -189,8 +189,12 @@ FIGURES = (
     Figure("draining", "draining the spool", "PublishStream", 0.8, "events/s", _draining),
     Figure("full-stream", "PublishStream into a full stream", "into an empty one", 0.95, "events/s", _full_stream),
     Figure(
-        "consuming", "Consumer.run, batches of 100", "XREADGROUP, decode, XACK with redis-py, the same batches", 0.8,
-        "events/s", consuming.rounds,
+        "consuming", "Consumer.run_batches of 100, a handler that does nothing",
+        "XREADGROUP, decode, XACK with redis-py, the same batches", 0.4, "events/s", consuming.batches,
+    ),
+    Figure(
+        "slow-handler", "Consumer.run, a handler of 10 ms", "XREADGROUP, decode, the handler, XACK with redis-py", 0.9,
+        "events/s", consuming.slow_handler,
     ),
 )  # fmt: skip
 

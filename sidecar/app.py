@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
-from sidecar import logs
-from sidecar.errors import PublishError
+from sidecar import __version__, logs
+from sidecar.errors import RequestError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
 from sidecar.operations.queue_metrics import QueueMetrics
@@ -49,10 +50,12 @@ from sidecar.settings import QueueSettings, Settings
 from sidecar.spool.spool import SqliteSpool
 from sidecar.summary import summarize
 from sidecar.tasks import Tasks
-from sidecar.web.console import PageSite
-from sidecar.web.gone import Backstage
+from sidecar.web import app as web
+from sidecar.web.app import Probe
+from sidecar.web.calls import SidecarCalls
+from sidecar.web.console import About, Console
 from sidecar.web.history import History
-from sidecar.web.http import HttpServer, Page, health_page, metrics_page
+from sidecar.web.server import HttpServer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -64,7 +67,7 @@ log = logging.getLogger(__name__)
 _FIRST_LOOK_SECONDS = 0.4
 _FAULT_SECONDS = 10.0
 _FLUSH_SHARE = 0.6
-_TELL_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
+_ANSWER_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
 
 
 class Running(NamedTuple):
@@ -160,15 +163,20 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         history = History(observer, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
-            _pages(metrics, readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
-            PageSite(
-                Backstage(asyncio.get_running_loop(), operators.status, dead_letters),
-                history,
-                settings.server,
-                settings.queue.name,
+            web.build(
+                metrics.render,
+                *_probes(readiness, health, operators, listen=settings.server.listen, alive=lambda: tasks.alive),
+                Console(
+                    SidecarCalls(asyncio.get_running_loop(), operators.status),
+                    dead_letters,
+                    history,
+                    settings.server,
+                    _about(settings),
+                ).app(),
+                settings.server.http_listen,
             ),
         )
-        stack.callback(http.stop)
+        stack.push_async_callback(http.stop)
 
         committing = tasks.start("publisher", publisher.run())
         tasks.start("forwarder", forwarder.run())
@@ -187,7 +195,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
 
         await server.start()
         http.start()
-        _tell_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
+        _report_to_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
         _give_back_memory()
         log.info("serving", extra={"grpc": addresses, "http_port": http.port, "spooled": spool.depth})
         yield Running(addresses, http.port, readiness, failed)
@@ -199,41 +207,43 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         await asyncio.sleep(0)
         # Half of what is left of the time goes to the calls in flight, the rest to the last group and the files.
         await publisher.close((deadline - time.monotonic()) * _FLUSH_SHARE)
-        # grpc answers calls that it has not handed over yet with CANCELLED: first let all who call hear UNAVAILABLE.
-        await asyncio.sleep(_TELL_SECONDS)
+        # grpc answers calls that it has not passed on yet with CANCELLED: first let all callers get UNAVAILABLE.
+        await asyncio.sleep(_ANSWER_SECONDS)
         await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
         await _finish(committing, tracing, deadline)
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
 
 
-def _pages(
-    metrics: Metrics,
+def _probes(
     readiness: Readiness,
     health: HealthService,
     operators: QueueService,
     *,
     listen: Sequence[str],
     alive: Callable[[], bool],
-) -> dict[str, Callable[[], Page]]:
-    """What HTTP answers to programs, on its thread: also while the event loop has no time, or hangs."""
+) -> tuple[Probe, Probe]:
+    """What /healthz and /readyz say. Called in the HTTP thread, also while the event loop is busy or hangs."""
 
-    def life() -> dict[str, object]:
-        return {"draining": health.draining, "hanging": not alive(), "listen": listen, "statuses": health.statuses}
+    def healthz() -> tuple[bool, dict[str, object]]:
+        hanging, draining = not alive(), health.draining
+        details = {"draining": draining, "hanging": hanging, "listen": listen, "statuses": health.statuses}
+        return not (hanging or draining), details
 
-    def state() -> dict[str, object]:
-        known = operators.known()
-        more = {"state": summarize(known), "draining": health.draining, "spooled": known.spool.depth}
-        return {**readiness.state._asdict(), **more}
+    def readyz() -> tuple[bool, dict[str, object]]:
+        state, known, draining = readiness.state, operators.known(), health.draining
+        more = {"state": summarize(known), "draining": draining, "spooled": known.spool.depth}
+        return alive() and state.accepting and not draining, {**state._asdict(), **more}
 
-    return {
-        "/metrics": metrics_page(metrics.render),
-        "/healthz": health_page(lambda: alive() and not health.draining, life),
-        "/readyz": health_page(lambda: alive() and readiness.state.accepting and not health.draining, state),
-    }
+    return healthz, readyz
+
+
+def _about(settings: Settings) -> About:
+    name = f"{settings.publish.source} on {socket.gethostname()}"
+    return About(settings.queue.name.strip("{}"), name, __version__, f"{settings.redis.host}:{settings.redis.port}")
 
 
 async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
-    """Open the connections and see how things are, but do not wait for a Redis that is slow or away."""
+    """Open the connections and check readiness once, but do not wait for a Redis that is slow or away."""
 
     async def look() -> None:
         with suppress(Exception):
@@ -288,7 +298,7 @@ async def _open_spool(settings: Settings) -> SqliteSpool:
 def _watch_secrets(
     tasks: Tasks, credentials: CredentialSource, connection: RedisConnection, tls: CertificateFiles[Any] | None
 ) -> None:
-    """What others may change at any time."""
+    """Follow what may be changed from outside at any time."""
     tasks.start("credentials", credentials.watch(connection.reauthenticate))
     tasks.start("certificate files", watch(tls, connection.tls))
 
@@ -310,7 +320,7 @@ def _watch_queue(
         tasks.start("depth limit", limit.run())
 
 
-def _tell_cloudwatch(
+def _report_to_cloudwatch(
     stack: AsyncExitStack,
     tasks: Tasks,
     metrics: Metrics,
@@ -330,7 +340,7 @@ def _tell_cloudwatch(
 
 
 def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -> EventTracing | None:
-    """None where it is off. What is wrong with it is told, and keeps no event from being published."""
+    """None where it is off. What is wrong with it is logged, and keeps no event from being published."""
     if spans_to is None and not settings.tracing.on:
         return None
     try:
@@ -344,7 +354,7 @@ def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -
     return None
 
 
-def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, gate: SpoolGate) -> PublishError | None:
+def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, gate: SpoolGate) -> RequestError | None:
     """What an attempt to append met lately, or would meet."""
     if limit is not None and limit.full:
         return limit.error

@@ -2,7 +2,8 @@
 
     SettingsError                 a variable has a wrong value; ends the start
     SidecarError
-    ├── PublishError              an event was not acknowledged; has `reason`, a stable constant
+    ├── RequestError              a call failed: an event was not acknowledged, or a request of an operator was
+    │   │                         refused; has `reason`, a stable constant
     │   ├── InvalidEvent          the event breaks a rule; has `violations`
     │   │   └── InvalidRequest    another request does
     │   ├── NotFound              what the request names is not there
@@ -13,7 +14,7 @@
     │   │   ├── Unavailable       transient: a later attempt may succeed; `ambiguous` if it may be there already
     │   │   │   ├── AuthFailed    the credentials were refused; transient, since they rotate
     │   │   │   └── QueueFull     QUEUE_MAX_DEPTH is reached; nothing was sent
-    │   │   ├── SetupFault        a person must mend the set-up: rights, a key of another type, a certificate
+    │   │   ├── SetupFault        a person must fix the set-up: rights, a key of another type, a certificate
     │   │   └── Refused           Redis can never take this event, or it cannot be encoded
     │   └── SpoolError            the spool on disk did not take it
     │       ├── SpoolFull         SPOOL_MAX_BYTES is reached
@@ -36,8 +37,8 @@ class SidecarError(Exception):
     """The root of all errors but that one."""
 
 
-class PublishError(SidecarError):
-    """An event was not acknowledged."""
+class RequestError(SidecarError):
+    """What a call asked for was not done; of a Publish: the event was not acknowledged."""
 
     reason = "INTERNAL"
 
@@ -49,7 +50,7 @@ class Violation(NamedTuple):
     description: str
 
 
-class InvalidEvent(PublishError):
+class InvalidEvent(RequestError):
     """The event breaks rules of the contract."""
 
     reason = "INVALID_EVENT"
@@ -65,13 +66,13 @@ class InvalidRequest(InvalidEvent):
     reason = "INVALID_REQUEST"
 
 
-class NotFound(PublishError):
+class NotFound(RequestError):
     """What the request names is not there."""
 
     reason = "NOT_FOUND"
 
 
-class Overloaded(PublishError):
+class Overloaded(RequestError):
     """More than SIDECAR_MAX_PENDING events wait in memory; nothing is kept."""
 
     reason = "OVERLOADED"
@@ -83,13 +84,13 @@ class TooManyTails(Overloaded):
     reason = "TOO_MANY_TAILS"
 
 
-class ShuttingDown(PublishError):
+class ShuttingDown(RequestError):
     """The sidecar is stopping; nothing is kept."""
 
     reason = "SHUTTING_DOWN"
 
 
-class QueueError(PublishError):
+class QueueError(RequestError):
     """The queue in Redis did not take it."""
 
 
@@ -145,7 +146,7 @@ class Refused(QueueError):
             self.reason = reason
 
 
-class SpoolError(PublishError):
+class SpoolError(RequestError):
     """The spool did not take it; nothing is kept."""
 
     reason = "SPOOL_UNAVAILABLE"

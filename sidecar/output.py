@@ -16,11 +16,7 @@ class Output:
     """Takes whole lines, and keeps their order. Any thread may call it."""
 
     def __init__(
-        self,
-        fd: int,
-        *,
-        failed: Callable[[int, OSError], None],
-        every_second: Callable[[], None] = lambda: None,
+        self, fd: int, *, failed: Callable[[int, OSError], None], every_second: Callable[[], None] = lambda: None
     ) -> None:
         """`failed` gets how many lines could not be written, and why. Both are called by the thread that writes."""
         self._fd = fd

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_type_hints
 
 from modelready.entry import ENCODINGS, Encoding
 from modelready.keys import Keys
@@ -115,7 +116,7 @@ class SpoolSettings:
         "SPOOL_DIR",
         Kind(SPOOL_PLACE, Path),
         Path("/var/lib/modelready-sidecar"),
-        "Directory of the spool. Made with mode 0700 where it is not there.",
+        "Directory of the spool. Made with mode 0700 where it is not there. Its disk needs 18 MB free at least.",
     )
     max_bytes: int = variable(
         "SPOOL_MAX_BYTES",
@@ -276,18 +277,6 @@ class LogSettings:
     )
 
 
-GROUPS = (
-    RedisSettings,
-    QueueSettings,
-    PublishSettings,
-    SpoolSettings,
-    ServerSettings,
-    MetricsSettings,
-    TracingSettings,
-    LogSettings,
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All groups."""
@@ -297,9 +286,9 @@ class Settings:
     publish: PublishSettings
     spool: SpoolSettings
     server: ServerSettings
-    log: LogSettings
     metrics: MetricsSettings
     tracing: TracingSettings
+    log: LogSettings
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -307,16 +296,7 @@ class Settings:
         environ = os.environ if environ is None else environ
         if not environ.get("REDIS_HOST"):
             raise SettingsError("REDIS_HOST is not set: it must name the Redis host (or start with serve --embedded)")
-        settings = cls(
-            redis=read(RedisSettings, environ),
-            queue=read(QueueSettings, environ),
-            publish=read(PublishSettings, environ),
-            spool=read(SpoolSettings, environ),
-            server=read(ServerSettings, environ),
-            log=read(LogSettings, environ),
-            metrics=read(MetricsSettings, environ),
-            tracing=read(TracingSettings, environ),
-        )
+        settings = cls(**{name: read(group, environ) for name, group in get_type_hints(cls).items()})
         keys = Keys(settings.queue.name)
         for mirror in settings.queue.lists:
             for name, key in mirror.keys.items():
@@ -328,6 +308,9 @@ class Settings:
                         f" {keys.tag}, so that both are in one slot"
                     )
         return settings
+
+
+GROUPS: tuple[type, ...] = tuple(get_type_hints(Settings).values())
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:

@@ -15,7 +15,7 @@ _BEAT_SECONDS, _LATE_SECONDS = 0.5, 5.0
 
 
 class Tasks:
-    """The background tasks. One that ends by an error is told through `failed`."""
+    """The background tasks. `failed` is set to the error of the first that fails."""
 
     def __init__(self, failed: asyncio.Future[BaseException | None]) -> None:
         self._failed = failed

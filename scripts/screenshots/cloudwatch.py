@@ -7,15 +7,15 @@ import re
 from html import escape
 from typing import Any
 
-from scripts.monitoring import INTERVAL_SECONDS, METRICS
+from scripts.monitoring import INTERVAL_SECONDS
 from scripts.screenshots.drawing import Chart, Line, Place, Series, Span, Unit, chart, page, panel
+from sidecar.telemetry.emf import UNITS
 from tests.deploy.cloudwatch import ALARM, Metrics, alarms
 from tests.deploy.template import RESOURCES, resolve
 
 WIDTH, _CELL, _GAP = 1160, 36, 10
 _COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
 _LIMIT = "#c21f1f"
-_UNITS = {metric.name: metric.unit for metric in METRICS}
 
 
 def draw(output: str, span: Span) -> str:
@@ -46,7 +46,7 @@ def _graph(shown: dict[str, Any], metrics: Metrics, place: Place, span: Span) ->
     for number, (namespace, name, *dimensions, options) in enumerate(shown["metrics"]):
         points = metrics.points((namespace, *dimensions[1::2], name), options["stat"])
         series.append(Series(options.get("label", name), _COLORS[number], points, 1.5 * shown["period"]))
-        units.add(_UNITS.get(name, "Count"))
+        units.add(UNITS.get(name, "Count"))
     lines = [Line(one["value"], one["label"], _LIMIT) for one in shown.get("annotations", {}).get("horizontal", [])]
     width = (WIDTH - 32 + _GAP) / 24 * place.width - _GAP - 2
     unit = ", ".join(unit for unit in sorted(units) if unit != "None") or "No unit"

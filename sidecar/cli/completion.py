@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 
-from sidecar.cli.exits import quietly
+from sidecar.cli.exits import without_traceback
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -16,16 +15,13 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser], root: argp
     help_text = "print the completion for a shell: source <(modelready-sidecar completion bash)"
     parser = parsers.add_parser("completion", help=help_text, description=help_text)
     parser.add_argument("shell", choices=SHELLS)
-    parser.set_defaults(run=partial(_run, root))
+    parser.set_defaults(run=_run, root=root)
 
 
-def _run(root: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    @quietly
-    def run(options: argparse.Namespace) -> int:
-        print(script(root, options.shell))
-        return 0
-
-    return run(options)
+@without_traceback
+def _run(options: argparse.Namespace) -> int:
+    print(script(options.root, options.shell))
+    return 0
 
 
 def script(root: argparse.ArgumentParser, shell: str) -> str:

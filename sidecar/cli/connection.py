@@ -1,4 +1,4 @@
-"""How the commands reach the sidecar: address, token, TLS; and what it means when they do not."""
+"""How the commands reach the sidecar: address, token, TLS; and what a failure means."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _API, _ADMIN = "SIDECAR_API_TOKEN", "SIDECAR_ADMIN_TOKEN"
+# What grpc says, and what it means; the first that fits.
+_CLOSED = "it closes the connection: give --ca-file if it speaks TLS, and --cert-file if it asks for a certificate"
+_SILENT = "it accepts connections and does not answer: check whether it hangs"
+_NOT_REACHED = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: give the authority's with --ca-file",
+    "Hostname Verification": "its certificate is for another name: give that name with --server-name",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE",
+    "security handshaker": "one of the certificate files holds no PEM",
+    "SETTINGS frame": _SILENT,
+    "Handshake read failed": _SILENT,
+    "Socket closed": _CLOSED,
+    "reset": _CLOSED,
+    "errors resolving": "the name does not resolve: --address is host:port or unix:/path",
+    "No such file": "there is no such socket: check that it runs, or give another --address",
+    "refused": "it is refused: check that it runs, or give another --address",
+}
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
 
 
@@ -31,11 +47,11 @@ def add_options(parser: argparse.ArgumentParser, *, admin: bool = False) -> None
     )
     group.add_argument("--token", help=f"default: {f'{_ADMIN}, else ' if admin else ''}{_API}")
     group.add_argument(
-        "--ca-file", metavar="FILE", help="speak TLS and trust this; default: SIDECAR_TLS_CERT_FILE, if set"
+        "--ca-file", metavar="FILE", help="use TLS and trust this authority; default: SIDECAR_TLS_CERT_FILE, if set"
     )
-    group.add_argument("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
+    group.add_argument("--cert-file", metavar="FILE", help="client certificate, if the sidecar asks for one")
     group.add_argument("--key-file", metavar="FILE", help="its private key")
-    group.add_argument("--server-name", metavar="NAME", help="the name in the sidecar's certificate, if it is another")
+    group.add_argument("--server-name", metavar="NAME", help="the name in the sidecar's certificate, if another")
     parser.set_defaults(admin=admin)
 
 
@@ -52,7 +68,7 @@ def reachable(address: str) -> str:
 
 
 class Target(NamedTuple):
-    """Where the sidecar is and how to speak to it. `token_from` is the option or variable; empty without a token."""
+    """Where the sidecar is and how to call it. `token_from`: the option or variable; empty without a token."""
 
     address: str
     token: str
@@ -69,9 +85,9 @@ class Target(NamedTuple):
         elif code == "UNAVAILABLE":
             text = self._not_reached(said)
         elif code == "UNIMPLEMENTED":
-            text = f"the sidecar at {self.address} is older than this command and does not know it: update it"
+            text = f"the sidecar at {self.address} is older than this command and does not support it: update it"
         elif code == "DEADLINE_EXCEEDED":
-            text = f"no answer from {self.address} in time: see whether the sidecar hangs; its log may tell"
+            text = f"no answer from {self.address} in time: its log may say whether the sidecar hangs"
         else:
             text = f"{self.address} answers {code}: {said}"
         waits = reason != "TOO_MANY_TAILS" and (is_transient(error) or code == "DEADLINE_EXCEEDED")
@@ -82,42 +98,23 @@ class Target(NamedTuple):
         if reason == "TOKEN_MISSING":
             return f"the sidecar asks for a token: give its {_API} with --token or as {_API}"
         if reason == "TOKEN_WRONG":
-            return f"the token is wrong: it came from {self.token_from}; give the sidecar's"
+            return f"the token from {self.token_from} is not the sidecar's"
         if reason == "ADMIN_ONLY":
-            where = "where the sidecar has none, call on its loopback or unix socket"
+            where = "if the sidecar has none, call it on its loopback address or unix socket"
             return f"this needs the sidecar's {_ADMIN}: give it with --token or as {_ADMIN}; {where}"
         if reason in ("INVALID_EVENT", "INVALID_REQUEST", "NOT_FOUND"):
             return said
         return f"{said.rstrip('.')}: docs/troubleshooting.md has {reason}"
 
     def _not_reached(self, said: str) -> str:
-        """What grpc says of a connection that it cannot have, with what to do."""
-        where = f"no connection to the sidecar at {self.address}"
-        if "CERTIFICATE_VERIFY_FAILED" in said:
-            return f"{where}: its certificate is not trusted: give its authority with --ca-file"
-        if "Hostname Verification" in said:
-            return f"{where}: its certificate is for another name: give that with --server-name"
-        if "WRONG_VERSION_NUMBER" in said:
-            return f"{where}: it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE"
-        if "security handshaker" in said:
-            return f"{where}: one of the certificate files holds no PEM"
-        if "SETTINGS frame" in said or "Handshake read failed" in said:
-            return f"{where}: it takes connections and does not answer: see whether it hangs"
-        if "Socket closed" in said or "reset" in said:
-            todo = "if it asks for a certificate, give --cert-file" if self.tls else "if it speaks TLS, give --ca-file"
-            return f"{where}: it closes the connection: {todo}"
-        if "errors resolving" in said:
-            return f"{where}: the name does not resolve: --address is host:port or unix:/path"
-        if "No such file" in said:
-            return f"{where}: there is no such socket: see that it runs, or give another --address"
-        if "refused" in said:
-            return f"{where}: it is refused: see that it runs, or give another --address"
-        return f"{where}: {said}"
+        """What grpc says about a failed connection, with what to do."""
+        known = next((why for mark, why in _NOT_REACHED.items() if mark in said), said)
+        return f"no connection to the sidecar at {self.address}: {known}"
 
 
 def target(options: argparse.Namespace) -> Target:
     """What the options and the environment say. Raises Misused for a token or files that cannot be used."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own; read when it is imported
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else its C core writes lines of its own; read at its import
     address = reachable(options.address or own_address())
     token, token_from = _token(options)
     return Target(address, token, token_from, _tls(options, address))
@@ -128,12 +125,12 @@ def _token(options: argparse.Namespace) -> tuple[str, str]:
     found += [(name, os.environ.get(name, "")) for name in ((_ADMIN, _API) if options.admin else (_API,))]
     name, token = next((one for one in found if one[1]), ("", ""))
     if token.strip() != token or not (token.isascii() and token.isprintable()):
-        raise Misused(f"{name} holds what no token may: it must be printable ASCII without blanks at its ends")
+        raise Misused(f"{name} cannot be a token: it must be printable ASCII without blanks at either end")
     return token, name
 
 
 def _tls(options: argparse.Namespace, address: str) -> TLS | None:
-    """As the options say; else, where the sidecar of this environment speaks TLS, by its own certificate."""
+    """As the options say; by default with the certificate of the sidecar of this environment."""
     own = os.environ.get("SIDECAR_TLS_CERT_FILE", "")
     asked = options.ca_file or options.cert_file or options.key_file
     if address.startswith("unix:") or not (asked or own):
@@ -144,7 +141,7 @@ def _tls(options: argparse.Namespace, address: str) -> TLS | None:
     if not asked:
         ca = own
         name = name or _name_of(address, own)
-        if os.environ.get("SIDECAR_TLS_CLIENT_CA_FILE"):  # its own pair may do; if not, the call says what is missing
+        if os.environ.get("SIDECAR_TLS_CLIENT_CA_FILE"):  # its own pair may be accepted
             cert, key = own, os.environ.get("SIDECAR_TLS_KEY_FILE")
     tls = TLS(ca_file=ca, cert_file=cert, key_file=key, server_name=name)
     try:
@@ -157,7 +154,7 @@ def _tls(options: argparse.Namespace, address: str) -> TLS | None:
 
 
 def _name_of(address: str, certificate: str) -> str | None:
-    """A name in the sidecar's own certificate, where the address is none of them: whoever shows it is the sidecar."""
+    """A name in the sidecar's own certificate, for an address that is not in it; only the sidecar has its key."""
     import socket
     import ssl
 
@@ -170,7 +167,7 @@ def _name_of(address: str, certificate: str) -> str | None:
         with socket.create_connection((host, int(port)), 2) as plain, context.wrap_socket(plain) as connection:
             names = [str(entry[1]) for entry in (connection.getpeercert() or {}).get("subjectAltName", ())]
     except (OSError, ValueError):
-        return None  # the call itself will say what is wrong
+        return None  # the call itself says what is wrong
     return None if host in names or not names else names[0]
 
 

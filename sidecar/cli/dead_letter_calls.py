@@ -1,4 +1,4 @@
-"""Dead letters over gRPC: read page by page, mended in batches, so that no call runs into its deadline."""
+"""Dead letters over gRPC: read in pages, replayed and discarded in batches, so that no call meets its deadline."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sidecar.cli import connection
 _BATCH = 500
 _MAX_PAGE = 1000
 _BATCH_SECONDS = 10.0  # what a batch should take where there is a rate
-_PATIENCE_SECONDS = 60.0  # beyond that, and for a page: a scan reads up to 10,000
+_PATIENCE_SECONDS = 60.0  # in addition, and for a page: a scan reads up to 10,000
 
 
 class Done(NamedTuple):
-    """What a step did. `missing`: was there no more; `skipped`: cannot be put back, stays a dead letter."""
+    """What a step did. `missing`: no longer there; `skipped`: cannot be put back, stays a dead letter."""
 
     done: int = 0
     missing: int = 0
@@ -27,7 +27,7 @@ class Done(NamedTuple):
 
 @contextmanager
 def opened(options: argparse.Namespace) -> Iterator[Letters]:
-    """Over a connection by the options. Raises Misused."""
+    """Over a connection that the options describe. Raises Misused."""
     with connection.connect(options) as sidecar:
         yield Letters(sidecar, options)
 
@@ -58,7 +58,7 @@ class Letters:
         return self._sidecar.call(self._sidecar.stub.GetDeadLetter, request).dead_letter
 
     def replay(self, ids: Sequence[str], *, everyone: bool, rate: float, dry_run: bool) -> Iterator[Done]:
-        """A step a batch, at most `rate` a second; 0 is no limit. It is done as the steps are taken."""
+        """A step for each batch, at most `rate` a second; 0 is no limit. Lazy: each step makes its call."""
         target = pb.REPLAY_TARGET_ALL if everyone else pb.REPLAY_TARGET_ORIGIN
         requests = (
             pb.ReplayDeadLettersRequest(ids=pb.DeadLetterIds(ids=batch), target=target)
@@ -67,7 +67,7 @@ class Letters:
         return self._replay(requests, rate, dry_run=dry_run)
 
     def replay_list(self, name: str, *, rate: float, dry_run: bool) -> Iterator[Done]:
-        """The same of what consumers of a mirror list gave up."""
+        """The same for messages that consumers of a mirror list gave up."""
         everything = pb.ReplayDeadLettersRequest(list=pb.ListSelection(name=name))
         (counted,) = self._replay(iter([everything]), 0, dry_run=True)
         if dry_run:
@@ -92,7 +92,7 @@ class Letters:
             yield Done(answer.replayed, answer.missing, answer.skipped)
 
     def discard(self, ids: Sequence[str], *, dry_run: bool) -> Iterator[Done]:
-        """A step a batch."""
+        """A step for each batch."""
         for batch in _batches(ids, _BATCH):
             request = pb.DiscardDeadLettersRequest(ids=pb.DeadLetterIds(ids=batch), dry_run=dry_run)
             answer = self._sidecar.call(self._sidecar.stub.DiscardDeadLetters, request, timeout=_PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""The dead-letters commands: list, show, replay, discard. The calls are in `letters`."""
+"""The dead-letters commands: list, show, replay, discard. dead_letter_calls.py has the calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cli import connection
-from sidecar.cli.exits import Failed, Misused, quietly
+from sidecar.cli.exits import Failed, Misused, without_traceback
 from sidecar.format import age, as_json, count, legible, moment, seconds, since
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ _MAX_DETAIL = 60
 
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parsers of the commands."""
-    help_text = "list, show, replay or discard the events that failed for good"
+    help_text = "list, show, replay or discard events that failed permanently"
     group = parsers.add_parser("dead-letters", help=help_text, description=help_text, allow_abbrev=False)
     commands = group.add_subparsers(dest="subcommand", metavar="command", required=True)
 
     listing = _parser(commands, "list", "list them, the oldest first")
     _add_filters(listing)
-    listing.add_argument("--limit", type=_limit, default=100, metavar="N", help="at most so many (default: 100)")
+    listing.add_argument("--limit", type=_limit, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--json", action="store_true", help="an object a line")
     connection.add_options(listing)
     listing.set_defaults(run=_list)
 
-    showing = _parser(commands, "show", "show one, its story and its event")
+    showing = _parser(commands, "show", "show one, with its history and its event")
     showing.add_argument("id", type=_letter_id, metavar="ID", help="from the list")
     showing.add_argument("--json", action="store_true", help="as JSON")
     connection.add_options(showing)
@@ -45,10 +45,13 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_selection(replaying)
     replaying.add_argument(
         "--to", choices=["origin", "all"], default="origin",
-        help="the group that gave it up, and it alone; or all groups and the mirror lists (default: origin)",
+        help="only the group that gave it up, or all groups and the mirror lists (default: origin)",
     )  # fmt: skip
     replaying.add_argument(
-        "--list", default="", metavar="NAME", help="all that consumers of this mirror list gave up, back to the list"
+        "--list",
+        default="",
+        metavar="NAME",
+        help="all that consumers of this mirror list gave up, back into it",
     )
     replaying.add_argument(
         "--rate", type=_rate, default=0.0, metavar="N", help="at most N a second (default: no limit)"
@@ -56,7 +59,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     replaying.usage = "%(prog)s (ID ... | --all | filters | --list NAME) [options]"
     replaying.set_defaults(run=_replay)
 
-    discarding = _parser(commands, "discard", "remove them for good")
+    discarding = _parser(commands, "discard", "delete them")
     _add_selection(discarding)
     discarding.set_defaults(run=_discard, list="")
 
@@ -69,21 +72,21 @@ def _parser(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("which; all that is given must hold")
+    group = parser.add_argument_group("filters; all that are given must match")
     group.add_argument("--reason", default="", help="a constant such as HANDLER_FAILED")
     group.add_argument("--model", default="", help="the model's name")
     group.add_argument("--origin", default="", help="sidecar, or group:<name> for the group that gave it up")
-    group.add_argument("--older-than", type=age, metavar="AGE", help="dead for at least 90s, 15m, 2h, 3d")
-    group.add_argument("--newer-than", type=age, metavar="AGE", help="dead for at most that")
+    group.add_argument("--older-than", type=age, metavar="AGE", help="dead for at least this time: 90s, 15m, 2h, 3d")
+    group.add_argument("--newer-than", type=age, metavar="AGE", help="dead for at most this time")
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s (ID ... | --all | filters) [options]"
     parser.add_argument("ids", nargs="*", type=_letter_id, metavar="ID", help="from the list")
-    parser.add_argument("--all", action="store_true", help="all that there are now")
+    parser.add_argument("--all", action="store_true", help="all of them")
     _add_filters(parser)
-    parser.add_argument("--dry-run", action="store_true", help="only say how many")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="only count them")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     connection.add_options(parser, admin=True)
     parser.set_defaults(misused=parser.error)
 
@@ -111,7 +114,7 @@ def _rate(text: str) -> float:
 # -- list and show
 
 
-@quietly
+@without_traceback
 def _list(options: argparse.Namespace) -> int:
     from sidecar.cli.dead_letter_calls import opened
 
@@ -142,7 +145,7 @@ def _row(letter: pb.DeadLetter) -> str:
     return f"{letter.id:<22}{age:>8}  {reason:<20} {origin:<20} {letter.attempts:>5}  {subject:<24} {detail}".rstrip()
 
 
-@quietly
+@without_traceback
 def _show(options: argparse.Namespace) -> int:
     from sidecar.cli.dead_letter_calls import opened
 
@@ -186,7 +189,7 @@ def _dump(data: bytes) -> Iterator[str]:
 # -- replay and discard
 
 
-@quietly
+@without_traceback
 def _replay(options: argparse.Namespace) -> int:
     whom = "to the group that gave each up" if options.to == "origin" else "to all groups"
     if options.list:
@@ -197,19 +200,19 @@ def _replay(options: argparse.Namespace) -> int:
             return letters.replay_list(options.list, rate=options.rate, dry_run=dry_run)
         return letters.replay(ids, everyone=options.to == "all", rate=options.rate, dry_run=dry_run)
 
-    return _mend(options, ("replay", "replayed", whom), replay)
+    return _change(options, ("replay", "replayed", whom), replay)
 
 
-@quietly
+@without_traceback
 def _discard(options: argparse.Namespace) -> int:
     def discard(letters: Letters, ids: Sequence[str], *, dry_run: bool) -> Iterator[Done]:
         return letters.discard(ids, dry_run=dry_run)
 
-    return _mend(options, ("discard", "discarded", "for good"), discard)
+    return _change(options, ("discard", "discarded", "permanently"), discard)
 
 
-def _mend(options: argparse.Namespace, words: tuple[str, str, str], work: Any) -> int:
-    """Count, ask, do. What is selected is settled before it begins: what becomes a dead letter meanwhile stays one."""
+def _change(options: argparse.Namespace, words: tuple[str, str, str], work: Any) -> int:
+    """Count, ask, do. The selection is made first: what becomes a dead letter meanwhile is left alone."""
     _check(options)
     from sidecar.cli.dead_letter_calls import opened
 
@@ -221,9 +224,11 @@ def _mend(options: argparse.Namespace, words: tuple[str, str, str], work: Any) -
             if options.dry_run:
                 return 0
             if not counted.done:
-                print(_told(f"would be {past}", counted))
+                print(_sentence(f"would be {past}", counted))
                 return _code(options, counted)
-            print(f"{_told(f'would be {past}', counted)}. {verb.capitalize()} {how}? [y/N] ", end="", file=sys.stderr)
+            print(
+                f"{_sentence(f'would be {past}', counted)}. {verb.capitalize()} {how}? [y/N] ", end="", file=sys.stderr
+            )
             sys.stderr.flush()
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 raise Failed(f"nothing was {past}")
@@ -231,7 +236,7 @@ def _mend(options: argparse.Namespace, words: tuple[str, str, str], work: Any) -
 
 
 def _work(past: str, steps: Iterator[Done], *, show: bool = True) -> Done:
-    """All steps together; where it ends early it says what was done until then."""
+    """The sum of all steps. If it ends early, it says what was done so far."""
     from sidecar.cli.dead_letter_calls import Done
 
     total = Done()
@@ -239,23 +244,23 @@ def _work(past: str, steps: Iterator[Done], *, show: bool = True) -> Done:
         for step in steps:
             total = Done(*(a + b for a, b in zip(total, step, strict=True)))
     except KeyboardInterrupt:
-        print(f"interrupted; until then {_told(past, total)}, and some of the next may be", file=sys.stderr)
+        print(f"interrupted; so far {_sentence(past, total)}, and perhaps some of the next batch", file=sys.stderr)
         raise
     except Failed as failure:
-        raise Failed(f"{failure} (until then {_told(past, total)}; the same command goes on)") from None
+        raise Failed(f"{failure} (so far {_sentence(past, total)}; run the same command again to go on)") from None
     if show:
-        print(_told(past, total))
+        print(_sentence(past, total))
     return total
 
 
-def _told(past: str, done: Done) -> str:
+def _sentence(past: str, done: Done) -> str:
     text = f"{count(done.done, 'dead letter')} {past}"
     text += f", {done.missing:,} not there" if done.missing else ""
-    return text + (f", {done.skipped:,} left: not legible, or the group is gone" if done.skipped else "")
+    return text + (f", {done.skipped:,} left: unreadable, or the group is gone" if done.skipped else "")
 
 
 def _code(options: argparse.Namespace, done: Done) -> int:
-    """1 where something that was asked for was not done; one that somebody else dealt with meanwhile was."""
+    """1 if something was not done; what a filter found and someone else has removed since does not count."""
     return 1 if done.skipped or (options.ids and done.missing) else 0
 
 
@@ -263,6 +268,6 @@ def _check(options: argparse.Namespace) -> None:
     """By parser.error, which ends the command: exit code 2. Raises Misused."""
     filtered = any(getattr(options, name) not in ("", None) for name in _FILTERS)
     if sum([bool(options.ids), options.all, filtered, bool(options.list)]) != 1:
-        options.misused("say which: ids, or --all, or filters, or for a replay --list")
+        options.misused("select them by ids, --all, filters, or --list for a replay")
     if not (options.yes or options.dry_run or sys.stdin.isatty()):
-        raise Misused("there is no terminal to ask on: give --yes, or --dry-run to see how many")
+        raise Misused("there is no terminal to ask on: give --yes, or --dry-run to count them")

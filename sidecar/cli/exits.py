@@ -14,9 +14,9 @@ INTERRUPTED = 130
 
 
 class Failed(Exception):
-    """The command could not do what it was asked for; the text is one line that says what to do.
+    """The command failed; the text is one line that says what to do.
 
-    `transient`: a later attempt may succeed with nobody's help.
+    `transient`: a later attempt may succeed by itself.
     """
 
     code = 1
@@ -27,17 +27,17 @@ class Failed(Exception):
 
 
 class Misused(Failed):
-    """It was asked for something that it does not offer."""
+    """The command was used in a wrong way."""
 
     code = 2
 
 
-def quietly(run: Run) -> Run:
-    """Failed and Ctrl-C end it with their exit code, and a closed pipe with 0: the reader has had enough."""
+def without_traceback(run: Run) -> Run:
+    """Failed and Ctrl-C end the command with their exit codes, a closed pipe with 0: its reader has left."""
 
     @wraps(run)
     def ended(options: argparse.Namespace) -> int:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding that lacks a character gets its escape
+        if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that the encoding lacks
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             code = run(options)
@@ -56,7 +56,7 @@ def quietly(run: Run) -> Run:
 
 
 def mute() -> None:
-    """Nobody reads standard output any more; without this Python would complain when it flushes it at its end."""
+    """Standard output has no reader any more; without this Python would complain when it flushes it at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

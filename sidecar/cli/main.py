@@ -21,19 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All commands; `run` of what is parsed runs the one that was given."""
     parser = argparse.ArgumentParser(
-        prog="modelready-sidecar", description="Publishes 'this model version is ready' to Redis, and loses none."
+        prog="modelready-sidecar", description="Publishes 'this model version is ready' to Redis, and loses no event."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    serve = commands.add_parser("serve", help="run the sidecar; settings come from the environment")
-    serve.add_argument("--embedded", action="store_true", help="with a Valkey server of its own, data below SPOOL_DIR")
+    serve = commands.add_parser("serve", help="run the sidecar; its settings come from the environment")
+    serve.add_argument("--embedded", action="store_true", help="with its own Valkey server, data below SPOOL_DIR")
     serve.set_defaults(run=_serve)
     for module in (health, status, tail, publish, dead_letters):
         module.add(commands)
-    doctor = commands.add_parser("doctor", help="find out why it does not connect, and say what to do")
+    doctor = commands.add_parser("doctor", help="find out why the sidecar does not connect, and what to do")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     doctor.set_defaults(run=_doctor)
-    demo = commands.add_parser("demo", help="see it work: publish, kill Redis, publish, bring it back")
+    demo = commands.add_parser("demo", help="see it work: publish, kill Redis, publish again, bring Redis back")
     demo.add_argument("--plain", action="store_true", help="no colour")
     demo.set_defaults(run=_demo)
     completion.add(commands, parser)
@@ -56,10 +56,10 @@ def _serve(options: argparse.Namespace) -> int:
     import uvloop
 
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
-        pass  # in the place of a standard stream that is closed: uvloop must not get its number
+        pass  # stands for a closed standard stream: uvloop must not get its number
     os.close(descriptor)
-    sys.setswitchinterval(0.0005)  # at the usual 5 ms the spool's thread waits longer for its turn than for the disk
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write lines of its own, not JSON, between ours
+    sys.setswitchinterval(0.0005)  # at 5 ms, the default, the spool's thread waits longer for the GIL than for the disk
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else grpc's C core writes lines that are no JSON between ours
     from sidecar.errors import SettingsError, SpoolUnavailable
 
     try:
@@ -95,7 +95,7 @@ async def _run(*, embedded: bool) -> int:
         for sentence in misspelt(environ):
             logging.getLogger(__name__).warning("%s", sentence)
         if not settings.tracing.on:
-            # redis-py would import its API and SDK for metrics wherever they are installed: 50 ms of a start, 2 MB.
+            # Else redis-py imports its API and SDK, where installed, for its metrics: 50 ms at the start and 2 MB.
             sys.modules.setdefault("opentelemetry", None)  # type: ignore[arg-type]
         from sidecar.app import running
 

@@ -12,13 +12,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from sidecar.cli import connection
-from sidecar.cli.exits import Failed, Misused, mute, quietly
+from sidecar.cli.exits import Failed, Misused, mute, without_traceback
 
 if TYPE_CHECKING:
     from modelready import ModelReadyToDeploy, Publisher, PublishError, Receipt
 
+    Show = Callable[[Receipt], str]
+
 _TEXTS = {
-    "--event-id": "its idempotency key; default: a new one",
+    "--event-id": "its idempotency key (default: a new one)",
     "--correlation-id": "follows it through logs, entries and dead letters",
     "--source": "which registry; default: the sidecar's SIDECAR_SOURCE",
     "--environment": "where it is to be deployed",
@@ -33,9 +35,9 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     described = (
         "Publish the event that the flags describe or, with -, those on standard input: protobuf JSON, an event a "
         "line; an event may also stand alone over several lines, the first of which is {. A line that is no event, and "
-        "an event that is not acknowledged, is told on standard error by its line's number, and the others are "
-        "published all the same. Prints a receipt each: outcome, entry id, event id, correlation id. Exit code 1: one "
-        "failed."
+        "an event that is not acknowledged, is reported on standard error by its line's number, and the others are "
+        "published all the same. Prints a receipt for each: outcome, entry id, event id, correlation id. Exit code 1: "
+        "one failed."
     )
     usage = "%(prog)s [options] --name NAME --version VERSION --uri URI\n       %(prog)s [options] -  < events.jsonl"
     parser = parsers.add_parser("publish", help=help_text, description=described, usage=usage, allow_abbrev=False)
@@ -77,7 +79,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-@quietly
+@without_traceback
 def _run(options: argparse.Namespace) -> int:
     _check(options)
     where = connection.target(options)
@@ -92,18 +94,18 @@ def _run(options: argparse.Namespace) -> int:
             durability=Durability(options.durability or "unspecified"),
             source=options.source,
         )
-    except ValueError as error:  # the token, of which the client takes less than the sidecar does
+    except ValueError as error:  # a token that the sidecar allows and the client does not
         raise Misused(f"{where.token_from}: {error}") from None
-    show: Callable[[Receipt], str] = _as_json if options.json else _as_line
+    show: Show = _as_json if options.json else _as_line
     with publisher:
         if options.input is None:
             print(show(_publish_one(publisher, options, where)))
             return 0
         try:
-            return _Lines(publisher, options.timeout, where, show).publish()
+            return _publish_lines(publisher, options.timeout, where, show)
         except BrokenPipeError:
             mute()
-            return 1  # what was not read may not have been published
+            return 1  # events whose receipts were not read may not have been published
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -140,7 +142,7 @@ def _publish_one(publisher: Publisher, options: argparse.Namespace, where: conne
 
 
 def _failure(error: PublishError, where: connection.Target) -> str:
-    """With the id where publishing again is of use."""
+    """With the id, if publishing again can help."""
     again = f" (again: --event-id {error.event_id})" if error.event_id and error.reason != "INVALID_EVENT" else ""
     return f"not published: {where.explain(error)}{again}"
 
@@ -153,63 +155,51 @@ def _as_json(receipt: Receipt) -> str:
     return json.dumps(asdict(receipt), ensure_ascii=False)
 
 
-class _Lines:
-    """The events on standard input."""
+def _publish_lines(publisher: Publisher, timeout: float, where: connection.Target, show: Show) -> int:
+    """Exit code 0 when all were published. Raises Failed when the sidecar acknowledges nothing any more."""
+    from google.protobuf import json_format
 
-    def __init__(
-        self, publisher: Publisher, timeout: float, where: connection.Target, show: Callable[[Receipt], str]
-    ) -> None:
-        self._publisher = publisher
-        self._timeout = timeout
-        self._where = where
-        self._show = show
-        self._failed = False
-        self._numbers: list[int] = []  # of the lines whose results are to come
+    from modelready import ModelReadyToDeploy, PublishError
 
-    def publish(self) -> int:
-        """Exit code 0 when all were published. Raises Failed when the sidecar acknowledges nothing any more."""
-        from modelready import PublishError
+    sent: list[int] = []  # the lines whose results are to come
+    failed = False
 
-        for lines in _batches():
-            results = self._publisher.publish_many(self._events(lines), timeout=self._timeout)
-            try:
-                for result in results:
-                    number = self._numbers.pop(0)
-                    if isinstance(result, PublishError):
-                        self._complain(number, _failure(result, self._where))
-                    else:
-                        print(self._show(result), flush=True)
-            except PublishError as error:
-                raise Failed(f"ended there; of later lines nothing was sent: {self._where.explain(error)}") from None
-        return 1 if self._failed else 0
+    def complain(number: int, text: str) -> None:
+        nonlocal failed
+        failed = True
+        print(f"modelready-sidecar: line {number}: {text}", file=sys.stderr, flush=True)
 
-    def _events(self, lines: list[tuple[int, bytes]]) -> Iterator[ModelReadyToDeploy]:
-        from google.protobuf import json_format
-
-        from modelready import ModelReadyToDeploy
-
+    def events(lines: list[tuple[int, bytes]]) -> Iterator[ModelReadyToDeploy]:
         for number, line in lines:
             try:
                 event = json_format.Parse(line, ModelReadyToDeploy())
             except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-                self._complain(number, f"no event: {' '.join(str(error).split())}")
-                continue
-            self._numbers.append(number)
-            yield event
+                complain(number, f"no event: {' '.join(str(error).split())}")
+            else:
+                sent.append(number)
+                yield event
 
-    def _complain(self, number: int, text: str) -> None:
-        self._failed = True
-        print(f"modelready-sidecar: line {number}: {text}", file=sys.stderr, flush=True)
+    for lines in _batches():
+        try:
+            for result in publisher.publish_many(events(lines), timeout=timeout):
+                number = sent.pop(0)
+                if isinstance(result, PublishError):
+                    complain(number, _failure(result, where))
+                else:
+                    print(show(result), flush=True)
+        except PublishError as error:
+            raise Failed(f"stopped there; no later line was sent: {where.explain(error)}") from None
+    return int(failed)
 
 
 def _batches() -> Iterator[list[tuple[int, bytes]]]:
-    """Lines with their numbers, as many as there are at the time: an event need not wait for others behind it."""
+    """Lines with their numbers, as many as have arrived: an event does not wait for those behind it."""
     rest, number, begun = b"", 0, False
     while chunk := os.read(sys.stdin.fileno(), _READ_BYTES):
         whole, newline, rest = (rest + chunk).rpartition(b"\n")
         if not newline:
             continue
-        if not begun and whole.lstrip().partition(b"\n")[0].strip() == b"{":  # one event, written for people
+        if not begun and whole.lstrip().partition(b"\n")[0].strip() == b"{":  # one event over several lines
             whole = b"".join((whole, newline, rest, *iter(lambda: os.read(sys.stdin.fileno(), _READ_BYTES), b"")))
             yield [(whole[: len(whole) - len(whole.lstrip())].count(b"\n") + 1, whole)]
             return

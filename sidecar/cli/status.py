@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from sidecar.cli import connection
-from sidecar.cli.exits import Failed, quietly
+from sidecar.cli.exits import Failed, without_traceback
 from sidecar.format import as_json, count, duration, legible, moment, since, size
 from sidecar.summary import is_well, lists, summarize
 
@@ -35,7 +35,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=_period,
         const=_PERIOD_SECONDS,
         metavar="SECONDS",
-        help="until Ctrl-C (default: each 2)",
+        help="repeat until Ctrl-C (default: every 2)",
     )
     connection.add_options(parser)
     parser.set_defaults(run=run)
@@ -47,11 +47,11 @@ def _period(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0.1 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no period: seconds, from 0.1 to 86400")
+        raise argparse.ArgumentTypeError(f"{text!r} is no period: it must be from 0.1 to 86400 seconds")
     return seconds
 
 
-@quietly
+@without_traceback
 def run(options: argparse.Namespace) -> int:
     """Print the status; return 0 where it is well, else 1. Raises Failed."""
     with connection.connect(options) as sidecar:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             return 0 if is_well(status) else 1
         try:
             _watch(sidecar, options.watch, json=options.json)
-        except KeyboardInterrupt:  # the way to end it
+        except KeyboardInterrupt:  # the usual end
             return 0
 
 
@@ -72,7 +72,7 @@ def _ask(sidecar: connection.Sidecar) -> pb.GetQueueStatusResponse:
 
 
 def _watch(sidecar: connection.Sidecar, period: float, *, json: bool) -> NoReturn:
-    """In place on a terminal; else a block each time. A sidecar that is away is part of what is watched."""
+    """In place on a terminal, else a block each time. Goes on while the sidecar is away."""
     in_place = sys.stdout.isatty() and not json
     if in_place:
         print(f"{_HOME}{_REST}", end="")
@@ -97,7 +97,7 @@ def _watch(sidecar: connection.Sidecar, period: float, *, json: bool) -> NoRetur
 
 
 def table(status: pb.GetQueueStatusResponse) -> str:
-    """The status for people; the first line says the state in words."""
+    """The status as text; the first line is the state in words."""
     lines = [summarize(status), "", *(f"{name:<14}{value}" for name, value in _rows(status))]
     if status.groups:
         lines += ["", *_groups(status)]

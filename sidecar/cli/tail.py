@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sidecar.cli import connection
-from sidecar.cli.exits import Failed, quietly
+from sidecar.cli.exits import Failed, without_traceback
 from sidecar.format import as_json, legible, moment
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     help_text = "follow the events of the queue, until Ctrl-C"
     described = (
         f"{help_text}. A line has the time, the entry's id, model/version, environment, event id and correlation id; "
-        "- is what an event has not. Nothing is acknowledged by it."
+        "- stands for what an event lacks. It acknowledges nothing."
     )
     parser = parsers.add_parser("tail", help=help_text, description=described, allow_abbrev=False)
-    parser.add_argument("--group", default="", help="first what this group has not acknowledged, then what comes")
+    parser.add_argument("--group", default="", help="first what this group has not acknowledged, then new events")
     parser.add_argument("--last", type=_number, default=0, metavar="N", help=f"first the N newest, at most {_MAX}")
     parser.add_argument("--json", action="store_true", help="an object a line: entry_id and event")
     connection.add_options(parser)
@@ -49,9 +49,9 @@ def _number(text: str) -> int:
     return number
 
 
-@quietly
+@without_traceback
 def run(options: argparse.Namespace) -> int:
-    """Print events until Ctrl-C or until nobody reads. Raises Failed where it cannot begin."""
+    """Print events until Ctrl-C or until its reader has left. Raises Failed if it cannot begin."""
     show: Callable[[pb.TailEventsResponse], str] = as_json if options.json else _line
     with connection.connect(options) as sidecar:
         tail = Tail(sidecar, options.group, options.last)
@@ -63,26 +63,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Tail:
-    """Follows over restarts of the sidecar, and shows no entry twice."""
+    """Follows across restarts of the sidecar, and shows no entry twice."""
 
     def __init__(self, sidecar: connection.Sidecar, group: str, last: int) -> None:
         self._sidecar = sidecar
         self._group = group
         self._last = last
-        # Where nothing was seen yet, what is new after a restart is told by the clock; a group says it by itself.
+        # Before the first entry the clock decides what is new after a restart; a group knows by itself.
         self._seen: Id = (0, 0) if group else (int(time.time() * 1000), 0)
         self._saw_any = False
         self._call: grpc.Call | None = None
         self._ended = False
 
     def end(self) -> None:
-        """From any thread: there is nobody to show it to."""
+        """End it, from any thread."""
         self._ended = True
         if self._call is not None:
             self._call.cancel()
 
     def answers(self) -> Iterator[pb.TailEventsResponse]:
-        """Without an end but `end`. Raises Failed where it cannot begin, and where waiting does not help."""
+        """Until `end` is called. Raises Failed if it cannot begin, and when waiting does not help."""
         self._is_there()
         again = False
         while not self._ended:
@@ -115,7 +115,7 @@ class Tail:
                     raise
 
     def _follow(self, *, again: bool) -> Iterator[pb.TailEventsResponse]:
-        """One call. The second shows what came meanwhile, as far as it can be had."""
+        """One call. After a reconnect it shows what came meanwhile, as far as the stream has it."""
         import grpc
 
         from modelready.errors import from_call
@@ -132,7 +132,7 @@ class Tail:
             for answer in call:
                 entry = _position(answer.entry_id)
                 if may_miss and entry > self._seen:
-                    _say("events may be missing here: more came meanwhile than are shown")
+                    _say("events may be missing here: more came meanwhile than can be shown")
                 may_miss = False
                 if again and entry <= self._seen:
                     continue
@@ -160,7 +160,7 @@ def _say(text: str) -> None:
 
 
 def _watch_reader(ended: Callable[[], None]) -> None:
-    """Call `ended` when standard output is a pipe that nobody reads any more; a write would tell it too late."""
+    """Call `ended` when standard output is a pipe whose reader has left; a write would notice it too late."""
     try:
         output = sys.stdout.fileno()
         if not stat.S_ISFIFO(os.fstat(output).st_mode):
@@ -170,7 +170,7 @@ def _watch_reader(ended: Callable[[], None]) -> None:
 
     def watch() -> None:
         poll = select.poll()
-        poll.register(output, 0)  # errors and hang-ups are told unasked
+        poll.register(output, 0)  # poll always reports errors and hang-ups
         poll.poll()
         ended()
 

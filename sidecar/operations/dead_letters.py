@@ -187,7 +187,7 @@ class DeadLetters:
         return Outcome(done, missing)
 
     async def discard(self, selection: Sequence[str] | Filter, *, dry_run: bool) -> Outcome:
-        """Remove them for good. Raises InvalidRequest, ShuttingDown."""
+        """Remove them. Raises InvalidRequest, ShuttingDown."""
         self._check(selection)
         if not dry_run:
             await self._store.check_rights()

@@ -1,4 +1,4 @@
-"""Follows the stream for somebody who watches: short reads again and again, so that no connection is held meanwhile."""
+"""Follows the stream for TailEvents, by short reads, so that no connection is held between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidecar.errors import InvalidRequest, NotFound, ShuttingDown, Unavailable, 
 from sidecar.publishing.interfaces import Entry, StreamReader
 
 _PERIOD_SECONDS = 0.25
-_BREATH_SECONDS = 0.02  # one who catches up leaves publishing its time
+_BREATH_SECONDS = 0.02  # a reader that catches up leaves time for publishing
 _PAGE = 100
 _MAX_SHOWN = 1000
 _NO_ID = "0-0"

@@ -44,7 +44,7 @@ class Trimmer:
                     log.warning("the stream is not trimmed: %s", error)
                 self._complained = True
             except QueueError:
-                pass  # readiness tells
+                pass  # readiness reports it
             await asyncio.sleep(_PERIOD_SECONDS * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
 
     async def trim(self) -> int:

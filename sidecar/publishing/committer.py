@@ -1,8 +1,8 @@
-"""Group commit: the way of an event from memory to Redis or, while Redis is away, to the spool.
+"""Group commit: takes events from memory to Redis or, while Redis is away, to the spool.
 
-One group is under way at a time, so that order is kept; while it is, the next one gathers. A group takes as long as
-Redis does. Each submission has a timer of its own that answers it alone when its time is up: one that may be spooled is
-copied to the disk then, and goes on its way to Redis all the same (docs/adr/0018).
+One group is under way at a time, which keeps the order; meanwhile the next one gathers. A group takes as long as Redis
+does. Each submission has a timer that answers it alone when its time is up: one that may be spooled is copied to the
+disk then, and still goes on to Redis (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-from sidecar.errors import AuthFailed, PublishError, QueueError, QueueFull, Refused, SetupFault, Unavailable
+from sidecar.errors import AuthFailed, QueueError, QueueFull, Refused, RequestError, SetupFault, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.event_log import EventObserver
@@ -40,7 +40,7 @@ _IDLE_PASSES = 8
 
 
 class Committer:
-    """Commits submissions in groups. `run` does the work; it must run for a submission to end."""
+    """Commits submissions in groups. Submissions are answered only while `run` runs."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Committer:
         self._retry_at = 0.0
         self._wake = asyncio.Event()
         self._closing = False
-        self._last_error: PublishError | None = None  # of the last attempt; None once one succeeded
+        self._last_error: RequestError | None = None  # of the last attempt; None once one succeeded
         self.fault: tuple[SetupFault, float] | None = None
         """The fault of set-up that the last attempt met, and time.monotonic() of it; None once one succeeded."""
         gate.listen(self._wake.set)
@@ -94,7 +94,7 @@ class Committer:
             for task in done:
                 task.result()
         except Exception as error:
-            # A defect. Its callers are answered, and the task ends, which ends the process.
+            # A defect: answer the callers; the end of this task ends the process.
             for submission in (*self._group, *self.waiting):
                 self._refuse(submission, Unavailable("the sidecar failed", ambiguous=True))
             log.exception("the committer failed", exc_info=error)
@@ -105,7 +105,7 @@ class Committer:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self, seconds: float) -> None:
-        """Take no more, and commit or answer what waits within that time. `run` ends."""
+        """Take no more; commit or answer within that time what waits. `run` ends then."""
         self._closing = True
         last = time.monotonic() + seconds
         for position, submission in enumerate((*self._group, *self.waiting)):
@@ -122,7 +122,7 @@ class Committer:
         submission.timer = loop.call_later(moment - time.monotonic(), self._expire, submission)
 
     def _expire(self, submission: Submission) -> None:
-        """The time of one is up: answer it, and nobody else. One that may be spooled has the disk's time, too."""
+        """Answer one submission, whose time is up. One that may be spooled gets some time to reach the disk first."""
         if submission.may_be_spooled and not submission.spooling:
             submission.spooling = True
             self._overdue[submission] = None
@@ -131,21 +131,21 @@ class Committer:
             return
         self._overdue.pop(submission, None)
         if submission.spooling:
-            error: PublishError = Unavailable("the disk did not answer in time", ambiguous=True)
+            error: RequestError = Unavailable("the disk did not answer in time", ambiguous=True)
         else:
             error = submission.error or self._not_tried()
         self._give_up(submission, error)
 
-    def _give_up(self, submission: Submission, error: PublishError) -> None:
-        """Refuse one, and never send it; where it is on its way to Redis, say that the outcome is not known."""
+    def _give_up(self, submission: Submission, error: RequestError) -> None:
+        """Refuse one and never send it. If it is on its way to Redis, the answer is that the outcome is not known."""
         if self._appending_since_ms and submission in self._group:
             error = Unavailable("Redis did not answer in time", ambiguous=True)
         self._refuse(submission, error)
         if self.waiting.remove(submission):
             self._release(submission, in_redis=False)
 
-    def _not_tried(self) -> PublishError:
-        """For one that waited its turn until its time was up: what the attempt before it met, of the same kind."""
+    def _not_tried(self) -> RequestError:
+        """The error for one whose turn did not come in time: of the kind that the last attempt met."""
         error = self._gate.last_error if self._gate.queued else self._last_error
         if isinstance(error, QueueFull | SetupFault):
             return error
@@ -199,17 +199,17 @@ class Committer:
                 await self._idle(self._retry_at - now if not queued and now < self._retry_at else None)
 
     async def _idle(self, seconds: float | None) -> None:
-        """Wait for an arrival or for the gate, so long at most."""
+        """Wait for an arrival or for the gate, for at most that time; None: without a limit."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
     async def _gather(self) -> None:
-        """Wait until the event loop has passed some times without an arrival.
+        """Wait until the event loop has made some passes without an arrival.
 
         grpc.aio delivers about one call a pass, and a Redis on loopback answers before the next one: without this the
-        groups would hold one event each. A lone caller is not delayed: where the last group was one call, and none
-        came while it was under way, nobody else is likely to come.
+        groups would hold one event each. A lone caller is not delayed: if the last group was one call, and no other
+        came meanwhile, none is likely to come now.
         """
         started, passes, seen = time.monotonic(), 0, self.waiting.arrived
         while passes < _IDLE_PASSES and seen < GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
@@ -261,7 +261,7 @@ class Committer:
         return Unavailable(f"{confirmed} of {self._replicas} replicas confirmed in time", ambiguous=True)
 
     async def _failed(self, group: list[Submission], error: QueueError, began_ms: int) -> None:
-        """Redis did not acknowledge the group: spool what may be spooled, in order, and hold or refuse the rest."""
+        """Redis did not acknowledge the group: spool what may be spooled, in order; hold or refuse the rest."""
         if not isinstance(error, Unavailable):
             answer: QueueError = error
             if isinstance(error, SetupFault):
@@ -278,10 +278,10 @@ class Committer:
         await self._spool(self._group, attempts)
 
     async def _find_refused(self, group: list[Submission]) -> None:
-        """Redis can never take one of the group: find out which, so that the others are not refused with it.
+        """Redis can never take one event of the group: find out which, so that only that one is refused.
 
-        They go back to where they were taken from, and one by one from there: should Redis be away before they are
-        through, the rest has to queue behind those that were spooled.
+        The submissions go back to the line and are taken from there one by one: if Redis goes away meanwhile, the rest
+        must queue behind those that were spooled.
         """
         if len(group) > 1:
             self.waiting.isolate(group)
@@ -307,7 +307,7 @@ class Committer:
         self._acknowledge(submission, results, in_redis=True)
 
     async def _spool(self, group: list[Submission], attempts: Attempts) -> None:
-        """Spool submissions and acknowledge them; refuse those that do not fit. Copies are there, or were forwarded."""
+        """Spool submissions and acknowledge them; refuse those that do not fit. Those that are answered have a copy."""
         missing = [submission for submission in group if not submission.answered]
         for submission in missing:
             submission.spooling = True
@@ -319,7 +319,7 @@ class Committer:
             else:
                 self._acknowledge(submission, [SPOOLED] * len(submission.events), in_redis=False)
 
-    def _hold(self, group: list[Submission], error: PublishError) -> None:
+    def _hold(self, group: list[Submission], error: RequestError) -> None:
         """Keep for another attempt, before all others, after a pause."""
         if not group:
             return
@@ -339,7 +339,7 @@ class Committer:
         self._release(submission, in_redis=in_redis)
         self._answer(submission, results)
 
-    def _fail(self, submission: Submission, error: PublishError) -> None:
+    def _fail(self, submission: Submission, error: RequestError) -> None:
         """End a submission without an acknowledgement."""
         self._release(submission, in_redis=False)
         self._refuse(submission, error)
@@ -349,7 +349,7 @@ class Committer:
             submission.acknowledge(results)
             self._observer.acknowledged(submission.events, results, submission.arrived)
 
-    def _refuse(self, submission: Submission, error: PublishError) -> None:
+    def _refuse(self, submission: Submission, error: RequestError) -> None:
         if not submission.answered:
             error = submission.note(error)
             submission.fail(error)

@@ -1,7 +1,7 @@
-"""QUEUE_MAX_DEPTH: what is appended beyond it is refused here, and then spooled or held by those who append.
+"""QUEUE_MAX_DEPTH: refuses events beyond it; committer and forwarder then spool or hold them.
 
-The depth is asked for every second, and what this sidecar appended since that depth was taken is added to it. So the
-limit is overshot by at most one group of events, and with several sidecars by what the others append in two seconds.
+The depth is read every second, and what this sidecar appended since then is added. So the queue exceeds the limit by at
+most one group of events and, with several sidecars, by what the others append in two seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NOT_IN_DEPTH_SECONDS = 5.0
 
 
 class DepthLimit:
-    """Whether the queue is full. `run` keeps it fresh; until the first look it is not."""
+    """Whether the queue is full. `run` refreshes it; until the first look it is not full."""
 
     def __init__(self, observer: QueueObserver, max_depth: int) -> None:
         self._observer = observer
@@ -61,7 +61,7 @@ class DepthLimit:
             await asyncio.sleep(_PERIOD_SECONDS)
 
     async def refresh(self) -> None:
-        """Ask for the depth now. Raises QueueErrors."""
+        """Read the depth now. Raises QueueErrors."""
         self._seen = await self._observer.depth()
         # A stream that was deleted, or lost entries in a failover, never gets to the ids that it gave.
         while self._appended and (
@@ -71,7 +71,7 @@ class DepthLimit:
 
 
 class BoundedQueue:
-    """A Queue that takes no events while it is full. See publishing.interfaces.Queue."""
+    """A Queue that takes no events while the queue is full. See publishing.interfaces.Queue."""
 
     def __init__(self, queue: Queue, limit: DepthLimit) -> None:
         self._queue = queue

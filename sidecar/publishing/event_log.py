@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.errors import PublishError
+from sidecar.errors import RequestError
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event, Spooled, Tracing
 from sidecar.publishing.submission import SPOOLED, Results
@@ -42,7 +42,7 @@ class EventObserver:
         info, debug = log.isEnabledFor(logging.INFO), log.isEnabledFor(logging.DEBUG)
         counts: Counter[pb.Outcome] = Counter()
         for event, result in zip(events, results, strict=True):
-            if isinstance(result, PublishError):
+            if isinstance(result, RequestError):
                 self._refused(event.message, result, milliseconds)
                 continue
             counts[result.outcome] += 1
@@ -57,13 +57,13 @@ class EventObserver:
         for kind, count in counts.items():
             self._counts[kind].inc(count)
 
-    def refused(self, messages: Sequence[ModelReadyToDeploy], error: PublishError, arrived: float) -> None:
+    def refused(self, messages: Sequence[ModelReadyToDeploy], error: RequestError, arrived: float) -> None:
         """Nothing is kept of them, or it is not known whether anything is: the outcome is the error's reason."""
         milliseconds = _since(arrived)
         for message in messages:
             self._refused(message, error, milliseconds)
 
-    def _refused(self, message: ModelReadyToDeploy, error: PublishError, milliseconds: float) -> None:
+    def _refused(self, message: ModelReadyToDeploy, error: RequestError, milliseconds: float) -> None:
         self._published.labels(error.reason).inc()
         _write(logging.WARNING, message, error.reason, milliseconds, detail=str(error))
         if self._tracing is not None:

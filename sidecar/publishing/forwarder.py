@@ -105,7 +105,7 @@ class Forwarder:
         await asyncio.sleep(self._backoff.next())
 
     async def _forward(self, rows: Sequence[Spooled], now: int) -> list[int]:
-        """Bring these to where they belong; return those that may be forgotten."""
+        """Append these or write them as dead letters; return those that may be forgotten."""
         done = await self._already_there(rows, now)
         dead = [row for row in rows if row.dead is not None]
         live: list[tuple[Spooled, Event]] = []
@@ -131,7 +131,7 @@ class Forwarder:
         return max(1, min(_BATCH, 2 * _CALL_BYTES * self._spool.depth // max(self._spool.bytes, 1)))
 
     async def _append(self, live: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
-        """Append in calls of a bounded size; return those that Redis refuses for good."""
+        """Append in calls of a bounded size; return those that Redis can never take."""
         refused: list[Spooled] = []
         group: list[tuple[Spooled, Event]] = []
         size = 0
@@ -144,7 +144,7 @@ class Forwarder:
         return refused + (await self._append_group(group) if group else [])
 
     async def _append_group(self, group: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
-        """Append, one by one where Redis refuses one of them for good; return those refused."""
+        """Append, one by one where Redis refuses one of them; return those refused."""
         try:
             places, _ = await self._queue.append([event for _, event in group], timeout=self._timeout)
         except Refused as error:
@@ -155,25 +155,25 @@ class Forwarder:
         return []
 
     async def _already_there(self, rows: Sequence[Spooled], now: int) -> set[int]:
-        """Those that an earlier attempt may have put into the queue, where the dedup window cannot tell, and did."""
+        """Those that an earlier attempt put into the queue, where the dedup window may have ended since."""
         doubtful = [
             row
             for row in rows
             if row.dead is None
-            and 0 < row.attempts.first_ms < now
+            and row.attempts.count > 1  # the last is the one that begins now
             and (self._outlived(row, now) or self._too_old(row, now))
         ]
         if not doubtful:
             return set()
-        since = min(row.attempts.first_ms for row in doubtful)
-        until = max(row.attempts.last_ms for row in doubtful)
-        found = await self._queue.find([row.event_id for row in doubtful], since, until)
+        times = [moment for row in doubtful for moment in (row.attempts.first_ms, row.attempts.last_ms)]
+        found = await self._queue.find([row.event_id for row in doubtful], min(times), max(times))
         there = [row for row in doubtful if row.event_id in found]
         self._observer.found(there, found)
         return {row.seq for row in there}
 
     def _outlived(self, row: Spooled, now: int) -> bool:
-        return now - row.attempts.first_ms > self._dedup_ms - _CLOCK_MARGIN_MS
+        """Whether the dedup window may have ended since its first attempt; so where the clock was set back since."""
+        return not 0 <= now - row.attempts.first_ms <= max(self._dedup_ms - _CLOCK_MARGIN_MS, 0)
 
     def _too_old(self, row: Spooled, now: int) -> bool:
         return now - row.spooled_ms > self._max_age_ms
@@ -189,7 +189,7 @@ class Forwarder:
             attempts = row.attempts
             first, last = attempts.first_ms or row.spooled_ms, attempts.last_ms or row.spooled_ms
             letters.append(DeadLetter(row.event_id, row.data, reason, detail, attempts.count, first, last))
-        with suppress(Refused):  # Redis can take it in no form: one by one below
+        with suppress(Refused):  # Redis refuses one of them: write them one by one
             await self._queue.dead_letter(letters, timeout=self._timeout)
             for letter in letters:
                 self._observer.dead(letter)

@@ -1,4 +1,4 @@
-"""What the rules need of the world. Each Protocol's contract is tested against every implementation of it.
+"""What publishing needs from Redis and the disk. Contract tests run against every implementation of a Protocol.
 
 All times that are stored are Unix milliseconds of this machine's clock; all durations are seconds.
 """
@@ -51,7 +51,7 @@ class Spooled(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """What the dead-letter stream gets. `data` is the serialized event, or what is left of it where it is damaged."""
+    """One dead letter to be written. `data` is the serialized event, or what is left of a damaged one."""
 
     event_id: str
     data: bytes
@@ -84,10 +84,10 @@ class Queue(Protocol):
         """Write dead letters, each at most once in the dedup window."""
 
     async def ping(self) -> None:
-        """One authenticated round trip that finds most faults of set-up and writes nothing."""
+        """One authenticated round trip. It writes nothing and finds most set-up faults."""
 
     async def try_write(self) -> None:
-        """Raise what an append would meet now: a replica, a full memory, a right. It writes nothing."""
+        """Raise what an append would meet now: a replica, a full memory, a missing right. It writes nothing."""
 
 
 class Spool(Protocol):
@@ -103,7 +103,7 @@ class Spool(Protocol):
 
     @property
     def bytes(self) -> int:
-        """The size of the events in it, with an allowance for each one's overhead."""
+        """The size of the events in it, each with an allowance for its overhead."""
 
     @property
     def max_bytes(self) -> int:
@@ -128,9 +128,6 @@ class Spool(Protocol):
     async def check(self) -> None:
         """Raise SpoolFull or SpoolUnavailable where an event of the largest size could not be put now."""
 
-    def room_for(self, event: Event) -> int:
-        """The bytes that it would take in the spool."""
-
     async def put(self, events: Sequence[Event], attempts: Attempts) -> None:
         """Keep the events, in order, after all others. One that is in the spool already is not added again.
 
@@ -148,11 +145,11 @@ class Spool(Protocol):
         """
 
     async def mark_dead(self, seqs: Sequence[int], reason: str, detail: str) -> None:
-        """Note that these are dead letters from now on; they stay until the queue has them as such."""
+        """Mark these as dead letters; they stay until the dead-letter stream has them."""
 
 
 class Tracing(Protocol):
-    """The sidecar's part in a caller's trace, a span an event (docs/adr/0017). No method waits, and none raises."""
+    """The sidecar's spans in a caller's trace, one an event (docs/adr/0017). No method waits, and none raises."""
 
     def begin(self, message: ModelReadyToDeploy) -> None:
         """Begin the span of an event that is being accepted, as a child of its `traceparent`.
@@ -215,14 +212,14 @@ class QueueState(NamedTuple):
 
 
 class DeadLetterCounts(NamedTuple):
-    """How many dead letters there are by reason, the most frequent first, and the time of the oldest."""
+    """The number of dead letters by reason, the most frequent first, and the time of the oldest."""
 
     reasons: Sequence[tuple[str, int]]
     oldest_ms: int | None
 
 
 class Observed(NamedTuple):
-    """The queue as it was when a sidecar last looked."""
+    """The queue as a sidecar last saw it."""
 
     state: QueueState
     dead: DeadLetterCounts
@@ -253,10 +250,9 @@ class RedisState(NamedTuple):
 
 
 class QueueInspector(Protocol):
-    """Looks at the queue in Redis, now, for one who asks. What looks again and again uses a QueueObserver.
+    """Looks at the queue in Redis now. What looks periodically uses a QueueObserver.
 
-    Where a group stands in the middle of a long stream, and nothing was counted there yet, its depth is an estimate.
-    It becomes exact at 1,000 entries a second.
+    The depth of a group in the middle of a long stream is an estimate until its entries are counted, at 1,000 a second.
     """
 
     @property
@@ -281,7 +277,7 @@ class QueueInspector(Protocol):
 
 
 class QueueObserver(Protocol):
-    """Looks at the queue for all sidecars of it: what one of them saw, the others read."""
+    """Shares what one sidecar saw of the queue with all others."""
 
     async def observe(self) -> Observed:
         """As it was at most some 20 seconds ago. The consumers include those of a replay. Raises QueueErrors."""
@@ -291,7 +287,7 @@ class QueueObserver(Protocol):
 
 
 class StoredDeadLetter(NamedTuple):
-    """A dead letter as it stands in its stream, whoever wrote it."""
+    """A dead letter as it stands in its stream. Other programs write some, too."""
 
     id: str
     event_id: str
@@ -362,7 +358,7 @@ class DeadLetterStore(Protocol):
         """
 
     async def given_up(self, list_name: str, count: int) -> tuple[int, Sequence[bytes]]:
-        """How many messages consumers of a mirror list gave up, and the oldest `count` of them, in order.
+        """The number of messages that consumers of a mirror list gave up, and the oldest `count` of them, in order.
 
         Raises InvalidRequest where there is no such mirror list.
         """
@@ -371,7 +367,7 @@ class DeadLetterStore(Protocol):
         """Put one of them back into its list in one atomic step, to be tried as if for the first time."""
 
     async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
-        """Remove these for good; how many were still there."""
+        """Remove these; returns how many were still there."""
 
 
 class Entry(NamedTuple):
@@ -405,10 +401,11 @@ class StreamTrimmer(Protocol):
     """Removes entries from the stream. Every method raises QueueErrors."""
 
     async def take_turn(self, seconds: float) -> bool:
-        """Whether it is this sidecar's turn to trim; then for so many seconds it is nobody's."""
+        """Whether it is this sidecar's turn to trim. If so, no other sidecar gets a turn for that many seconds."""
 
     async def trim(self, before_ms: int) -> int:
-        """Remove entries from before that time which every group has acknowledged, a bounded number; how many went.
+        """Remove entries that are older and that every group has acknowledged, a bounded number. Returns how many.
 
-        0 when nothing is left to remove. Without groups, those that mirror lists have got; without either none.
+        Returns 0 when nothing is left to remove. Without groups, what the mirror lists have is removed; without either,
+        nothing is.
         """

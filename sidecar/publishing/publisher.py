@@ -1,4 +1,4 @@
-"""Takes events from callers and gives them to the committers."""
+"""Takes events from callers and passes them to the committers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sidecar.publishing.submission import DURABILITIES, Results, Submission
 from sidecar.settings import PublishSettings
 
 _PENDING_BYTES = 16 << 20  # a waiting event takes several times its size
-_STREAMS_SHARE = 0.75  # of what may wait: streams would fill all of it, and single calls be refused
+_STREAMS_SHARE = 0.75  # of what may wait: streams alone would fill it, and single calls would be refused
 
 
 class Publisher:
-    """Two committers: those who need replicas have one of their own, so that a slow replica keeps nobody else waiting.
+    """Two committers: events that need replicas have one of their own, so that a slow replica delays no other caller.
 
-    Order is kept among the events of each; between the two it is that of the acknowledgements.
+    Each keeps the order of its events; between the two, the order is that of the acknowledgements.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class Publisher:
         return self._plain.fault or self._replicated.fault
 
     def check_room(self, count: int, size: int) -> None:
-        """Raise Overloaded where `count` more events of `size` bytes in all may not wait in memory."""
+        """Raise Overloaded where `count` more events, of `size` bytes together, may not wait in memory."""
         if not self._fits(count, size):
             most = f"SIDECAR_MAX_PENDING, {self._settings.max_pending}, and {_PENDING_BYTES >> 20} MiB"
             raise Overloaded(f"{self.pending} events wait already; at most {most} may")
 
     async def wait_for_room(self, count: int, size: int) -> None:
-        """For a frame of a stream: until they may, with room left for single calls, or nothing is left to wait for.
+        """Wait until a frame of a stream fits, with room left for single calls, or until nothing waits any more.
 
-        For PUBLISH_TIMEOUT_SECONDS at most.
+        PUBLISH_TIMEOUT_SECONDS at most.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.timeout):
@@ -85,7 +85,7 @@ class Publisher:
                     await self._released.wait()
 
     def has_room(self, count: int, size: int) -> bool:
-        """Whether a frame of a stream need not wait for room, with some left for single calls."""
+        """Whether a frame of a stream fits now, with room left for single calls."""
         return self._fits(count, size, _STREAMS_SHARE)
 
     def _fits(self, count: int, size: int, share: float = 1.0) -> bool:
@@ -96,7 +96,7 @@ class Publisher:
     def submit(
         self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
     ) -> asyncio.Future[Results]:
-        """Take events, in order; the future ends within `timeout` seconds: a result for each, or a PublishError.
+        """Take events, in order; the future ends within `timeout` seconds: a result for each, or a RequestError.
 
         Cancelling the future withdraws nothing. Raises Overloaded and ShuttingDown.
         """

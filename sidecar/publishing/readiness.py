@@ -1,7 +1,7 @@
-"""What a caller of Publish gets at this moment, and why: the one answer of health, /readyz, the status and the page.
+"""What a Publish is answered at this moment, and why: the same for health, /readyz, the status and the page.
 
-Redis and the spool are asked every second; what changes more often (a full queue, the spool's depth) is read when the
-answer is needed.
+Redis and the spool are checked every second; what changes more often (a full queue, the spool's depth) is read when it
+is needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from sidecar.errors import AuthFailed, PublishError, QueueError, SetupFault, SpoolError, SpoolUnavailable, Unavailable
+from sidecar.errors import AuthFailed, QueueError, RequestError, SetupFault, SpoolError, SpoolUnavailable, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Queue, Spool
 
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 class Readiness:
-    """Asks Redis and the spool every second and tells a listener about changes."""
+    """Checks Redis and the spool every second, and calls a listener."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Readiness:
         *,
         durability: str,
         replicas: int,
-        met: Callable[[], PublishError | None],
+        met: Callable[[], RequestError | None],
     ) -> None:
-        """`durability`: PUBLISH_DURABILITY. `met`: what an attempt would meet, as far as those who attempt know."""
+        """`durability`: PUBLISH_DURABILITY. `met`: what committer and forwarder last met."""
         self._queue = queue
         self._spool = spool
         self._metrics = metrics
@@ -60,7 +60,7 @@ class Readiness:
             self._by_redis += f" and {replicas} of its replicas"
         self._met = met
         self._redis_up = False
-        self._redis_error: PublishError | None = Unavailable("starting")
+        self._redis_error: RequestError | None = Unavailable("starting")
         self._spool_error: SpoolError | None = None
         self._logged: object = None
         self._well = False
@@ -77,7 +77,7 @@ class Readiness:
         return str(self._spool_error or "")
 
     async def refresh(self) -> None:
-        """Ask now."""
+        """Check now."""
         self._spool_error = await self._ask_spool()
         self._redis_up, self._redis_error = await self._ask_redis()
         state = self.state
@@ -86,13 +86,13 @@ class Readiness:
         await self._listen(state)
 
     async def run(self) -> None:
-        """Ask again and again, until cancelled."""
+        """Check every second, until cancelled."""
         while True:
             await asyncio.sleep(_PERIOD_SECONDS)
             await self.refresh()
 
     async def _ask_redis(self) -> tuple[bool, QueueError | None]:
-        """Whether it answers, and what an attempt to write meets."""
+        """Whether it answers, and the error that a write would meet."""
         answers = False
         try:
             await self._queue.ping()
@@ -113,10 +113,10 @@ class Readiness:
         return None
 
     @property
-    def _error(self) -> PublishError | None:
+    def _error(self) -> RequestError | None:
         return self._redis_error or self._met()
 
-    def _judge(self, error: PublishError | None) -> State:
+    def _judge(self, error: RequestError | None) -> State:
         spooled, spool_error = self._spool.depth, self._spool_error
         behind = f"{spooled} events are on their way from the spool" if spooled else ""
         by_disk = self._durability == "spooled"
@@ -134,7 +134,7 @@ class Readiness:
         return State(self._redis_up, False, problem, summary=f"refused: {problem}")
 
     def _log(self, state: State) -> None:
-        """Log what has changed, once: a Redis that is away gives several reasons, one after the other."""
+        """Log a change once: a Redis that is away gives several reasons, one after the other."""
         error = self._error
         kind = type(error) if error is None or type(error) is Unavailable else str(error)
         changed = (state.redis_up, state.accepting, kind, type(self._spool_error))

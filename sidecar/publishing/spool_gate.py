@@ -16,11 +16,11 @@ _SHARE = 4  # for four events that the forwarder takes away, one may be added
 class SpoolGate:
     """Says whether events must queue behind the spool, and how many may be added to it.
 
-    While the forwarder makes headway, what is added is less than what it takes away, in events and in bytes, so that
-    the spool gets emptier under any load. Behind its last batch nothing is added: then events go straight to Redis.
+    While the forwarder makes headway, less is added than it takes away, in events and in bytes, so that the spool gets
+    emptier under any load. Behind its last batch nothing is added: then events go straight to Redis.
 
-    A copy of an event that goes to Redis from memory is in nobody's way: it is added at the deadline, and needs no
-    empty spool. The highest sequence number of the others decides.
+    The copy of an event that goes to Redis from memory delays no other: it may be added at any time, and events need
+    not queue behind it. The highest sequence number of the other events decides.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -44,7 +44,7 @@ class SpoolGate:
     # -- for the committers
 
     def listen(self, wake: Callable[[], None]) -> None:
-        """Call this when the gate may answer otherwise than before."""
+        """Call `wake` whenever the gate may have changed."""
         self._listeners.append(wake)
 
     def allows(self, events: int, size: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import PublishError, Unavailable
+from sidecar.errors import RequestError, Unavailable
 from sidecar.publishing.interfaces import Appended, Event
 
 DURABILITIES: dict[str, pb.Durability] = {
@@ -31,7 +31,7 @@ class Published(NamedTuple):
 
 
 SPOOLED = Published(pb.OUTCOME_SPOOLED)
-Results = list[Published | PublishError]
+Results = list[Published | RequestError]
 
 
 def published(where: Appended, replicas: int) -> Published:
@@ -56,7 +56,7 @@ class Submission:
         self.margin = min(seconds * _MARGIN_SHARE, _MAX_MARGIN)
         self.answer_by = self.arrived + seconds - self.margin
         self.size = sum([len(event.data) for event in events])
-        self.error: PublishError | None = None
+        self.error: RequestError | None = None
         self.answered = False
         self.spooling = False
         """The disk was asked to keep it."""
@@ -69,18 +69,18 @@ class Submission:
         return self.durability == pb.DURABILITY_SPOOLED
 
     def acknowledge(self, results: Results) -> None:
-        """Answer. A caller that is gone has cancelled the future; its events are published all the same."""
+        """Answer. If the caller has left, the future is cancelled; its events are published nevertheless."""
         self._end()
         if not self.future.done():
             self.future.set_result(results)
 
-    def note(self, error: PublishError) -> PublishError:
+    def note(self, error: RequestError) -> RequestError:
         """Remember why the last attempt failed, and return it; that an earlier one may have succeeded outweighs it."""
         if not (isinstance(self.error, Unavailable) and self.error.ambiguous):
             self.error = error
         return self.error or error
 
-    def fail(self, error: PublishError) -> None:
+    def fail(self, error: RequestError) -> None:
         """Refuse, or say that the outcome is not known."""
         self._end()
         if not self.future.done():
@@ -97,9 +97,9 @@ Line = OrderedDict[Submission, None]  # in order, and any of them can be taken o
 
 
 class Waiting:
-    """Those that arrived, behind those that are held: for another attempt, or until the spool is empty.
+    """Submissions that arrived, behind those that are held for another attempt or until the spool is empty.
 
-    None that may be spooled is ever held: the spool is where it waits.
+    One that may be spooled is never held: it waits in the spool.
     """
 
     def __init__(self) -> None:
@@ -134,16 +134,16 @@ class Waiting:
         return any(line.pop(submission, self) is None for line in (self._held, self._arrived))
 
     def release(self, submission: Submission) -> None:
-        """One that was taken or removed is done."""
+        """Count one no longer: it was taken or removed, and is done."""
         self.events -= len(submission.events)
         self.bytes -= submission.size
 
     def hold(self, group: list[Submission]) -> None:
-        """Before all others, in order."""
+        """Put these before all others, in order."""
         _put_back(self._held, group)
 
     def isolate(self, group: list[Submission]) -> None:
-        """Back to where they were taken from; and from there they go one by one."""
+        """Put these back to where they were taken from; from there they go one by one."""
         self._isolate_next = len(group)
         _put_back(self._held or self._arrived, group)
 

@@ -1,4 +1,4 @@
-"""Counts entries of a stream, in short script calls with rests between, and not more than a share of the server's time.
+"""Counts entries of a stream, in short script calls with rests between, within a share of the server's time.
 
 One entry costs the server 2 us (Redis 7.0 and Valkey 9.1); 1,000 a second with all around them are 0.3 % of its core.
 """
@@ -23,7 +23,7 @@ _MAX_SAVED = 10_000
 
 
 class EntryCounter:
-    """Of whatever stream. All raise QueueErrors."""
+    """For any stream. All raise QueueErrors."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
@@ -32,9 +32,9 @@ class EntryCounter:
         self._at = time.monotonic()
 
     async def resolve(self, stream: str, positions: Positions, entry: int, most: int) -> None:
-        """Count what is missing to know this position, as far as the server's time allows now.
+        """Count the entries that are missing to know this position, as far as the server's time allows now.
 
-        Nothing, where more than about `most` entries are missing.
+        Counts nothing where about more than `most` entries are missing.
         """
         if positions.cost(entry) > most:
             return

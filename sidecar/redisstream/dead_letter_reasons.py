@@ -1,4 +1,4 @@
-"""How many dead letters there are by reason: those that came are counted, and all again only where some have gone."""
+"""The number of dead letters by reason. New ones are added; all are counted again only after some were removed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DeadLetterReasons:
         self._counted = _NOTHING
 
     async def counts(self) -> DeadLetterCounts:
-        """As they are; as they were some seconds ago, where some have gone again and again. Raises QueueErrors."""
+        """The counts now; those of some seconds ago while dead letters are being removed. Raises QueueErrors."""
         length, first, last = await self._connection.pipeline([("XLEN", self._stream), *edges(self._stream)])
         oldest = None
         if length:

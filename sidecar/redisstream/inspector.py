@@ -22,6 +22,7 @@ from sidecar.settings import QueueSettings
 _GROUPS = 50  # that are asked about in one pipeline: Redis does nothing else for 0.2 ms
 _REST_SECONDS = 0.005  # in which events are published
 _FEW, _ANY = 1000, sys.maxsize  # entries, that are counted to know one number exactly
+_CONSUMERS_SECONDS = 10.0  # that what is known of consumers is good for, where there are many groups
 
 
 class RedisInspector:
@@ -39,6 +40,8 @@ class RedisInspector:
         self._counter = EntryCounter(connection)
         self._reasons = DeadLetterReasons(connection, self._keys.dead_letters, self._counter)
         self._looking = asyncio.Lock()
+        self._consumers: dict[bytes, tuple[int, float | None]] = {}
+        self._consumers_at = -_CONSUMERS_SECONDS
         self.positions = Positions()
 
     @property
@@ -52,9 +55,14 @@ class RedisInspector:
         return self._keys.events
 
     async def inspect(self, *, consumers: bool = True) -> QueueState:
-        """See publishing.interfaces.QueueInspector.inspect. Without `consumers` those of a replay are not left out."""
+        """See publishing.interfaces.QueueInspector.inspect. Without `consumers` those of a replay are not left out.
+
+        Where there are more than 50 groups, their consumers are asked for every ten seconds at most: one command each.
+        """
         async with self._looking:
             raw = await self._look(_ANY)
+            if consumers and (len(raw) <= _GROUPS or time.monotonic() - self._consumers_at >= _CONSUMERS_SECONDS):
+                self._consumers, self._consumers_at = {}, time.monotonic()
             groups: list[GroupState] = []
             for start in range(0, len(raw), _GROUPS):
                 groups += await self._states(raw[start : start + _GROUPS], consumers=consumers)
@@ -148,13 +156,9 @@ class RedisInspector:
             if undelivered and group.last >= first:
                 asked.append(("XRANGE", stream, f"({text(group.last)}", "+", "COUNT", 1))
         replies = iter(await self._connection.pipeline(asked) if asked else [])
-        listed: Sequence[Any] | None = None
-        if consumers:
-            listed = await if_allowed(
-                self._connection, *(("XINFO", "CONSUMERS", stream, group.name) for group in groups)
-            )
+        known = await self._known_consumers([group.name for group in groups]) if consumers else {}
         states = []
-        for index, (group, undelivered) in enumerate(zip(groups, behind, strict=True)):
+        for group, undelivered in zip(groups, behind, strict=True):
             open_ids: list[bytes] = []
             if group.pending:
                 open_ids += filter(None, [next(replies)[1]])
@@ -163,10 +167,7 @@ class RedisInspector:
             times = [milliseconds(number(one.decode())) for one in open_ids]
             if undelivered and group.last < first:
                 times.append(milliseconds(first))
-            count, idle = group.consumers, None
-            if listed is not None:
-                real = [one for one in map(names, listed[index]) if one["name"] not in NO_CONSUMERS]
-                count, idle = len(real), min((one["idle"] / 1000 for one in real), default=None)
+            count, idle = known.get(group.name, (group.consumers, None))
             states.append(GroupState(
                 name=group.name.decode(errors="replace"),
                 depth=undelivered + group.pending,
@@ -177,6 +178,16 @@ class RedisInspector:
                 idle=idle,
             ))  # fmt: skip
         return states
+
+    async def _known_consumers(self, groups: Sequence[bytes]) -> dict[bytes, tuple[int, float | None]]:
+        """How many each group has, and how long ago the last of them asked, in seconds; nothing without the right."""
+        missing = [group for group in groups if group not in self._consumers]
+        asked = [("XINFO", "CONSUMERS", self._keys.events, group) for group in missing]
+        listed = await if_allowed(self._connection, *asked) if asked else []
+        for group, raw in zip(missing, listed or (), strict=listed is not None):
+            real = [one for one in map(names, raw) if one["name"] not in NO_CONSUMERS]
+            self._consumers[group] = len(real), min((one["idle"] / 1000 for one in real), default=None)
+        return self._consumers
 
     async def lists(self) -> list[MirrorState]:
         """The lengths of the mirror lists. Raises QueueErrors."""

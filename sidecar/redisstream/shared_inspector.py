@@ -1,8 +1,8 @@
 """One sidecar looks at the queue, and all that publish to it read what it saw.
 
-Whose turn it is nobody decides: the first to ask takes the turn, which is never given back but expires within a period.
-So a sidecar that dies costs the others one period at the most. What a sidecar saw stands beside the turn, with all that
-it had counted, so that the next one goes on from there. What cannot be read there is looked at again.
+The first to ask takes the turn, a key that expires within a period and is never given back. So a sidecar that dies
+costs the others one period at most. What it saw stands beside the turn, with all that it had counted, and the next one
+goes on from there. If that cannot be read, the next one begins again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _VERSION = 1
 _STATE_SECONDS, _DEPTH_SECONDS = 10.0, 1.0
-_TURN = 0.8  # of a period: who took the last turn asks again in time for the next
+_TURN = 0.8  # of a period: the sidecar that took the last turn asks again in time for the next
 _KEEP_PERIODS = 6
 
 

@@ -1,4 +1,4 @@
-"""What every handler gets when it is registered: the token is checked, and no error's text leaves by accident.
+"""Wraps every handler at its registration: checks the token, and lets no error's text leave by accident.
 
 Wrapping at registration costs a fraction of what an interceptor does (grpc.aio 1.85: up to 14 % of the rate of calls).
 Every method is registered as one that takes a stream, which is the same on the wire: only then does grpc.aio call the
@@ -22,7 +22,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from modelready.redis.env import is_loopback
-from sidecar.errors import InvalidEvent, InvalidRequest, Overloaded, PublishError, Violation
+from sidecar.errors import InvalidEvent, InvalidRequest, Overloaded, RequestError, Violation
 from sidecar.rpc.error_status import refusal, to_status
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ Request = TypeVar("Request", bound=Message)
 
 
 class Places:
-    """For calls at the same time. Entering raises Overloaded where all are taken."""
+    """Bounds how many calls run at the same time. Entering raises Overloaded where all places are taken."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -58,7 +58,7 @@ class Intake:
     def __init__(self, most: int, seconds: float, *, newest_first: bool = False) -> None:
         """`most`: requests that are received at the same time. `seconds`: how long one may take while others wait.
 
-        `newest_first`: of those who wait, which keeps callers who break off from delaying others.
+        `newest_first`: the latest of those that wait is next, so that calls which were given up delay no others.
         """
         self._free = most
         self._seconds = seconds
@@ -212,7 +212,7 @@ def metadata(context: Context) -> dict[str, str]:
 
 
 def parse(kind: type[Request], raw: bytes) -> Request:
-    """Parse here and not in grpc, so that bad bytes are the caller's fault and not ours."""
+    """Parse here and not in grpc, so that bad bytes are answered as the caller's fault."""
     try:
         return kind.FromString(raw)
     except DecodeError:
@@ -224,13 +224,13 @@ async def _abort(context: Context, status: status_pb2.Status) -> None:
 
 
 async def _answer(error: Exception, context: Context) -> None:
-    """Turn an error into a status; what is not ours leaves as INTERNAL, without its text."""
+    """Turn an error into a status. Any but our own leaves as INTERNAL, without its text."""
     if isinstance(error, grpc.aio.AbortError):
         return
-    if isinstance(error, grpc.aio.InternalError):  # the caller left while its answer was being sent
-        log.debug("a caller has gone: %s", error)
+    if isinstance(error, grpc.aio.InternalError):  # the client left while its answer was being sent
+        log.debug("client disconnected: %s", error)
         return
-    if isinstance(error, PublishError):
+    if isinstance(error, RequestError):
         error.__traceback__ = None  # its frames hold the request, and grpc's abort makes a cycle with them
         await _abort(context, to_status(error))
     log.error("a call failed by a defect", exc_info=error)

@@ -12,7 +12,7 @@ from sidecar import errors
 
 DOMAIN = "modelready.v1"
 
-_CODES: tuple[tuple[type[errors.PublishError], grpc.StatusCode], ...] = (  # subclasses first
+_CODES: tuple[tuple[type[errors.RequestError], grpc.StatusCode], ...] = (  # subclasses first
     (errors.InvalidEvent, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.Refused, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
@@ -20,12 +20,12 @@ _CODES: tuple[tuple[type[errors.PublishError], grpc.StatusCode], ...] = (  # sub
     (errors.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.SpoolFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.SetupFault, grpc.StatusCode.FAILED_PRECONDITION),
-    (errors.PublishError, grpc.StatusCode.UNAVAILABLE),
+    (errors.RequestError, grpc.StatusCode.UNAVAILABLE),
 )
 _RETRY_SECONDS = 0.2
 
 
-def to_status(error: errors.PublishError) -> status_pb2.Status:
+def to_status(error: errors.RequestError) -> status_pb2.Status:
     """The status of a refused event."""
     code = next(code for kind, code in _CODES if isinstance(error, kind))
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]

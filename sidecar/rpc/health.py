@@ -2,7 +2,7 @@
 
 The servicer that grpcio-health-checking brings writes to a watcher under the lock that setting a status needs, so that
 one watcher that does not read would freeze every status; and its Watch never ends, which holds up a stop. These calls
-need no token, so what they may take is bounded here: calls at the same time, and what they send.
+need no token, so their number at the same time and the size of what they send are bounded here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class HealthService:
         }
 
     async def update(self, state: State) -> None:
-        """Take over what is known now."""
+        """Set the statuses from this state."""
         if not self.draining:
             self._set({
                 "": _SERVING,
@@ -62,7 +62,7 @@ class HealthService:
         return self._statuses
 
     def drain(self) -> None:
-        """NOT_SERVING for good, and the end of every Watch."""
+        """Set NOT_SERVING until the process ends, and end every Watch."""
         self.draining = True
         self._set(dict.fromkeys(self._statuses, _NOT_SERVING))
         self._changed.set()

@@ -12,7 +12,7 @@ import grpc
 
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.errors import InvalidEvent, Overloaded, PublishError, ShuttingDown, Violation
+from sidecar.errors import InvalidEvent, Overloaded, RequestError, ShuttingDown, Violation
 from sidecar.metrics import Metrics
 from sidecar.publishing.acceptance import Acceptance, Metadata
 from sidecar.publishing.event_log import EventObserver
@@ -38,7 +38,7 @@ class _Frame(NamedTuple):
     arrived: float
     ids: list[tuple[str, str]]
     """The event id and the correlation id of each that is submitted. The events themselves are not kept."""
-    refused: dict[int, PublishError]
+    refused: dict[int, RequestError]
     future: asyncio.Future[Results] | None
 
     @property
@@ -105,13 +105,13 @@ class PublisherService:
                 raise InvalidEvent([Violation("event", "is required")])
             event = self._acceptance.accept(request.event, lambda: metadata(context), "event")
             future = self._publisher.submit([event], request.durability, context.time_remaining())
-        except PublishError as error:
+        except RequestError as error:
             self._observer.refused([request.event], error, arrived)
             raise
         event_id, correlation_id = event.id, event.message.correlation_id
         del request, event
         (result,) = await future
-        if isinstance(result, PublishError):
+        if isinstance(result, RequestError):
             raise result
         self._seconds["Publish"].observe(time.monotonic() - arrived)
         response = pb.PublishResponse()
@@ -211,7 +211,7 @@ class PublisherService:
         if not 1 <= len(messages) <= _MAX_EVENTS:
             raise InvalidEvent([Violation("events", f"must be 1 to {_MAX_EVENTS}, is {len(messages)}")])
         events: list[Event] = []
-        refused: dict[int, PublishError] = {}
+        refused: dict[int, RequestError] = {}
         future = None
         try:
             self._publisher.check_room(len(messages), 0)  # before the work
@@ -239,7 +239,7 @@ class PublisherService:
         if frame.future is not None:
             try:
                 outcomes = await frame.future
-            except PublishError as error:
+            except RequestError as error:
                 outcomes = [error] * len(frame.ids)
         accepted = zip(frame.ids, outcomes, strict=True)
         for index in range(frame.events):
@@ -248,7 +248,7 @@ class PublisherService:
                 result.error.CopyFrom(to_status(frame.refused[index]))
                 continue
             (event_id, correlation_id), outcome = next(accepted)
-            if isinstance(outcome, PublishError):
+            if isinstance(outcome, RequestError):
                 result.error.CopyFrom(to_status(outcome))
             else:
                 self._fill(result.receipt, event_id, correlation_id, outcome)

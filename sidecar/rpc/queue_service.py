@@ -1,4 +1,4 @@
-"""QueueService: how the queue, the spool and the dead letters stand, and how they are mended."""
+"""QueueService: the state of the queue, the spool and the dead letters, and what operators do with dead letters."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class QueueService:
         self._tails = 0
 
     async def get_queue_status(self, raw: bytes, _context: Context) -> bytes:
-        """The status, whether Redis is there or not."""
+        """The status, also while Redis is away."""
         parse(pb.GetQueueStatusRequest, raw)
         return (await self.status()).SerializeToString()
 

@@ -40,7 +40,7 @@ def build(
 ) -> tuple[grpc.aio.Server, list[str], CertificateFiles[Any] | None]:
     """Return a server that is bound but not started, its addresses with their real ports, and its certificate files.
 
-    Raises SettingsError where an address cannot be had.
+    Raises SettingsError where an address cannot be bound.
     """
     calls = max_pending + _SPARE_CALLS
     server = grpc.aio.server(
@@ -61,7 +61,7 @@ def build(
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ],
-        # The guard and the health bound theirs; this bounds those whose last answer is still on its way.
+        # Guard and HealthService bound their own calls; this bounds those whose last answer is still being sent.
         maximum_concurrent_rpcs=2 * calls,
     )
     guard = Guard(settings.api_token, settings.admin_token, most_calls=calls)
@@ -154,12 +154,12 @@ def _bind(server: grpc.aio.Server, address: str, files: CertificateFiles[Any] | 
     except RuntimeError:
         if files is not None and _is_free(server, address):
             raise SettingsError(f"{_CERT} holds a certificate of a kind that gRPC does not know") from None
-        raise SettingsError(f"SIDECAR_LISTEN has {address!r}: that address cannot be had (in use?)") from None
+        raise SettingsError(f"SIDECAR_LISTEN has {address!r}: cannot bind (already in use?)") from None
     return f"{address.rpartition(':')[0]}:{port}"
 
 
 def _is_free(server: grpc.aio.Server, address: str) -> bool:
-    """Whether it can be had without TLS, of a server that will never start: ssl knows more kinds of keys than grpc."""
+    """Whether it can be bound without TLS, on a server that never starts: ssl knows more kinds of keys than grpc."""
     try:
         server.add_insecure_port(address)
     except RuntimeError:
@@ -170,7 +170,7 @@ def _is_free(server: grpc.aio.Server, address: str) -> bool:
 def _bind_socket(server: grpc.aio.Server, path: Path, mode: int) -> None:
     """A unix socket is guarded by its mode; TLS there would only keep the health command out."""
     _clear_socket(path)
-    umask = os.umask(0o777 & ~mode)  # a chmod would come too late for who connects at once
+    umask = os.umask(0o777 & ~mode)  # after a chmod it would be open to all for a moment
     try:
         server.add_insecure_port(f"unix:{path}")
     finally:
@@ -178,7 +178,7 @@ def _bind_socket(server: grpc.aio.Server, path: Path, mode: int) -> None:
 
 
 def _clear_socket(path: Path) -> None:
-    """Remove a socket that nobody listens on. grpc would take over a live one without a word.
+    """Remove a socket that nobody listens on. grpc would silently take over a live one.
 
     Raises SettingsError, also where none can be made: grpc would not say why.
     """
@@ -211,5 +211,5 @@ def _occupied(path: Path) -> str:
         except (ConnectionRefusedError, FileNotFoundError):
             return ""
         except (BlockingIOError, TimeoutError):
-            pass  # so many wait there that it takes no more
+            pass  # its queue of connections is full
     return "another process listens there"

@@ -1,11 +1,11 @@
 """The life of `spool.db`: locked, opened, and replaced by a new one when it is damaged.
 
     spool.lock              held with flock for as long as this process uses the directory
-    spool.trial             there for a moment, after an error of the disk
+    spool.trial             exists for a moment, after an error of the disk
     spool.reserve           room on the disk, given up when events cannot be forgotten because the disk is full
     spool.db, spool.db-wal  SQLite's
     spool.db.damaged-<UTC>  set aside, with its -wal; kept until a person removes it
-    spool.db.salvaging      the new file while it is written; of no worth after a crash
+    spool.db.salvaging      the new file while it is written; worthless after a crash
     spool.db.salvaged       the new file, complete: from here on it is the spool, whatever happens in between
 
 Nothing here knows of asyncio.
@@ -29,6 +29,8 @@ RESERVE_BYTES = 16 << 20
 """Room for the WAL of a few large transactions, and for what they add to the file."""
 EVENT_BYTES = 1 << 20
 """Room for the largest event, twice: in the WAL and in the file."""
+MIN_DISK_BYTES = RESERVE_BYTES + EVENT_BYTES
+"""What a disk must have free for a new spool to take its first event."""
 CHECKED_BYTES = 8 << 20
 """Up to this size the whole file is checked when it is opened; damage in a larger one shows when it is read."""
 _PLACE = f"{SPOOL_PLACE}, that this user may write to"
@@ -63,7 +65,7 @@ class SpoolFile:
             raise SettingsError(f"SPOOL_DIR {directory}{reason}") from error
 
     def close(self) -> None:
-        """Give the directory free."""
+        """Release the directory."""
         os.close(self._lock)
 
     def connect(self, *, create: bool) -> sqlite3.Connection:

@@ -28,8 +28,8 @@ def salvage(damaged: Path, target: Path, last_seq: int) -> tuple[int, int | None
     """Write what can be read into `target`, an empty file; its caller has it fsynced.
 
     Sequence numbers are kept, and those up to `last_seq` are not given out again; of two rows with one number, which is
-    damage, the second gets a new one. Returns how many events were
-    salvaged, and how many there were, if that can be read. `damaged` is not changed, but for its WAL being worked in.
+    damage, the second gets a new one. Returns how many events were salvaged, and how many there were, if that can be
+    read. `damaged` is not changed, except that its WAL is written into it.
     Files whose names begin with that of `target` may be left behind.
     """
     old = _open(damaged, target.with_name(f"{target.name}-copy"))
@@ -71,9 +71,9 @@ def _open(damaged: Path, copy: Path) -> sqlite3.Connection:
 
 
 def _readable_rows(connection: sqlite3.Connection, last_seq: int) -> Iterator[tuple[Any, ...]]:
-    """Every row that can be read: upwards, over what cannot be; then, where there was such, down to it from the end.
+    """Every row that can be read: upwards, past unreadable places; then, if there were any, down to them from the end.
 
-    Some come more than once.
+    Some rows come more than once.
     """
     seq, whole, more = 0, True, True
     while more:

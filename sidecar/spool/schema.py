@@ -152,7 +152,7 @@ class Totals(NamedTuple):
 
 
 def read_totals(connection: sqlite3.Connection) -> Totals:
-    """The totals as they stand, counted anew where they are impossible."""
+    """The totals as they stand, counted again where they are impossible."""
     totals = _read_totals(connection)
     empty = totals.oldest_ms is None
     if empty != (totals.depth == 0) or empty != (totals.bytes == 0):
@@ -207,12 +207,14 @@ def from_row(row: tuple[Any, ...]) -> Spooled:
         CORRUPT,
         f"the disk did not give back what was written: {len(left)} bytes are left, the checksum differs",
     )
-    name = _text(event_id) or f"unreadable-{seq}-{zlib.crc32(repr(row).encode()):08x}"  # another spool has such, too
+    name = (
+        _text(event_id) or f"unreadable-{seq}-{zlib.crc32(repr(row).encode()):08x}"
+    )  # another spool may have a row of this number
     return Spooled(seq, name, left, max(_int(spooled_ms), 0), attempts, corrupt)
 
 
 def to_salvage(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The parameters of SALVAGE_PUT: the same row, with something in place of what has no sense."""
+    """The parameters of SALVAGE_PUT: the same row, with a stand-in for each value that makes no sense."""
     event = from_row(row)
     reason, detail = event.dead or (None, None)
     event_id = event.event_id

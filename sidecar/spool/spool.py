@@ -1,6 +1,6 @@
 """The spool on this task's disk: the Spool contract over one SQLite file.
 
-One thread owns the file; the event loop only waits for it, and a caller that is cancelled does not stop what it began.
+One thread owns the file and the event loop waits for it. Cancelling a caller does not stop what it began.
 A change is on disk when COMMIT returned, and only then do the totals in memory follow.
 """
 
@@ -21,7 +21,7 @@ from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
 from sidecar.publishing.acceptance import MAX_EVENT_BYTES
 from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
 from sidecar.spool import schema as sql
-from sidecar.spool.file import SpoolFile, checkpoint, is_damage
+from sidecar.spool.file import MIN_DISK_BYTES, SpoolFile, checkpoint, is_damage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,7 +33,7 @@ VACUUM_PAGES = 2048
 
 
 class SqliteSpool(Spool):
-    """See Spool. One that is damaged is set aside, what it still holds is kept, and work goes on."""
+    """See Spool. A damaged file is set aside, and what can be read of it goes into a new one."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory = directory
@@ -63,7 +63,7 @@ class SqliteSpool(Spool):
         return spool
 
     async def close(self) -> None:
-        """Finish what was begun and give the directory free. Any later call raises SpoolUnavailable."""
+        """Finish what was begun and release the directory. Any later call raises SpoolUnavailable."""
         with suppress(SpoolUnavailable):
             closing = self._in_thread(self._close)
             self._thread.shutdown(wait=False)
@@ -107,10 +107,6 @@ class SqliteSpool(Spool):
     async def check(self) -> None:
         """See Spool."""
         await self._in_thread(self._check)
-
-    def room_for(self, event: Event) -> int:
-        """See Spool."""
-        return sql.size_of(event)
 
     async def put(self, events: Sequence[Event], attempts: Attempts) -> None:
         """See Spool."""
@@ -212,7 +208,7 @@ class SqliteSpool(Spool):
         if self._free_bytes < needed:
             raise SpoolUnavailable(
                 f"the disk of SPOOL_DIR {self._directory} is full: {self._free_bytes} bytes are free,"
-                f" and the next event may need {needed}"
+                f" and the next event may need {needed}; a new spool needs {MIN_DISK_BYTES}"
             )
         if self._refused:
             self._put(self._try)
@@ -235,7 +231,7 @@ class SqliteSpool(Spool):
         One that `drains` the spool may use the reserve: on a full disk it is the way to get room.
         """
         try:
-            result = self._transact_or_mend(job)
+            result = self._transact_or_repair(job)
         except (sqlite3.Error, OSError, SettingsError) as error:
             released = drains and self._opened_file.release_reserve()
             self._recover(error)
@@ -245,7 +241,7 @@ class SqliteSpool(Spool):
         self._failures = 0
         return result
 
-    def _transact_or_mend(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    def _transact_or_repair(self, job: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return self._transact(job)
         except sqlite3.DatabaseError as error:
@@ -286,7 +282,7 @@ class SqliteSpool(Spool):
         return connection
 
     def _take_back(self, connection: sqlite3.Connection) -> None:
-        """Undo what a commit had put whose fsync failed: its caller was told so, but the WAL has it."""
+        """Undo a put whose fsync failed: its caller got an error, but the WAL has the events."""
         connection.execute(sql.BEGIN)
         if connection.execute(sql.FORGET_AFTER, (self._totals.last_seq,)).rowcount:
             connection.execute(sql.TOTALS_RECOUNT)

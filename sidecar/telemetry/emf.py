@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "ModelReady"
 DIMENSIONS = ("Service", "Queue")
-# Every metric and its unit, in CloudWatch's words; scripts/monitoring.py says what each is.
+# Every metric and its unit, in CloudWatch's words; docs/operations.md says what each is.
 UNITS = {
     "QueueDepth": "Count",
     "QueuePending": "Count",
@@ -193,10 +193,7 @@ def _counts(metrics: Metrics) -> Counts:
     counts: Counts = {(name, 0.0): 0.0 for name in (*_ACKNOWLEDGED.values(), "PublishesRefused")}
     for labels, value in _totals(metrics.published):
         counts[_ACKNOWLEDGED.get(labels["outcome"], "PublishesRefused"), 0.0] += value
-    for name, counter in (
-        ("ConnectionFailures", metrics.connection_failures),
-        ("AuthFailures", metrics.auth_failures),
-    ):
+    for name, counter in (("ConnectionFailures", metrics.connection_failures), ("AuthFailures", metrics.auth_failures)):
         counts[name, 0.0] = sum(value for _, value in _totals(counter))
     for name, histogram in (("RpcLatency", metrics.rpc_seconds), ("RedisLatency", metrics.redis_seconds)):
         for bound, value in _buckets(histogram):

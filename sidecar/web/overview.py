@@ -1,162 +1,106 @@
-"""The overview: the state in one line, figures, the last hour, groups."""
+"""What the overview shows: the state in one line, figures, the last hour, and groups with the worst first."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from modelready.v1 import queue_service_pb2 as pb
-from sidecar.summary import depth, lists, summarize
+from sidecar.format import count, duration, since
+from sidecar.summary import depth, is_unread, lists, summarize
 from sidecar.web.history import Sample
-from sidecar.web.markup import Markup, html, join
-from sidecar.web.plots import number, plot
-from sidecar.web.times import age_of, ago, duration, exact, milliseconds
+from sidecar.web.plots import Plot, plot
 
-_STATE = """<div id="state" class="state {level}"><p>{line}</p></div>
-<p id="change" class="hidden" role="status"></p>
-"""
-_LIVE = """<div id="live">
-<dl class="numbers">{figures}</dl>
-<section aria-labelledby="hour"><h2 id="hour">The last hour</h2>
-<div class="plots">{plots}</div>
-{table}</section>
-<section aria-labelledby="groups"><h2 id="groups">Consumer groups</h2>
-{groups}</section>
-</div>
-<div id="updates" class="actions"></div>
-"""
-_HOUR = """<details id="hour-table"><summary>The same as a table</summary>\
-<div class="scroll" tabindex="0" role="region" aria-label="The last hour as a table"><table>
-<caption>One moment in five minutes, the newest first</caption>
-<thead><tr><th scope="col">Time (UTC)</th><th scope="col" class="n">Depth</th>\
-<th scope="col" class="n">Published a second</th>\
-<th scope="col" class="n">Spooled</th></tr></thead>
-<tbody>{rows}</tbody></table></div></details>
-"""
-_GROUPS = """<p class="soft">Each gets every event. Depth: what it has not acknowledged; pending: what its \
-consumers have in hand.</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Consumer groups"><table class="groups">
-<caption class="hidden">Consumer groups</caption>
-<thead><tr><th scope="col">Group</th><th scope="col" class="n">Depth</th><th scope="col" class="n">Pending</th>\
-<th scope="col" class="n">Consumers</th><th scope="col">Oldest unacknowledged</th>\
-<th scope="col">Last asked</th></tr></thead>
-<tbody>{rows}</tbody></table></div>
-"""
-_GROUP = """<tr><th scope="row">{name}</th><td class="n">{depth}</td><td class="n">{pending}</td>\
-<td class="n">{consumers}</td><td>{oldest}</td><td>{asked}</td></tr>
-"""
 _TABLE_SECONDS = 300
 
 
-def overview(status: pb.GetQueueStatusResponse, samples: Sequence[Sample], *, whole: bool) -> Markup:
-    """All but the dead letters. Unless it is to be `whole`, it says what /metrics and /readyz do and no more."""
-    deepest = depth(status)
+class Figure(NamedTuple):
+    """`more`: in small letters below the value."""
+
+    name: str
+    value: str
+    more: str = ""
+
+
+def overview(
+    status: pb.GetQueueStatusResponse, samples: Sequence[Sample], redis_at: str, *, whole: bool
+) -> dict[str, Any]:
+    """What the template needs, without dead letters. Unless `whole`, it says what /metrics and /readyz do and no more.
+
+    `redis_at`: host and port.
+    """
+    deepest = depth(status)  # of a mirror list, too, which only some may see
     if not whole:
-        status = _without_redis(status)
-    line = summarize(status)
+        status, redis_at = _without_redis(status), ""
+    level, _, _ = (line := summarize(status)).partition(":")
+    groups = sorted(status.groups, key=lambda group: (not is_unread(group), -group.depth, group.name))
+    return {
+        "level": level,
+        "line": line,
+        "redis_up": status.redis_up,
+        "figures": _figures(status, deepest, redis_at),
+        "drawings": _plots(status, samples, deepest),
+        "hour": _hour(samples),
+        "groups": [(group, is_unread(group)) for group in groups],
+    }
+
+
+def _without_redis(status: pb.GetQueueStatusResponse) -> pb.GetQueueStatusResponse:
+    """A copy that says nothing of the server and of the mirror lists."""
+    less = pb.GetQueueStatusResponse()
+    less.CopyFrom(status)
+    for field in ("redis", "list", "lists"):
+        less.ClearField(field)
+    return less
+
+
+def _plots(status: pb.GetQueueStatusResponse, samples: Sequence[Sample], deepest: int) -> list[Plot]:
+    """Up to this moment, so that each says the same as the figure above it."""
     now = time.time()
-    # Up to this moment, so that a plot says the same as the figure above it.
     depths = [*((s.at, s.depth) for s in samples), (now, deepest if status.redis_up else None)]
     spooled = [*((s.at, s.spooled) for s in samples), (now, status.spool.depth)]
-    plots = [
+    return [
         plot("depth", "Depth of the slowest group", "events", depths, now),
         plot("rate", "Published", "events/s", [(s.at, s.rate) for s in samples], now, least=0.4),
         plot("spool", "Spooled on this task's disk", "events", spooled, now),
     ]
-    body = html(
-        _LIVE, figures=_figures(status, deepest), plots=join(plots), table=_table(samples), groups=_groups(status)
-    )
-    return join([html(_STATE, level=line.partition(":")[0], line=line), body])
 
 
-def _without_redis(status: pb.GetQueueStatusResponse) -> pb.GetQueueStatusResponse:
-    """The same without what is said of the server and of the mirror lists."""
-    less = pb.GetQueueStatusResponse()
-    less.CopyFrom(status)
-    less.ClearField("redis")
-    less.ClearField("list")
-    less.ClearField("lists")
-    return less
-
-
-def _figures(status: pb.GetQueueStatusResponse, deepest: int) -> Markup:
-    spool = status.spool
-    known = status.redis_up
-    share = spool.bytes / spool.max_bytes if spool.max_bytes else 0.0
-    dead = ""
-    if status.dead_letters and status.HasField("oldest_dead_letter_at"):
-        dead = f"oldest {duration(age_of(milliseconds(status.oldest_dead_letter_at)))} ago"
-    rows = [
-        ("Depth", f"{deepest:,}" if known else "not known", "of the slowest group" if status.groups else ""),
-        ("Dead letters", f"{status.dead_letters:,}" if known else "not known", dead),
-        ("Spooled", f"{spool.depth:,}", f"{share:.0%} of its room"),
-        ("In the stream", f"{status.stream_length:,}" if known else "not known", _trim(status) if known else ""),
-        ("Redis", *_redis(status)),
+def _figures(status: pb.GetQueueStatusResponse, deepest: int, redis_at: str) -> list[Figure]:
+    spool, retention = status.spool, status.trim.retention.seconds
+    dead = f"oldest {since(status.oldest_dead_letter_at)} ago" if status.HasField("oldest_dead_letter_at") else ""
+    figures = [
+        Figure("Depth", f"{deepest:,}", "of the slowest group" if status.groups else ""),
+        Figure("Dead letters", f"{status.dead_letters:,}", dead if status.dead_letters else ""),
+        Figure("In the stream", f"{status.stream_length:,}", f"kept for {duration(retention)}" if retention else ""),
     ]
+    if not status.redis_up:
+        figures = [Figure(figure.name, "not known") for figure in figures]
+    share = spool.bytes / spool.max_bytes if spool.max_bytes else 0.0
+    figures.insert(2, Figure("Spooled", f"{spool.depth:,}", f"{share:.0%} of its room"))
+    figures.append(_redis(status, redis_at))
     for mirror in lists(status):
         more = f"{mirror.processing:,} in flight, {mirror.dead_letters:,} given up"
-        rows.append((f"Mirror list {mirror.name}", f"{mirror.depth:,}", more))
-    return join(
-        html("<div><dt>{name}</dt><dd>{value}{more}</dd></div>", name=name, value=value, more=_small(more))
-        for name, value, more in rows
-    )
+        figures.append(Figure(f"Mirror list {mirror.name}", f"{mirror.depth:,}", more))
+    return figures
 
 
-def _small(text: str) -> Markup:
-    return html("<small>{text}</small>", text=text) if text else Markup()
-
-
-def _trim(status: pb.GetQueueStatusResponse) -> str:
-    seconds = status.trim.retention.ToTimedelta().total_seconds()
-    return f"kept for {duration(seconds)}" if seconds else "kept for ever"
-
-
-def _redis(status: pb.GetQueueStatusResponse) -> tuple[str, str]:
+def _redis(status: pb.GetQueueStatusResponse, redis_at: str) -> Figure:
     redis = status.redis
-    if not redis.HasField("latency"):
-        return "up" if status.redis_up else "away", ""
-    said = f"round trip {redis.latency.ToNanoseconds() / 1e6:.1f} ms"
+    known = [redis_at] if redis_at else []
+    if redis.HasField("latency"):
+        known.append(f"round trip {redis.latency.ToNanoseconds() / 1e6:.1f} ms")
     if redis.role == "master":
-        said += f", {_count(redis.replicas, 'replica')}"
-    return f"{redis.engine} {redis.version}".strip() or "up", said
+        known.append(count(redis.replicas, "replica"))
+    answers = "up" if status.redis_up else "away"
+    return Figure("Redis", f"{redis.engine} {redis.version}".strip() or answers, ", ".join(known))
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _table(samples: Sequence[Sample]) -> Markup:
-    if not samples:
-        return Markup('<p class="soft">The first figures come within 15 seconds of the start.</p>\n')
-    rows: list[Markup] = []
-    last = float("inf")
+def _hour(samples: Sequence[Sample]) -> list[Sample]:
+    """One in five minutes, the newest first."""
+    chosen: list[Sample] = []
     for sample in reversed(samples):
-        if last - sample.at < _TABLE_SECONDS:
-            continue
-        last = sample.at
-        known = ["-" if value is None else number(value) for value in (sample.depth, sample.rate, sample.spooled)]
-        cells = join(html('<td class="n">{value}</td>', value=value) for value in known)
-        moment = exact(int(sample.at * 1000))[11:19]
-        rows.append(html('<tr><th scope="row">{moment}</th>{cells}</tr>\n', moment=moment, cells=cells))
-    return html(_HOUR, rows=join(rows))
-
-
-def _groups(status: pb.GetQueueStatusResponse) -> Markup:
-    if not status.redis_up and not status.groups:
-        return Markup('<p class="soft">Not known while Redis does not answer.</p>\n')
-    if not status.groups:
-        return Markup('<p class="soft">No consumer group reads the queue yet.</p>\n')
-    return html(_GROUPS, rows=join(_group(group) for group in status.groups))
-
-
-def _group(group: pb.GroupStatus) -> Markup:
-    waits = group.HasField("oldest_unacknowledged_at")
-    return html(
-        _GROUP,
-        name=group.name,
-        depth=f"{group.depth:,}",
-        pending=f"{group.pending:,}",
-        consumers=f"{group.consumers:,}",
-        oldest=ago(milliseconds(group.oldest_unacknowledged_at)) if waits else "none",
-        asked=f"{duration(group.idle.ToTimedelta().total_seconds())} ago" if group.HasField("idle") else "-",
-    )
+        if not chosen or chosen[-1].at - sample.at >= _TABLE_SECONDS:
+            chosen.append(sample)
+    return chosen

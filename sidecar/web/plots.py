@@ -1,50 +1,51 @@
-"""Plots of the last hour as inline SVG, drawn here. What they show stands in a table too."""
+"""The geometry of the plots of the last hour, which a template draws as SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from sidecar.web.history import HOUR_SECONDS, PERIOD_SECONDS
-from sidecar.web.markup import Markup, html, join
 
-_WIDTH, _HEIGHT = 320, 130
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 8, 10, 22
+WIDTH, HEIGHT = 320, 130
+LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 22
 _GAP_SECONDS = 2.5 * PERIOD_SECONDS  # a longer pause between two samples is shown as one
 
 Point = tuple[float, float | None]
 
-_PLOT = """<figure class="plot {name}">
-<figcaption><h3 id="{name}-title">{title}</h3><p class="now">{now} <span>{unit}</span></p></figcaption>
-<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}-title {name}-desc">
-<desc id="{name}-desc">{description}</desc>
-{grid}{line}</svg>
-</figure>
-"""
-_LEVEL = """<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>\
-<text class="tick" x="{label:.1f}" y="{base:.1f}" text-anchor="end">{value}</text>"""
-_HOUR = """<text class="tick" x="{x:.1f}" y="{y}" text-anchor="{anchor}">{label}</text>"""
+
+class Plot(NamedTuple):
+    """One series, in the coordinates of the picture.
+
+    `levels`: (y, label) of the horizontal lines; `runs`: the (x, y) of each stretch in which the value is known.
+    """
+
+    name: str
+    title: str
+    now: str
+    unit: str
+    description: str
+    levels: list[tuple[float, str]]
+    runs: list[list[tuple[float, float]]]
 
 
-def plot(name: str, title: str, unit: str, points: Sequence[Point], now: float, *, least: float = 4) -> Markup:
+def plot(name: str, title: str, unit: str, points: Sequence[Point], now: float, *, least: float = 4) -> Plot:
     """One series of the hour before `now`, as (Unix seconds, value). `name`: an id of its own in the document.
 
-    `least`: the least that the axis goes up to, so that next to nothing looks like it.
+    `least`: the least top of the axis, so that small values look small.
     """
     known = [value for _, value in points if value is not None]
     top = _round_up(max(known, default=0), least)
     current = points[-1][1] if points else None
-    return html(
-        _PLOT,
-        name=name,
-        title=title,
-        now="not known" if current is None else number(current),
-        unit="" if current is None else unit,
-        width=_WIDTH,
-        height=_HEIGHT,
-        description=_describe(known, unit),
-        grid=_grid(top),
-        line=_line(points, now, top),
+    return Plot(
+        name,
+        title,
+        "not known" if current is None else number(current),
+        "" if current is None else unit,
+        _describe(known, unit),
+        [(_y(value, top), _short(value)) for value in (0.0, top / 2, top)],
+        [[(_x(at, now), _y(value, top)) for at, value in run] for run in _runs(points)],
     )
 
 
@@ -58,30 +59,15 @@ def number(value: float) -> str:
 def _describe(known: Sequence[float], unit: str) -> str:
     if not known:
         return "Nothing is known of the last hour."
-    least, most = number(min(known)), number(max(known))
-    return (
-        f"Over the last hour: least {least}, most {most}, last {number(known[-1])} {unit}. The table has the figures."
-    )
+    least, most, last = number(min(known)), number(max(known)), number(known[-1])
+    return f"Over the last hour: least {least}, most {most}, last {last} {unit}. The table has the figures."
 
 
 def _round_up(value: float, least: float) -> float:
-    """Where the axis ends: 2, 4, 6, 8 or 10 of a power of ten, so that half of it is as round."""
+    """The top of the axis: 2, 4, 6, 8 or 10 of a power of ten, so that its half is round, too."""
     value = max(value, least)
     scale = 10.0 ** math.floor(math.log10(value))
     return next(step * scale for step in (2, 4, 6, 8, 10) if value <= step * scale)
-
-
-def _grid(top: float) -> Markup:
-    right = _WIDTH - _RIGHT
-    levels = [
-        html(_LEVEL, left=_LEFT, right=right, y=_y(value, top), label=_LEFT - 5, base=_y(value, top) + 4, value=short)
-        for value, short in ((part, _short(part)) for part in (0.0, top / 2, top))
-    ]
-    hours = [
-        html(_HOUR, x=_LEFT + share * (right - _LEFT), y=_HEIGHT - 5, anchor=anchor, label=label)
-        for share, anchor, label in ((0, "start", "60 min ago"), (0.5, "middle", "30 min"), (1, "end", "now"))
-    ]
-    return join([*levels, *hours])
 
 
 def _short(value: float) -> str:
@@ -91,21 +77,7 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-def _line(points: Sequence[Point], now: float, top: float) -> Markup:
-    parts = []
-    for run in _runs(points):
-        dots = [(_x(at, now), _y(value, top)) for at, value in run]
-        if len(dots) == 1:
-            parts.append(html('<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2"/>', x=dots[0][0], y=dots[0][1]))
-            continue
-        path = " L".join(f"{x:.1f} {y:.1f}" for x, y in dots)
-        area = f"M{dots[0][0]:.1f} {_y(0, top):.1f} L{path} L{dots[-1][0]:.1f} {_y(0, top):.1f} Z"
-        parts.append(html('<path class="area" d="{area}"/><path class="curve" d="M{path}"/>', area=area, path=path))
-    return join(parts)
-
-
 def _runs(points: Sequence[Point]) -> Iterator[list[tuple[float, float]]]:
-    """Stretches in which the value is known all the time."""
     run: list[tuple[float, float]] = []
     for at, value in points:
         if run and (value is None or at - run[-1][0] > _GAP_SECONDS):
@@ -118,8 +90,8 @@ def _runs(points: Sequence[Point]) -> Iterator[list[tuple[float, float]]]:
 
 
 def _x(at: float, now: float) -> float:
-    return _WIDTH - _RIGHT - max(now - at, 0) / HOUR_SECONDS * (_WIDTH - _LEFT - _RIGHT)
+    return WIDTH - RIGHT - max(now - at, 0) / HOUR_SECONDS * (WIDTH - LEFT - RIGHT)
 
 
 def _y(value: float, top: float) -> float:
-    return _HEIGHT - _BOTTOM - value / top * (_HEIGHT - _TOP - _BOTTOM)
+    return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)

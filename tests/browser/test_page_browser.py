@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,33 @@ def test_text_stands_out_in_both_colour_schemes(browser: Chromium, url: str, sch
     browser.go(f"{url}/")
     browser.screenshot(tmp_path / "page.png")
     assert _size(tmp_path / "page.png")[0] == 1180
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (768, "light"), (1280, "light"), (1280, "dark")])
+def test_axe_finds_nothing(browser: Chromium, url: str, width: int, scheme: str) -> None:
+    """axe-core, with every rule that it has for WCAG and good practice."""
+    axe = axe_core()
+    browser.resize(width, 800)
+    browser.prefer(color_scheme=scheme)
+    for page in every_page(browser, url):
+        browser.evaluate(f"{axe}; 0")
+        found = browser.evaluate(AXE)
+        assert found == [], page
+
+
+def axe_core() -> str:
+    """Its source; where it is not installed the test is skipped, with REQUIRE_CHROMIUM=1 that is a failure."""
+    spec = find_spec("axe_playwright_python")
+    if spec is None or spec.origin is None:
+        what = "axe-playwright-python, which brings axe-core, is not installed"
+        if os.environ.get("REQUIRE_CHROMIUM"):
+            pytest.fail(what)
+        pytest.skip(what)
+    return (Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+AXE = """axe.run().then(found => found.violations.map(
+  one => `${one.id}: ${one.help}: ${one.nodes.map(node => node.html).join(" ")}`))"""
 
 
 def test_a_narrow_screen_does_not_scroll_sideways(browser: Chromium, url: str) -> None:

@@ -47,6 +47,22 @@ def traffic(**env: str) -> Iterator[tuple[RedisServer, SidecarProcess]]:
             yield server, sidecar
 
 
+def crowd(server: RedisServer) -> None:
+    """Thirty more groups, nine in ten without a consumer, and 2,000 more dead letters, all with long names."""
+    for number in range(30):
+        name = f"deployment-orchestrator.{['eu', 'us', 'ap'][number % 3]}-west-{number}.fraud_and_credit_risk_models"
+        if number % 10:
+            with server.client() as client:
+                client.xgroup_create(KEYS.events, name, id="0")
+        else:
+            _consume(server, name, number + 1, 1)
+    detail = "ValueError: feature store returned 3 columns for customer_account_lifetime_value_v2, the model needs 17"
+    for number in range(2000):
+        name = f"customer_account_lifetime_value_{number % 7}-gradient-boosted-trees"
+        origin = f"group:deployment-orchestrator.eu-west-{number % 30}.fraud_and_credit_risk_models"
+        _give_up(server, (name, str(number), "HANDLER_FAILED", origin, detail, 3 - number / 1000))
+
+
 def _consume(server: RedisServer, group: str, delivered: int, acknowledged: int) -> None:
     with server.client() as client:
         client.xgroup_create(KEYS.events, group, id="0")
@@ -55,7 +71,7 @@ def _consume(server: RedisServer, group: str, delivered: int, acknowledged: int)
         client.xack(KEYS.events, group, *ids[:acknowledged])
 
 
-def _give_up(server: RedisServer, dead: tuple[str, str, str, str, str, int]) -> None:
+def _give_up(server: RedisServer, dead: tuple[str, str, str, str, str, float]) -> None:
     name, version, reason, origin, detail, minutes = dead
     event = model_event(
         version,
@@ -67,7 +83,7 @@ def _give_up(server: RedisServer, dead: tuple[str, str, str, str, str, int]) -> 
     )
     event.model.name = name
     event.artifact.uri = f"s3://models/{name}/{version}/"
-    died_ms = time.time_ns() // 1_000_000 - minutes * 60_000
+    died_ms = time.time_ns() // 1_000_000 - int(minutes * 60_000)
     story = {
         "dl_reason": reason, "dl_detail": detail, "dl_attempts": "5", "dl_first_at": str(died_ms - 95_000),
         "dl_last_at": str(died_ms), "dl_origin": origin, "dl_entry_id": f"{died_ms - 96_000}-0",

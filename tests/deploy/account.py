@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from tests.deploy.template import PATH
-from tests.harness.aws_api import aws_api
+from tests.harness.aws_api import aws_api, log_in_by_environment
 
 REGION = "eu-west-1"
 Client = Callable[[str], Any]
@@ -20,15 +20,10 @@ Client = Callable[[str], Any]
 def account(none: Path, host: str = "127.0.0.1") -> Iterator[Client]:
     """Makes clients of moto; programs under test find it by their environment. `none`: a file that does not exist."""
     with aws_api(host) as port, pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AWS_PROFILE", raising=False)
+        log_in_by_environment(patch, none)
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv("AWS_REGION", REGION)
         patch.setenv("AWS_DEFAULT_REGION", REGION)
-        patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-key")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_CONFIG_FILE", str(none))
-        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(none))
         yield functools.cache(boto3.Session().client)
 
 

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.monitoring import DIMENSIONS, INTERVAL_SECONDS
+from scripts.monitoring import INTERVAL_SECONDS
+from sidecar.telemetry.emf import DIMENSIONS
 from tests.deploy.template import RESOURCES, resolve
 from tests.harness.embedded_metrics import embedded
 

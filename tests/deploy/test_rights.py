@@ -111,7 +111,7 @@ def test_parameters_and_outputs_that_a_paper_names_exist(paper: str) -> None:
         *RESOURCES,
         *TEMPLATE["Parameters"],
         *TEMPLATE["Outputs"],
-        *(metric.name for metric in METRICS),
+        *METRICS,
     } | OTHER_NAMES
     set_there = set(re.findall(r"(?<![\w$&-])([A-Z][a-z]+[A-Za-z]*)=(?!=)", text))
     asked = set(re.findall(r"OutputKey=='(\w+)'", text))

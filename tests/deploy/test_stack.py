@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from scripts import monitoring
+from sidecar.telemetry.emf import NAMESPACE
 from tests.deploy.account import Client, Made, containers, make
 from tests.deploy.template import PATH, RESOURCES, resolve
 
@@ -231,8 +232,8 @@ def test_the_dashboard_shows_every_metric_and_every_alarm(aws: Client, with_secr
     assert "${" not in json.dumps(body)
     widgets = body["widgets"]
     graphs = [series for one in widgets if one["type"] == "metric" for series in one["properties"]["metrics"]]
-    shown = {series[1]: series[2:-1] for series in graphs if series[0] == monitoring.NAMESPACE}
-    assert shown.keys() == {metric.name for metric in monitoring.METRICS}
+    shown = {series[1]: series[2:-1] for series in graphs if series[0] == NAMESPACE}
+    assert shown.keys() == monitoring.METRICS.keys()
     assert all(one == ["Service", "//model-registry", "Queue", "model-ready"] for one in shown.values())
     (alarms,) = [one["properties"]["alarms"] for one in widgets if one["type"] == "alarm"]
     assert [arn.rpartition(":")[2] for arn in alarms] == [f"with-secret-{alarm.name}" for alarm in monitoring.ALARMS]

@@ -25,6 +25,7 @@ class MemoryQueue(Queue):
         self.gate = asyncio.Event()
         self.gate.set()
         self.found: dict[str, str] = {}
+        self.searched: list[tuple[int, int]] = []
         self.pings = 0
 
     async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
@@ -52,6 +53,7 @@ class MemoryQueue(Queue):
         return Appended(f"{len(self.entries)}-0", False)
 
     async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:
+        self.searched.append((since_ms, until_ms))
         return {event_id: self.found[event_id] for event_id in event_ids if event_id in self.found}
 
     async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sidecar.errors import SpoolError, SpoolFull
 from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
+from sidecar.spool.schema import OVERHEAD, size_of
 
 
 class MemorySpool(Spool):
@@ -26,7 +27,7 @@ class MemorySpool(Spool):
 
     @property
     def bytes(self) -> int:
-        return sum(_room(row.event_id, row.data) for row in self.rows)
+        return sum(len(row.data) + len(row.event_id) + OVERHEAD for row in self.rows)
 
     @property
     def max_bytes(self) -> int:
@@ -53,9 +54,6 @@ class MemorySpool(Spool):
         if self._max_bytes - self.bytes < min(1 << 19, self._max_bytes // 4):
             raise SpoolFull(f"the spool is full: it holds {self.bytes} of {self._max_bytes} bytes")
 
-    def room_for(self, event: Event) -> int:
-        return _room(event.id, event.data)
-
     async def put(self, events: Sequence[Event], attempts: Attempts) -> None:
         await self._disk()
         now = time.time_ns() // 1_000_000
@@ -64,7 +62,7 @@ class MemorySpool(Spool):
         for event in events:
             if event.id not in known:
                 new.setdefault(event.id, event)
-        if new and self.bytes + sum(map(self.room_for, new.values())) > self._max_bytes:
+        if new and self.bytes + sum(map(size_of, new.values())) > self._max_bytes:
             raise SpoolFull(f"the spool holds {self.bytes} of {self._max_bytes} bytes")
         for event in new.values():
             self._last_seq += 1
@@ -89,10 +87,6 @@ class MemorySpool(Spool):
         await asyncio.sleep(0)
         if self.fail_with is not None:
             raise self.fail_with
-
-
-def _room(event_id: str, data: bytes) -> int:
-    return len(data) + len(event_id) + 256
 
 
 def _attempted(row: Spooled, at_ms: int) -> Spooled:

@@ -2,10 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import pytest
+
 from .ports import LOOPBACK
+
+
+def log_in_by_environment(patch: pytest.MonkeyPatch, none: Path, session_token: str = "") -> None:
+    """The AWS libraries find this login and nothing else, no region either; `none`: a file that does not exist."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"):
+        patch.delenv(name, raising=False)
+    patch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-key")
+    if session_token:
+        patch.setenv("AWS_SESSION_TOKEN", session_token)
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("AWS_CONFIG_FILE", str(none))
+    patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(none))
 
 
 def start_moto(host: str = LOOPBACK, port: int = 0) -> Any:

@@ -4,8 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from .processes import owned
 from .waiting import patience
@@ -79,3 +82,33 @@ class Child:
 
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.output().splitlines()[-lines:])
+
+
+class Started(ABC):
+    """What is started with its context, unless it was before, and closed after it."""
+
+    @property
+    @abstractmethod
+    def running(self) -> bool: ...
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and wait until it answers; AssertionError if it does not."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, and remove what it wrote; also where it never began."""
+
+    def __enter__(self) -> Self:
+        try:
+            if not self.running:
+                self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -5,11 +5,10 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlencode
 
-from .child import Child
+from .child import Child, Started
 from .ports import LOOPBACK, PortLease
 from .waiting import until
 
@@ -19,7 +18,7 @@ def find_prometheus() -> str | None:
     return shutil.which("prometheus")
 
 
-class PrometheusServer:
+class PrometheusServer(Started):
     """Scrapes `targets`, each host:port, every `interval_seconds`. A context manager: started in, gone after.
 
     `data`: where the series stay, also after its end; by default they go with it.
@@ -50,20 +49,14 @@ class PrometheusServer:
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
 
-    def __enter__(self) -> Self:
-        try:
-            self._child.start()
-            until(lambda: not self._child.running or self._get("/api/v1/query?query=1"), 20, "Prometheus answers")
-            assert self._child.running, f"Prometheus ended\n{self._child.tail()}"
-        except BaseException:
-            self.close()
-            raise
-        return self
+    @property
+    def running(self) -> bool:
+        return self._child.running
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def start(self) -> None:
+        self._child.start()
+        until(lambda: not self.running or self._get("/api/v1/query?query=1"), 20, "Prometheus answers")
+        assert self.running, f"Prometheus ended\n{self._child.tail()}"
 
     def close(self) -> None:
         """End it, so that what it has scraped is on disk."""

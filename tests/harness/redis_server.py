@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -17,7 +16,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from .certificates import TLSFiles
-from .child import Child
+from .child import Child, Started
 from .ports import LOOPBACK, PortLease
 from .waiting import until
 
@@ -45,7 +44,7 @@ def supports_tls(binary: str) -> bool:
     return b"tls-cert-file" in trial.stdout + trial.stderr
 
 
-class RedisServer:
+class RedisServer(Started):
     """One server on a free loopback port, with a temporary data directory. A context manager: started in, gone after.
 
     `acl` are lines of a configuration file, such as `user pub on >password ~* +@all`; `config` is any other directive,
@@ -175,19 +174,6 @@ class RedisServer:
         self._child.kill()
         shutil.rmtree(self.data_dir, ignore_errors=True)
         self._lease.release()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _ready(self) -> bool:
         with self.client(socket_timeout=1) as client:

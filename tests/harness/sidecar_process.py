@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from .certificates import TLSFiles
-from .child import Child
+from .child import Child, Started
 from .ports import LOOPBACK, PortLease
 from .secrecy import keep_those_of, shown
 from .waiting import patience, until
@@ -25,7 +25,7 @@ INHERITED = ("PATH", "HOME", "PYTHONPATH")
 INHERITED_PREFIXES = ("COVERAGE_", "COV_CORE_")
 
 
-class SidecarProcess:
+class SidecarProcess(Started):
     """`python -m sidecar serve` with a clean environment of PATH, HOME, PYTHONPATH, coverage's variables, and `env`.
 
     Unless `env` says otherwise, it listens on free loopback ports and spools into a temporary directory; ports and
@@ -173,15 +173,6 @@ class SidecarProcess:
         shutil.rmtree(self._directory, ignore_errors=True)
         for lease in self._leases:
             lease.release()
-
-    def __enter__(self) -> Self:
-        try:
-            if not self.running:
-                self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.publishing.interfaces import Attempts, Spooled
+from sidecar.spool.schema import size_of
 from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 
@@ -92,7 +93,7 @@ async def consistent(directory: Path) -> list[int]:
     """Open it, see that all in it is whole and counted, and return the numbers of its events."""
     async with opened(directory) as spool:
         rows = await everything(spool)
-        assert (spool.depth, spool.bytes) == (len(rows), sum(spool.room_for(event(n)) for n in numbers(rows)))
+        assert (spool.depth, spool.bytes) == (len(rows), sum(size_of(event(n)) for n in numbers(rows)))
         assert all(row.data == event(number).data for row, number in zip(rows, numbers(rows), strict=True))
         assert [row.seq for row in rows] == sorted(row.seq for row in rows)
         return numbers(rows)

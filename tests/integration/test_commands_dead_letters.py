@@ -8,7 +8,6 @@ import pty
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -24,18 +23,6 @@ from tests.integration.command_line import PROGRAM, command, environment, interr
 from tests.integration.operators import bury
 
 Output = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
-    with SidecarProcess(to_redis(server)) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +99,7 @@ def test_nothing_is_done_unasked(server: RedisServer, sidecar: SidecarProcess) -
     assert left(server) == 3
     code, text = on_a_terminal(sidecar, "y", "dead-letters", "discard", ids[1])
     assert code == 0
-    assert "1 dead letter would be discarded. Discard for good? [y/N] " in text
+    assert "1 dead letter would be discarded. Discard permanently? [y/N] " in text
     assert left(server) == 2
     code, text = on_a_terminal(sidecar, "y", "dead-letters", "replay", "--all")
     assert code == 0
@@ -152,7 +139,7 @@ def test_ids_or_a_filter_say_which(server: RedisServer, capsys: Output) -> None:
     assert main(["dead-letters", "replay", mine[1], mine[2], "--yes"]) == 1
     assert capsys.readouterr().out == "1 dead letter replayed, 1 not there\n"
     assert main(["dead-letters", "replay", "--origin", "group:gone", "--yes"]) == 1
-    told = "0 dead letters replayed, 1 left: not legible, or the group is gone\n"
+    told = "0 dead letters replayed, 1 left: unreadable, or the group is gone\n"
     assert capsys.readouterr().out == told
     assert listed(capsys) == [mine[0], other]
     assert main(["dead-letters", "discard", "--reason", "HANDLER_FAILED", "--newer-than", "1h", "--yes"]) == 0
@@ -202,7 +189,7 @@ def test_an_interrupted_replay_leaves_every_event_in_one_place(server: RedisServ
         until(lambda: left(server) < 299, 30, "some are back")
         code, output, errors = interrupt(replay)
     assert (code, output) == (130, "")
-    assert errors.startswith("interrupted; until then ")
+    assert errors.startswith("interrupted; so far ")
     with server.client() as client:
         still = [fields[b"ce_id"].decode() for _, fields in client.xrange(KEYS.dead_letters)]
     assert still

@@ -7,14 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 
 from modelready.credentials import StaticCredentials
-from modelready.entry import encode, encode_list_message
+from modelready.entry import encode_list_message
 from modelready.ids import uuid7
 from modelready.redis.settings import RedisSettings
 from modelready.v1 import queue_service_pb2 as pb
@@ -27,7 +26,7 @@ from sidecar.settings import QueueSettings
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 from tests.integration.calls import (
     DUPLICATE,
     KEYS,
@@ -58,19 +57,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess(to_redis(server, QUEUE_LIST=LIST)) as running:
         yield running
-
-
-@pytest.fixture
-def operator(server: RedisServer, sidecar: SidecarProcess) -> Iterator[Operator]:
-    server.execute("FLUSHALL")
-    with operating(sidecar) as caller:
-        yield caller
-
-
-@pytest.fixture
-def publisher(sidecar: SidecarProcess) -> Iterator[Caller]:
-    with calling(sidecar) as caller:
-        yield caller
 
 
 def pending(server: RedisServer, group: str) -> list[str]:
@@ -145,53 +131,6 @@ def test_a_scan_that_finds_nothing_is_bounded_and_goes_on(server: RedisServer, o
         if page.dead_letters:
             break
     assert [letter.id for letter in page.dead_letters] == [last]
-
-
-def test_listing_what_no_filter_matches_leaves_publishing_near_its_rate(
-    server: RedisServer, sidecar: SidecarProcess, operator: Operator, publisher: Caller
-) -> None:
-    """Four callers list without a pause, over letters of 20 KB."""
-    event = model_event()
-    event.runtime.signature = '"' + "x" * 20_000 + '"'
-    fields = encode(event) | {"dl_reason": b"TOO_OLD", "dl_origin": b"sidecar"}
-    with server.client() as client, client.pipeline(transaction=False) as pipe:
-        for _ in range(3000):
-            pipe.xadd(KEYS.dead_letters, dict(fields))
-        pipe.execute()
-    listing, stop = threading.Event(), threading.Event()
-
-    def list_again_and_again(selected: dict[str, str]) -> None:
-        with operating(sidecar) as caller:
-            while not stop.is_set():
-                token = ""
-                while listing.wait(0.05):
-                    page = caller.page(0, token, **selected)
-                    assert not page.dead_letters
-                    token = page.next_page_token
-
-    with ThreadPoolExecutor(4) as threads:
-        filters = [{"reason": "NONE"}, {"model": "none"}, {"origin": "group:none"}, {"reason": "NONE", "model": "none"}]
-        listers = [threads.submit(list_again_and_again, one) for one in filters]
-        alone = beside = 0
-        for _ in range(5):  # in turns: what else this machine does meanwhile slows both
-            alone += published_in(publisher, 0.5)
-            listing.set()
-            beside += published_in(publisher, 0.5)
-            listing.clear()
-            time.sleep(0.1)
-        stop.set()
-        for lister in listers:
-            lister.result(15)
-    assert beside > alone * 0.3, f"{beside} instead of {alone}"
-
-
-def published_in(publisher: Caller, seconds: float) -> int:
-    """How many events one caller gets into the queue in that time, one after the other."""
-    count, ends = 0, time.monotonic() + seconds
-    while time.monotonic() < ends:
-        publisher.publish()
-        count += 1
-    return count
 
 
 def test_one_is_shown_whole_in_both_encodings(server: RedisServer, operator: Operator) -> None:
@@ -438,7 +377,7 @@ def test_a_replay_keeps_to_its_rate_and_ends_with_its_caller(server: RedisServer
     assert len(operator.list()) + len(entries(server)) == 40
     began = time.monotonic()
     assert operator.replay([letter.id for letter in operator.list(5)[:10]], max_per_second=40) == (10, 0, 0)
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - began < patience(2)
 
 
 def test_two_replays_at_a_time_make_nothing_twice(server: RedisServer, sidecar: SidecarProcess) -> None:
@@ -639,7 +578,7 @@ def test_a_stop_ends_a_replay_between_two(server: RedisServer) -> None:
         until(lambda: entries(server), 5, "the replay has begun")
         began = time.monotonic()
         assert sidecar.terminate() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < patience(3)
         caller.join()
     assert [(refusal.code, refusal.reason) for refusal in refusals] == [(Code.UNAVAILABLE, "SHUTTING_DOWN")]
     assert len(entries(server)) + len(entries(server, KEYS.dead_letters)) == 10

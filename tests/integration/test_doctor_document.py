@@ -55,7 +55,7 @@ def test_what_to_do_is_one_sentence() -> None:
 # -- the reasons of errors
 
 
-def of_classes(kind: type[errors.PublishError]) -> set[str]:
+def of_classes(kind: type[errors.RequestError]) -> set[str]:
     return {kind.reason}.union(*(of_classes(below) for below in kind.__subclasses__()))
 
 
@@ -66,7 +66,7 @@ def test_every_reason_of_an_error_is_there_and_no_other() -> None:
     assert {"OUTCOME_UNKNOWN", "REDIS_CERTIFICATE"} <= named
     assert refusals
     transient = {f"REDIS_{code}" for code in TRANSIENT}
-    assert set(REASONS) == of_classes(errors.PublishError) | named | refusals | transient
+    assert set(REASONS) == of_classes(errors.RequestError) | named | refusals | transient
 
 
 def test_a_reason_leads_to_checks_and_findings_that_exist() -> None:

@@ -35,12 +35,6 @@ BINARIES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
-
-
 @pytest.fixture
 def relay(server: RedisServer) -> Iterator[Relay]:
     server.execute("FLUSHALL")

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -40,12 +41,6 @@ from tests.integration.calls import (
 )
 
 MAX_MEGABYTES = 400
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +166,30 @@ def test_requests_that_never_end_take_no_more_than_their_share_of_files(sidecar:
     assert sidecar.get("/healthz")[0] == 200
     for end in ends:
         end.close()
+
+
+def test_a_connection_ends_however_often_it_sends_a_byte(server: RedisServer) -> None:
+    """After 20 seconds; here after one."""
+    quick = (
+        "import sys, sidecar.web.server as server\n"
+        "server._CONNECTION_SECONDS = 1.0\n"
+        "from sidecar.cli.main import main\n"
+        "sys.exit(main(['serve']))\n"
+    )
+    with SidecarProcess(to_redis(server), command=(sys.executable, "-c", quick)) as sidecar:
+        host, _, port = sidecar.http.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=2) as end:
+            end.sendall(b"GET / HTTP/1.1\r\nX: ")
+
+            def is_closed() -> bool:
+                try:
+                    end.sendall(b"x")
+                except (BrokenPipeError, ConnectionResetError):
+                    return True
+                return False
+
+            until(is_closed, 20, "it is closed")
+        assert sidecar.get("/healthz")[0] == 200
 
 
 @pytest.mark.parametrize(

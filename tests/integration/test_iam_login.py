@@ -90,7 +90,7 @@ async def test_connections_are_replaced_before_the_server_ends_them(
         settings = RedisSettings(host=gate.host, port=gate.port, tls=True, tls_ca_file=authority.ca, pool_size=4)
         connection = RedisConnection(settings, source, Metrics(), KEYS.events)
         await connection.warm()
-        failures = await asyncio.gather(*(use(connection, 4.2, pause) for pause in (0, 0, 0.01, 0.4)))
+        failures = await asyncio.gather(*(use(connection, 4.2, pause) for pause in (0.003, 0.003, 0.01, 0.4)))
         await connection.close()
     assert gate.objections == []
     if renewed:

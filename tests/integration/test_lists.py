@@ -16,10 +16,8 @@ from modelready.entry import encode_list_message, first_try
 from modelready.redis.settings import RedisSettings
 from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.errors import SetupFault
 from sidecar.metrics import Metrics
 from sidecar.redisstream.connection import RedisConnection
-from sidecar.redisstream.dead_letters import DeadLetterStream
 from sidecar.redisstream.trimmer import RedisTrimmer
 from sidecar.settings import QueueSettings
 from tests.harness.cluster import Cluster
@@ -229,20 +227,6 @@ def test_a_replay_with_a_key_of_another_type_pushes_nothing(key: str, server: Re
         server.execute("DEL", key)
         assert operator.replay([letter], target=ALL) == (1, 0, 0)
         assert (len(at(server, "deployments")), len(at(server, "audit"))) == (1, 1)
-
-
-async def test_the_script_of_a_replay_pushes_nothing_where_the_stream_is_of_another_type(server: RedisServer) -> None:
-    """Before it, the groups are looked up, which finds that out as well, but for what happens in between."""
-    letter = bury(server, labelled())
-    server.execute("SET", KEYS.events, "of another type")
-    connection = connect(server)
-    letters = DeadLetterStream(connection, QueueSettings(list_names="deployments,audit"))
-    (found,) = await letters.get([letter])
-    assert found is not None
-    with pytest.raises(SetupFault, match="WRONGTYPE"):
-        await letters.replay(found, everyone=True)
-    await connection.close()
-    assert server.execute("EXISTS", "deployments", "audit") == 0
 
 
 # -- status and metrics

@@ -9,13 +9,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import grpc
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed448
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -26,7 +25,7 @@ from tests.harness.certificates import Authority, TLSFiles
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SERVING, SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 from tests.integration.calls import PUBLISHER, STORED, Caller, Code, calling, queued_ids, refusal_of, to_redis
 from tests.integration.strangers import (
     DATA,
@@ -41,12 +40,6 @@ from tests.integration.strangers import (
 )
 
 TOKEN = "a token with spaces, and more: 'q\"%"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -211,7 +204,7 @@ def test_the_health_command_says_it_by_its_exit_code(server: RedisServer) -> Non
         frozen = command("health", "--timeout", "0.5", SIDECAR_LISTEN=sidecar.address)
         assert frozen.returncode == 1
         assert "not healthy" in frozen.stderr
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < patience(15)
         sidecar.thaw()
         until(lambda: sidecar.health() == SERVING, 15, "it serves")
         sidecar.terminate()

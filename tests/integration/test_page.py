@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from email.message import Message
 from html import unescape
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ import pytest
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 from tests.integration.calls import KEYS, TO_DISK, calling, model_event, queued_ids, to_redis
 from tests.integration.operators import bury, give_up
 
@@ -26,7 +27,7 @@ FORM = "application/x-www-form-urlencoded"
 
 class Answer(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     text: str
 
     @property
@@ -62,7 +63,9 @@ class Visitor:
             cookie = {"Cookie": self.cookie} if self.cookie else {}
             connection.request(method, path, body or None, {**cookie, **headers})
             response = connection.getresponse()
-            answer = Answer(response.status, dict(response.getheaders()), response.read().decode())
+            # Where a name may break into lines does not matter here.
+            text = response.read().decode().replace("<wbr>", "")
+            answer = Answer(response.status, response.headers, text)
         finally:
             connection.close()
         if "Set-Cookie" in answer.headers:
@@ -131,7 +134,11 @@ def test_the_overview_is_whole_and_asks_nothing_of_anybody_else(
     with calling(sidecar, API) as caller:
         caller.publish()
     page = until(
-        lambda: shows(stranger, "/", '<th scope="row">deployer</th><td class="n">1</td>'), 5, "the group's depth"
+        lambda: shows(
+            stranger, "/", 'deployer <span class="tag">no readers</span></th><td class="n" data-label="Depth">1</td>'
+        ),
+        5,
+        "the group's depth",
     )
     assert "warning: nobody reads for the group deployer, 1 event unacknowledged" in page.text
     assert "round trip" not in page.text  # that is for those who are signed in
@@ -264,6 +271,9 @@ def test_wrong_tokens_are_counted(server: RedisServer) -> None:
         answer = visitor.sign_in(ADMIN)
         assert answer.status == 429
         assert answer.headers["Retry-After"]
+        # Nor does it help to name another address.
+        answer = visitor.post("/sign-in", {"token": ADMIN}, X_Forwarded_For="10.0.0.7")
+        assert answer.status == 429
 
 
 def test_the_api_s_token_reads_and_mends_nothing(server: RedisServer, reader: Visitor) -> None:
@@ -396,7 +406,7 @@ def test_while_redis_is_away_it_says_so_in_time() -> None:
         assert until(lambda: shows(visitor, "/", "warning: events are acknowledged by this task"), 10, "it says so")
         began = time.monotonic()
         text = visitor.get("/").text
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < patience(2)
         spooled = re.search(r"(\d+) events in the spool, the oldest for \d+s", text)
         assert spooled
         assert int(spooled[1]) >= 2
@@ -425,11 +435,11 @@ def test_a_redis_that_hangs_holds_up_no_probe_and_no_event(server: RedisServer) 
             thread.start()
         began = time.monotonic()
         assert sidecar.get("/healthz")[0] == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < patience(1)
         with calling(sidecar) as caller:
             assert caller.publish().outcome == TO_DISK
         for thread in threads:
             thread.join()
         relay.resume()
     assert {status for status, _ in seen} == {200, 503}  # no more than 8 at the same time
-    assert max(seconds for _, seconds in seen) < 2.5
+    assert max(seconds for _, seconds in seen) < patience(2.5)

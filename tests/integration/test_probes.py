@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,16 +26,10 @@ from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from tests.integration.calls import model_event
 stubs = [PublisherServiceStub(grpc.insecure_channel(sys.argv[1], [("grpc.use_local_subchannel_pool", 1)])) for _ in range(4)]
-for _ in range(3):
+for _ in range(2):
     for call in [stubs[n % 4].Publish.future(pb.PublishRequest(event=model_event(n)), timeout=60) for n in range(5000)]:
         call.result()
 """  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def test_they_answer_at_once_while_five_thousand_calls_wait(server: RedisServer) -> None:

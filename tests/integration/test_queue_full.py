@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, cast
 
@@ -42,12 +41,6 @@ from tests.integration.calls import (
 from tests.integration.operators import operating
 
 LIMIT = 50
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
 
 
 def read_all(server: RedisServer) -> int:

@@ -36,13 +36,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    server.execute("FLUSHALL")
-    with server.client() as open_one:
-        yield open_one
-
-
-@pytest.fixture
 async def inspector(server: RedisServer) -> AsyncIterator[RedisInspector]:
     settings = RedisSettings(host=server.host, port=server.port, tls=False)
     connection = RedisConnection(settings, StaticCredentials(), Metrics(), KEYS.events)
@@ -344,3 +337,29 @@ async def test_only_dead_letters_that_came_are_counted(
     bury(server, model_event(), reason="B")
     assert (await inspector.dead_letter_counts()).reasons == [("A", 2000), ("B", 1)]
     assert server.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+
+
+async def test_the_consumers_of_many_groups_are_not_asked_for_at_each_look(
+    client: redis.Redis, inspector: RedisInspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one command a group, and several pages and operators may look."""
+    for number in range(60):
+        client.xgroup_create(KEYS.events, f"{GROUP}-{number}", id="0", mkstream=True)
+    client.xadd(KEYS.events, {"n": "1"})
+    client.xreadgroup(f"{GROUP}-7", "c", {KEYS.events: ">"})
+
+    def asked() -> int:
+        stats: Any = client.info("commandstats")
+        return int(stats.get("cmdstat_xinfo|consumers", {"calls": 0})["calls"])
+
+    before = asked()
+    for _ in range(3):
+        state = await inspector.inspect()
+        by_name = {group.name: group for group in state.groups}
+        assert (len(by_name), by_name[f"{GROUP}-7"].consumers, by_name[f"{GROUP}-8"].consumers) == (60, 1, 0)
+        assert by_name[f"{GROUP}-7"].idle is not None
+    if any("xinfo|consumers" in name for name in client.info("commandstats")):  # Redis 6.2 counts all XINFO as one
+        assert asked() - before == 60
+    monkeypatch.setattr("sidecar.redisstream.inspector._CONSUMERS_SECONDS", 0)
+    client.xreadgroup(f"{GROUP}-8", "c", {KEYS.events: ">"})
+    assert next(group for group in (await inspector.inspect()).groups if group.name == f"{GROUP}-8").consumers == 1

@@ -24,12 +24,6 @@ USED: set[str] = set()  # event ids, over all examples
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess(to_redis(server)) as sidecar:
         yield sidecar

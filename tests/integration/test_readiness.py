@@ -158,6 +158,10 @@ class Watched(NamedTuple):
 
     def check(self) -> None:
         """All of them say the same, and that is what a caller gets."""
+        until(self.agree, 8, f"{self.name}: all say the same")
+
+    def agree(self) -> bool:
+        """AssertionError if not: on a busy machine the state may change between two of the questions."""
         until(
             lambda: health(self.sidecar)[1] == self.operator.status().promise.accepting,
             3,
@@ -185,6 +189,7 @@ class Watched(NamedTuple):
             assert begin in state["state"], self.name
         assert state["state"].partition(":")[0] == line.partition(":")[0], self.name
         assert said.summary.startswith("refused: ") == (outcome == "refused")
+        return True
 
 
 KINDS = [(spoil, durability) for spoil in ("", "small", "full", "broken") for durability in ("spooled", "primary")]

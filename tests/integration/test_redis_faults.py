@@ -41,7 +41,7 @@ from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.relay import Relay
 from tests.harness.secrecy import keep
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import auntil, until
+from tests.harness.waiting import auntil, patience, until
 from tests.integration.calls import PRIMARY, TO_DISK, calling, health, to_redis
 from tests.integration.test_redis_tls import TLS_SERVERS
 
@@ -143,20 +143,22 @@ def source(request: pytest.FixtureRequest, server: RedisServer, monkeypatch: pyt
     return SOURCES[request.param](monkeypatch)
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["TCP", "TLS"])
+@pytest.mark.parametrize(
+    "tls_step", [0, 13, pytest.param(1, marks=pytest.mark.soak)], ids=["TCP", "TLS", "TLS at every byte"]
+)
 def test_a_cut_at_every_byte_of_the_login_and_of_a_reply(
-    tls: bool, source: CredentialSource, run: Callable[[Any], Any], server: RedisServer, tmp_path: Path
+    tls_step: int, source: CredentialSource, run: Callable[[Any], Any], server: RedisServer, tmp_path: Path
 ) -> None:
     certificate = Authority(tmp_path).server()
-    with Relay(server.port, tls=certificate if tls else None) as relay:
-        options = {"tls": True, "tls_ca_file": certificate.ca} if tls else {}
+    with Relay(server.port, tls=certificate if tls_step else None) as relay:
+        options = {"tls": True, "tls_ca_file": certificate.ca} if tls_step else {}
 
         async def fuzz() -> None:
             pool = pool_to(relay, source, **options)
             size = await size_of(relay, pool)
             await pool.close()
             # The connection is the same, whoever knows the token.
-            await survives(relay, pool, size, step=1 if isinstance(source, StaticCredentials) else 7)
+            await survives(relay, pool, size, step=(tls_step or 1) if isinstance(source, StaticCredentials) else 13)
 
         run(fuzz())
 
@@ -171,7 +173,7 @@ def test_a_cut_at_any_byte_of_what_is_encrypted(binary: str, run: Callable[[Any]
             pool = pool_to(relay, StaticCredentials(), tls=True, tls_ca_file=certificate.ca)
             size = await size_of(relay, pool)
             await pool.close()
-            await survives(relay, pool, size, step=29)
+            await survives(relay, pool, size, step=61)
 
         run(fuzz())
 
@@ -340,7 +342,7 @@ async def test_a_slow_look_for_other_credentials_ends_with_the_call(server: Redi
             began = time.monotonic()
             with pytest.raises(AuthFailed):
                 await connection.execute("PING", timeout=0.3)
-            assert 0.2 < time.monotonic() - began < 1
+            assert 0.2 < time.monotonic() - began < patience(1)
             assert (source.asked, relay.counters.accepted) == (1, 1)
 
 

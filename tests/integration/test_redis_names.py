@@ -27,7 +27,7 @@ from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 from tests.integration.calls import PRIMARY, TO_DISK, calling, health
 
 HOST = "cache.example.internal"
@@ -86,7 +86,7 @@ def test_all_addresses_dead_is_said_in_time(run: Callable[[Any], Any], names: di
         began = time.monotonic()
         with pytest.raises(exceptions.TimeoutError):
             run(use())
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < patience(1)
 
 
 def test_no_socket_is_left_of_the_addresses_that_were_slower(
@@ -162,7 +162,7 @@ def test_a_stop_does_not_wait_for_a_name_server(mute_name_server: tuple[str, ...
         assert questions_of(sidecar.pid) == 1
         began = time.monotonic()
         assert sidecar.terminate() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < patience(3)
         assert "never retrieved" not in sidecar.logs()
         assert "Traceback" not in sidecar.logs()
 
@@ -193,5 +193,5 @@ print("ended")
         [*mute_name_server, sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "ended\n", done.stderr
-    assert time.monotonic() - began < 15, done.stderr
+    assert time.monotonic() - began < patience(15), done.stderr
     assert "never retrieved" not in done.stderr

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ WRONG = [
     ("SIDECAR_SOCKET_MODE", "rw-rw----", "octal mode from 0600 to 0777"),
     ("SIDECAR_SOCKET_MODE", "0060", "begins with 06 or 07"),
     ("SIDECAR_SOCKET_MODE", "4660", "octal mode from 0600 to 0777"),
-    ("SIDECAR_LISTEN", "no.such.host.invalid:50051", "cannot be had"),
+    ("SIDECAR_LISTEN", "no.such.host.invalid:50051", "cannot bind"),
     ("SIDECAR_TLS_KEY_FILE", __file__, "set together"),
     ("SIDECAR_TLS_CLIENT_CA_FILE", __file__, "needs SIDECAR_TLS_CERT_FILE"),
     ("SIDECAR_HTTP_LISTEN", "unix:/tmp/http.sock", "host:port"),
@@ -250,12 +250,6 @@ def test_a_spool_dir_that_cannot_be_one(tmp_path: Path) -> None:
         assert str(directory) in said[0]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 def test_a_second_sidecar_in_the_same_spool_dir_ends_with_2(server: RedisServer) -> None:
     with SidecarProcess(to_redis(server)) as first:
         code, said = ends(to_redis(server, SPOOL_DIR=str(first.spool_dir)))
@@ -291,17 +285,18 @@ def test_a_start_while_redis_is_away() -> None:
 
 
 def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callable[[str, object], None]) -> None:
-    """Under a second, in a crowd twice that and more, and 70 MB with a usual event published.
+    """Under a second, in a crowd twice that and more; 70 MB while idle, and 80 once an event was judged (ADR 0012).
 
     Of a library's file the system counts between a half and all, 4 MB in sum, by how the file came into its cache.
     """
-    took, cpu, sizes = [], [], []
+    took, cpu, idle_sizes, sizes = [], [], [], []
     for _ in range(3):
         sidecar = SidecarProcess(to_redis(server))
         began = time.monotonic()
         with sidecar:
             took.append(time.monotonic() - began)
             cpu.append(sidecar.cpu_seconds())
+            idle_sizes.append(sidecar.rss_bytes() / 1e6)
             with calling(sidecar) as caller:
                 caller.publish(model_event(1))
             time.sleep(0.5)
@@ -309,12 +304,13 @@ def test_a_start_is_quick_and_small(server: RedisServer, record_property: Callab
             idle = sidecar.cpu_seconds()
             time.sleep(1)
             idle = sidecar.cpu_seconds() - idle
-    rss = min(sizes)
-    figures = f"start {min(took):.2f} s, {min(cpu):.2f} s of CPU; RSS {rss:.1f} MB; idle {idle:.3f} s of CPU a second"
+    rss = min(idle_sizes), min(sizes)
+    figures = f"start {min(took):.2f} s, {min(cpu):.2f} s of CPU; RSS {rss} MB; idle {idle:.3f} s of CPU a second"
     record_property("figures", figures)
     print(figures)
     crowd = max(os.getloadavg()[0] / (os.cpu_count() or 1), 1)
     assert min(took) < 2 * crowd, figures
     assert min(cpu) < 1, figures
-    assert rss < 70, figures
+    assert rss[0] < 70, figures
+    assert rss[1] < 80, figures
     assert idle < 0.1, figures

@@ -37,13 +37,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         yield running
 
 
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    server.execute("FLUSHALL")
-    with server.client() as open_one:
-        yield open_one
-
-
 class Looker:
     """What a sidecar looks with."""
 

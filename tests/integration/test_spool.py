@@ -17,6 +17,7 @@ import pytest
 
 from sidecar.errors import SettingsError, SpoolUnavailable
 from sidecar.publishing.interfaces import Attempts
+from sidecar.spool.schema import size_of
 from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.integration import spool_writer
@@ -127,7 +128,7 @@ async def test_a_caller_that_is_cancelled_stops_nothing(directory: Path) -> None
         await asyncio.gather(*tasks, return_exceptions=True)
         rows = await everything(spool)
         assert numbers(rows) == list(range(100))
-        assert (spool.depth, spool.bytes) == (100, sum(map(spool.room_for, events(0, 100))))
+        assert (spool.depth, spool.bytes) == (100, sum(map(size_of, events(0, 100))))
 
 
 async def test_a_closed_one_refuses(directory: Path) -> None:

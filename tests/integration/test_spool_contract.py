@@ -12,6 +12,7 @@ import pytest
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import SpoolFull
 from sidecar.publishing.interfaces import Attempts, Event, Spool
+from sidecar.spool.schema import size_of
 from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.fakes.memory_spool import MemorySpool
@@ -64,10 +65,10 @@ async def test_depth_and_bytes_count_what_is_in_it(spool: Spool) -> None:
     kept = [event(1, 10), event(2, 1000), event(3, 0)]
     await spool.put(kept, Attempts())
     assert spool.depth == 3
-    assert spool.bytes == sum(map(spool.room_for, kept)) > sum(len(e.data) + len(e.id) for e in kept)
+    assert spool.bytes == sum(map(size_of, kept)) > sum(len(e.data) + len(e.id) for e in kept)
     rows = await spool.advance([], 10)
     await spool.advance([rows[1].seq], 0)
-    assert (spool.depth, spool.bytes) == (2, spool.room_for(kept[0]) + spool.room_for(kept[2]))
+    assert (spool.depth, spool.bytes) == (2, size_of(kept[0]) + size_of(kept[2]))
 
 
 async def test_an_event_that_is_there_is_not_added_again(spool: Spool) -> None:
@@ -76,7 +77,7 @@ async def test_an_event_that_is_there_is_not_added_again(spool: Spool) -> None:
     rows = await spool.advance([], 10)
     assert [row.event_id for row in rows] == [e.id for e in events(1, 5)]
     assert (rows[1].data, rows[1].attempts) == (event(2).data, Attempts(1, 5, 5))
-    assert (spool.depth, spool.bytes) == (4, sum(map(spool.room_for, events(1, 5))))
+    assert (spool.depth, spool.bytes) == (4, sum(map(size_of, events(1, 5))))
 
 
 async def test_one_that_was_forgotten_is_added_again(spool: Spool) -> None:
@@ -93,7 +94,7 @@ async def test_no_events_are_no_change(spool: Spool) -> None:
 
 
 async def test_a_full_one_takes_all_or_nothing(spool: Spool) -> None:
-    size = MAX_BYTES // 4 - spool.room_for(event(0, 0))
+    size = MAX_BYTES // 4 - size_of(event(0, 0))
     await spool.put(events(0, 3, size), Attempts())
     with pytest.raises(SpoolFull):
         await spool.put([event(3, 10), event(4, size)], Attempts())
@@ -103,7 +104,7 @@ async def test_a_full_one_takes_all_or_nothing(spool: Spool) -> None:
 
 
 async def test_a_full_one_takes_an_event_that_it_has(spool: Spool) -> None:
-    size = MAX_BYTES - spool.room_for(event(0, 0))
+    size = MAX_BYTES - size_of(event(0, 0))
     await spool.put([event(1, size)], Attempts())
     await spool.put([event(1, size)], Attempts())
     with pytest.raises(SpoolFull):
@@ -112,7 +113,7 @@ async def test_a_full_one_takes_an_event_that_it_has(spool: Spool) -> None:
 
 
 async def test_a_full_one_has_room_again_when_events_are_forgotten(spool: Spool) -> None:
-    size = MAX_BYTES // 2 - spool.room_for(event(0, 0))
+    size = MAX_BYTES // 2 - size_of(event(0, 0))
     await spool.put(events(0, 2, size), Attempts())
     rows = await spool.advance([], 1)
     await spool.advance([rows[0].seq], 0)
@@ -148,7 +149,7 @@ async def test_forgetting_what_is_not_there_does_nothing(spool: Spool) -> None:
     rows = await spool.advance([], 3)
     await spool.advance([rows[0].seq, rows[0].seq], 0)
     await spool.advance([rows[0].seq, -1, 10**9], 0)
-    assert (spool.depth, spool.bytes) == (2, sum(map(spool.room_for, events(1, 3))))
+    assert (spool.depth, spool.bytes) == (2, sum(map(size_of, events(1, 3))))
 
 
 async def test_a_sequence_number_is_never_used_twice(spool: Spool) -> None:

@@ -16,6 +16,7 @@ from sidecar.errors import SpoolFull
 from sidecar.publishing.interfaces import Attempts, Spooled
 from sidecar.spool import file, salvage
 from sidecar.spool import spool as sqlite_spool
+from sidecar.spool.schema import size_of
 from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.integration.spool_on_disk import (
@@ -153,7 +154,7 @@ async def test_wrong_totals_are_counted_anew(
         connection.execute("UPDATE totals SET depth = ?, bytes = ?", (depth, size))
     monkeypatch.setattr(file, "CHECKED_BYTES", (1 << 20) * checked)
     async with opened(directory) as spool:
-        assert (spool.depth, spool.bytes) == (10, sum(map(spool.room_for, events(0, 10))))
+        assert (spool.depth, spool.bytes) == (10, sum(map(size_of, events(0, 10))))
 
 
 async def test_an_empty_file_does_not_cost_the_wal(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -293,4 +294,4 @@ async def test_a_write_that_failed_does_not_come_back(directory: Path) -> None:
         await spool._in_thread(spool._drop)
         await spool.put([event(5)], Attempts())
         assert numbers(await everything(spool)) == list(range(6))
-        assert (spool.depth, spool.bytes) == (6, sum(map(spool.room_for, events(0, 6))))
+        assert (spool.depth, spool.bytes) == (6, sum(map(size_of, events(0, 6))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,12 +23,6 @@ SETTINGS = {
     "protobuf with a list": {"QUEUE_LIST": "deployments"},
     "json with a list": {"QUEUE_ENCODING": "json", "QUEUE_LIST": "deployments", "QUEUE_LIST_FORMAT": "payload"},
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as running:
-        yield running
 
 
 def complete(event_id: str) -> ModelReadyToDeploy:

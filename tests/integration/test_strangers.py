@@ -27,12 +27,6 @@ TOKEN = "the-token"
 CHECK, PUBLISH = "grpc.health.v1.Health/Check", "modelready.v1.PublisherService/Publish"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
 def sidecar(server: RedisServer) -> Iterator[SidecarProcess]:
     with SidecarProcess(to_redis(server, SIDECAR_API_TOKEN=TOKEN, SIDECAR_MAX_PENDING="1000")) as sidecar:

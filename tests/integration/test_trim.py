@@ -43,15 +43,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         yield running
 
 
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    server.execute("FLUSHALL")
-    with server.client() as open_one:
-        yield open_one
-
-
 def connect(server: RedisServer) -> RedisConnection:
-    settings = RedisSettings(host=server.host, port=server.port, tls=False)
+    settings = RedisSettings(host=server.host, port=server.port, tls=False, timeout=30.0)
     return RedisConnection(settings, StaticCredentials(), Metrics(), KEYS.events)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import PublishError, Unavailable
+from sidecar.errors import RequestError, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.event_log import EventObserver
@@ -68,7 +68,7 @@ class Bench:
 
     async def publish(
         self, batch: list[Event], durability: pb.Durability = pb.DURABILITY_SPOOLED, timeout: float = 1.0
-    ) -> list[Published | PublishError]:
+    ) -> list[Published | RequestError]:
         return await self.publisher.submit(batch, durability, timeout)
 
     async def until(self, condition: Callable[[], bool]) -> None:

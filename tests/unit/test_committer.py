@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import AuthFailed, PublishError, QueueFull, Refused, SetupFault, Unavailable
+from sidecar.errors import AuthFailed, QueueFull, Refused, RequestError, SetupFault, Unavailable
 from sidecar.publishing import committer
 from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.interfaces import Attempts
@@ -18,8 +18,8 @@ from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
 
 
-async def refused(bench: Bench, *arguments: object, **options: object) -> PublishError:
-    with pytest.raises(PublishError) as caught:
+async def refused(bench: Bench, *arguments: object, **options: object) -> RequestError:
+    with pytest.raises(RequestError) as caught:
         await bench.publish(*arguments, **options)  # type: ignore[arg-type]
     return caught.value
 
@@ -79,7 +79,7 @@ async def test_of_one_that_is_on_its_way_the_outcome_is_not_known(bench: Bench) 
     (None, Unavailable, "the call's time is up; those before it are not in Redis yet"),
 ])  # fmt: skip
 async def test_one_that_waits_behind_the_spool_learns_what_keeps_it_full(
-    bench: Bench, error: SetupFault | Unavailable | None, kind: type[PublishError], text: str
+    bench: Bench, error: SetupFault | Unavailable | None, kind: type[RequestError], text: str
 ) -> None:
     bench.queue.script.append(AWAY)
     await bench.publish(events(0, 1))
@@ -235,3 +235,36 @@ async def test_a_single_refused_event_is_refused(bench: Bench) -> None:
     (result,) = await bench.publish(events(0, 1))
     assert isinstance(result, Refused)
     assert len(bench.queue.calls) == 2
+
+
+async def test_a_disk_that_stalls_leaves_the_outcome_open(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    stalled = asyncio.Event()
+
+    async def put(*_: object) -> None:
+        await stalled.wait()
+
+    monkeypatch.setattr(bench.spool, "put", put)
+    bench.queue.always = AWAY
+    error = await refused(bench, events(0, 1), timeout=0.2)
+    assert (error.reason, str(error)) == ("OUTCOME_UNKNOWN", "the disk did not answer in time")
+    stalled.set()
+    await bench.until(lambda: not bench.publisher.pending)
+
+
+async def test_without_enough_replicas_the_outcome_is_open_and_says_how_many(bench: Bench) -> None:
+    bench.queue.replicas = 0
+    error = await refused(bench, events(0, 1), REPLICATED, timeout=0.1)
+    assert (error.reason, str(error)) == ("OUTCOME_UNKNOWN", "0 of 1 replicas confirmed in time")
+
+
+async def test_a_copy_that_is_on_no_way_to_redis_was_attempted_now(bench: Bench) -> None:
+    """It waits behind the spool while the forwarder makes headway."""
+    bench.queue.script.append(AWAY)
+    await bench.publish(events(0, 3))
+    bench.gate.took(bench.spool.rows[:1])
+    before = time.time_ns() // 1_000_000
+    await bench.publish(events(3, 4), timeout=0.1)
+    (*_, row) = bench.spool.rows
+    assert row.event_id == events(3, 4)[0].id
+    assert row.attempts.count == 1
+    assert before <= row.attempts.first_ms == row.attempts.last_ms

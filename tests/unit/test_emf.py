@@ -13,13 +13,12 @@ from typing import Any, cast
 import pytest
 
 from modelready.redis.lists import ListSettings
-from scripts import monitoring
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
-from sidecar.telemetry.emf import DIMENSIONS, NAMESPACE, UNITS, EmbeddedMetrics, task_id
+from sidecar.telemetry.emf import UNITS, EmbeddedMetrics, task_id
 from tests.harness.embedded_metrics import check, embedded
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 
 
 class Inspector:
@@ -85,11 +84,6 @@ def reader() -> Iterator[Reader]:
     one = Reader()
     yield one
     one.close()
-
-
-def test_names_units_and_dimensions_are_those_of_the_alarms() -> None:
-    assert {metric.name: metric.unit for metric in monitoring.METRICS} == UNITS
-    assert (NAMESPACE, DIMENSIONS) == (monitoring.NAMESPACE, monitoring.DIMENSIONS)
 
 
 async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
@@ -171,7 +165,7 @@ async def test_a_full_pipe_stalls_nobody_and_no_count_is_lost(reader: Reader) ->
     for _ in range(4):
         stored.inc()
         reader.emf._tell({})
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < patience(0.5)
     assert len(reader.read()) == 4096
     told = 0
     while told < 4:
@@ -186,7 +180,7 @@ def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
     os.write(reader.write, b" " * 4096)
     began = time.monotonic()
     reader.emf.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patience(2)
     reader.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 from modelready.credentials import NoCredentials
 from modelready.redis.aws.iam import IamCredentials
 from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
+from tests.harness.aws_api import log_in_by_environment
 from tests.harness.iam_gate import sigv4
 
 REGION = "eu-west-1"
@@ -19,14 +20,7 @@ REGION = "eu-west-1"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-real-key")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "session/token+of=a task role")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    log_in_by_environment(monkeypatch, tmp_path / "none", "session/token+of=a task role")
 
 
 @pytest.mark.parametrize("serverless", [False, True])

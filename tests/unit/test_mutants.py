@@ -31,13 +31,13 @@ redis.call('SET', KEYS[1], ARGV[1])
 def test_python_is_changed_in_one_place_at_a_time() -> None:
     changes = [mutant.change for mutant in mutants.of_python("most.py", PYTHON)]
     assert sorted(changes) == sorted([
-        "3 -> 4",
+        "3 -> 4, in def most(values, limit=3):",
         "not values or len(values) > limit -> (not values and len(values) > limit)",
         "not values -> (values)",
         "len(values) > limit -> (len(values) >= limit)",
         'raise ValueError("too many") -> pass',
         "return values[0] -> return None",
-        "0 -> 1",
+        "0 -> 1, in return values[0]",
     ])  # fmt: skip
     for mutant in mutants.of_python("most.py", PYTHON):
         compile(mutant.text, "most.py", "exec")
@@ -106,7 +106,7 @@ def test_one_survives_only_where_all_its_tests_pass(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from scripts import mutants
-place, suite = Path.cwd(), mutants.Suite(["test_bound.py"], 5)
+place, suite = Path.cwd(), mutants.Suite("test_bound.py", 5)
 suite.measure(place)
 for mutant in mutants.of_python("bound.py", (place / "bound.py").read_text()):
     mutants._put(place, "bound.py", mutant.text)
@@ -116,4 +116,6 @@ for mutant in mutants.of_python("bound.py", (place / "bound.py").read_text()):
     run = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environ, text=True, capture_output=True, check=False
     )
-    assert run.stdout.splitlines() == ["3 -> 4 False", "1 -> 2 True"], run.stderr
+    assert run.stdout.splitlines() == ["3 -> 4, in MOST, LEAST = 3, 1 False", "1 -> 2, in MOST, LEAST = 3, 1 True"], (
+        run.stderr
+    )

@@ -13,8 +13,8 @@ import pytest
 from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.errors import (
     Overloaded,
-    PublishError,
     Refused,
+    RequestError,
     SetupFault,
     ShuttingDown,
     SpoolFull,
@@ -22,12 +22,13 @@ from sidecar.errors import (
     Unavailable,
 )
 from sidecar.publishing.submission import Published
+from tests.harness.waiting import patience
 from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
 
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
 
 
-def outcomes(results: list[Published | PublishError]) -> list[int]:
+def outcomes(results: list[Published | RequestError]) -> list[int]:
     return [result.outcome for result in results if isinstance(result, Published)]
 
 
@@ -81,7 +82,7 @@ async def test_primary_keeps_nothing_when_redis_is_away(bench: Bench) -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         await bench.publish(events(0, 1), PRIMARY, timeout=1)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < patience(1)
     assert not caught.value.ambiguous
     assert caught.value.reason == "REDIS_UNAVAILABLE"
     assert bench.spool.depth == 0
@@ -148,12 +149,11 @@ async def test_a_slow_replica_keeps_nobody_else_waiting(bench: Bench) -> None:
 
 async def test_a_redis_that_does_not_answer_holds_nobody_beyond_the_deadline(bench: Bench) -> None:
     bench.queue.gate.clear()
-    began = time.monotonic()
     patient = asyncio.ensure_future(bench.publish(events(0, 1), timeout=2))
     await bench.until(lambda: bool(bench.queue.calls))
     hasty = asyncio.ensure_future(bench.publish(events(1, 2), timeout=0.3))  # it waits behind the group under way
     assert outcomes(await hasty) == [pb.OUTCOME_SPOOLED]
-    assert time.monotonic() - began < 0.35
+    assert not patient.done()
     assert outcomes(await patient) == [pb.OUTCOME_SPOOLED]
     assert sorted(row.event_id for row in bench.spool.rows) == [event.id for event in events(0, 2)]
     bench.queue.gate.set()
@@ -244,7 +244,7 @@ async def test_a_deadline_beyond_publish_timeout_seconds_counts_as_that() -> Non
     began = time.monotonic()
     with pytest.raises(Unavailable):
         await bench.publish(events(0, 1), PRIMARY, timeout=60)
-    assert time.monotonic() - began < 0.3
+    assert time.monotonic() - began < patience(0.3)
     await end(bench)
 
 

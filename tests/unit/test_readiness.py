@@ -9,7 +9,7 @@ import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.app import met
-from sidecar.errors import AuthFailed, PublishError, QueueError, QueueFull, SetupFault, SpoolUnavailable, Unavailable
+from sidecar.errors import AuthFailed, QueueError, QueueFull, RequestError, SetupFault, SpoolUnavailable, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Attempts, Queue
 from sidecar.publishing.readiness import Readiness, State
@@ -129,6 +129,6 @@ async def publish(bench: Bench, number: int) -> str:
     """What a caller gets that names no durability."""
     try:
         [result] = await bench.publish(events(number, number + 1), pb.DURABILITY_UNSPECIFIED, timeout=0.15)
-    except PublishError:
+    except RequestError:
         return "refused"
     return "spooled" if result is SPOOLED else "stored"

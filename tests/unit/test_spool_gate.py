@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.errors import PublishError, SetupFault, SpoolFull, SpoolUnavailable, Unavailable
+from sidecar.errors import RequestError, SetupFault, SpoolFull, SpoolUnavailable, Unavailable
 from sidecar.publishing.interfaces import Attempts, Event, Spooled
 from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.publishing.submission import Published, Submission
@@ -18,7 +19,7 @@ SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.
 DAY_MS = 86_400_000
 
 
-def outcome(results: list[Published | PublishError]) -> int:
+def outcome(results: list[Published | RequestError]) -> int:
     (result,) = results
     assert isinstance(result, Published)
     return result.outcome
@@ -196,3 +197,100 @@ async def test_callers_whose_time_is_up_do_not_keep_the_spool_from_being_left(be
     assert outcome(await insists) == pb.OUTCOME_STORED
     await bench.until(lambda: not bench.spool.depth and not bench.publisher.pending)
     assert bench.queue.entries == [event.id for event in events(0, 8)]
+
+
+async def test_one_event_that_the_spool_holds_at_the_start_is_queued_behind() -> None:
+    spool = MemorySpool()
+    assert not SpoolGate(spool).queued
+    await spool.put(events(0, 1), Attempts())
+    assert SpoolGate(spool).queued
+
+
+async def test_what_the_disk_refused_keeps_nobody_from_redis(gate: SpoolGate) -> None:
+    spool = MemorySpool()
+    gate = SpoolGate(spool)
+    spool.fail_with = SpoolUnavailable("disk full")
+    assert await gate.put([submission(0, 1), submission(1, 2)], Attempts()) == [spool.fail_with] * 2
+    spool.fail_with = None
+    assert not gate.queued
+    small = MemorySpool(max_bytes=400)
+    gate = SpoolGate(small)
+    (fits, not_any_more) = await gate.put([submission(0, 1), submission(1, 2)], Attempts())
+    assert (fits, type(not_any_more)) == (None, SpoolFull)
+    assert gate.queued
+
+
+async def test_a_copy_queues_nobody_and_one_that_redis_may_not_have_everybody() -> None:
+    spool = MemorySpool()
+    gate = SpoolGate(spool)
+    woken: list[None] = []
+    gate.listen(lambda: woken.append(None))
+    first, second, never_copied = submission(0, 1), submission(1, 2), submission(2, 3)
+    moment = time.monotonic()
+    assert gate.settled(moment)
+    await gate.put([first, second], Attempts(), copies=True)
+    for copy in (first, second):
+        gate.acknowledged_copy(copy)
+    assert (gate.queued, gate.settled(moment), gate.settled(time.monotonic())) == (False, True, False)
+    gate.end_copy(never_copied, in_redis=False)
+    assert (gate.queued, len(woken)) == (False, 0)
+    gate.end_copy(first, in_redis=True)
+    assert (gate.queued, gate.settled(time.monotonic()), len(woken)) == (False, False, 1)
+    gate.end_copy(second, in_redis=False)
+    assert (gate.queued, gate.settled(time.monotonic()), len(woken)) == (True, True, 2)
+
+
+async def test_what_was_added_at_deadlines_is_made_up_for(gate: SpoolGate) -> None:
+    gate.took(batch(1, 501))
+    await gate.put([submission(5000, 5200)], Attempts(), copies=True)  # 200 where 125 were allowed
+    gate.took(batch(501, 1001))
+    assert gate.allows(50, 12_500)
+    assert not gate.allows(51, 1)
+    await gate.put([Submission([events(6000, 6001)[0]._replace(data=bytes(20_000))], SPOOLED, 1)], Attempts())
+    gate.took(batch(1001, 1401))
+    assert gate.allows(100, 2500)
+    assert not gate.allows(1, 2501)
+
+
+async def test_listeners_hear_of_all_that_changes_an_answer(gate: SpoolGate) -> None:
+    woken: list[None] = []
+    gate.listen(lambda: woken.append(None))
+    gate.took(batch(1, 501))
+    assert len(woken) == 1  # more may be added
+    gate.took(batch(501, 1501))
+    assert len(woken) == 1  # the next batch is the last
+    gate.report(None)
+    assert len(woken) == 1
+    gate.report(AWAY)
+    assert (len(woken), gate.last_error) == (2, AWAY)
+    gate.took(batch(1501, 2001))
+    assert (len(woken), gate.queued) == (3, False)
+
+
+async def test_after_an_outage_what_may_be_added_begins_at_nothing(gate: SpoolGate) -> None:
+    gate.took(batch(1, 401))
+    assert gate.allows(100, 1)
+    gate.report(AWAY)
+    assert not gate.draining
+    gate.took(batch(401, 409))
+    assert gate.draining
+    assert gate.allows(2, 200)
+    assert not gate.allows(3, 1)
+
+
+async def test_the_forwarder_waits_while_the_spool_is_empty_and_bounds_nothing_then() -> None:
+    spool = MemorySpool()
+    gate = SpoolGate(spool)
+    woken: list[None] = []
+    gate.listen(lambda: woken.append(None))
+    await spool.put(events(0, 20), Attempts())
+    gate.took(batch(1, 10))
+    spool.rows.clear()
+    waits = asyncio.ensure_future(gate.wait_not_empty())
+    await asyncio.sleep(0.01)
+    assert (waits.done(), len(woken)) == (False, 2)
+    await gate.put([submission(30, 31)], Attempts())
+    await asyncio.wait_for(waits, 5)
+    assert gate.queued
+    assert not gate.draining
+    assert gate.allows(10_000, 1 << 30)

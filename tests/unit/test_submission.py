@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
-from sidecar.publishing.submission import GROUP_EVENTS, Submission, Waiting
+from sidecar.errors import Refused, Unavailable
+from sidecar.publishing.interfaces import Appended
+from sidecar.publishing.submission import GROUP_EVENTS, Published, Submission, Waiting, published
 from tests.fakes.events import events
 
 SPOOLED, PRIMARY = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY
@@ -159,3 +163,48 @@ async def test_for_the_spool_nobody_goes_alone_any_more() -> None:
     line.add(one)
     line.add(two)
     assert to_append(line) == [one, two]
+
+
+@pytest.mark.parametrize(("seconds", "margin"), [(0.4, 0.1), (1.0, 0.25), (8.0, 0.25)])
+async def test_a_part_of_a_caller_s_time_is_left_for_the_answer(seconds: float, margin: float) -> None:
+    submission = Submission(events(0, 2, 10), SPOOLED, seconds)
+    assert submission.size == 20
+    assert submission.margin == pytest.approx(margin)
+    assert submission.answer_by - submission.arrived == pytest.approx(seconds - margin)
+
+
+async def test_only_one_for_which_the_disk_is_enough_may_be_spooled() -> None:
+    assert of(1).may_be_spooled
+    assert not of(1, PRIMARY).may_be_spooled
+    assert not of(1, pb.DURABILITY_REPLICATED).may_be_spooled
+
+
+async def test_that_an_attempt_may_have_succeeded_outweighs_what_came_later() -> None:
+    unknown, away, refused = Unavailable("?", ambiguous=True), Unavailable("away"), Refused("no")
+    submission = of(1)
+    assert [submission.note(error) for error in (away, refused, unknown, away, refused)] == [
+        away, refused, unknown, unknown, unknown,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["acknowledge", "fail"])
+async def test_an_answer_ends_the_timer_and_minds_no_caller_that_is_gone(how: str) -> None:
+    for is_gone in (False, True):
+        submission = of(1)
+        submission.timer = asyncio.get_running_loop().call_later(60, lambda: None)
+        if is_gone:
+            submission.future.cancel()
+        error = Unavailable("away")
+        submission.acknowledge([]) if how == "acknowledge" else submission.fail(error)
+        assert submission.answered
+        assert submission.timer.cancelled()
+        assert submission.future.cancelled() is is_gone
+        if not is_gone:
+            assert (submission.future.result() if how == "acknowledge" else submission.future.exception()) == (
+                [] if how == "acknowledge" else error
+            )
+
+
+def test_what_a_caller_learns_of_what_redis_has() -> None:
+    assert published(Appended("1-1", duplicate=False), 2) == Published(pb.OUTCOME_STORED, "1-1", 2)
+    assert published(Appended("1-1", duplicate=True), 0) == Published(pb.OUTCOME_DUPLICATE, "1-1", 0)

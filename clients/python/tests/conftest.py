@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from clients.python.tests.fake_sidecar import FakeSidecar
 from clients.python.tests.twins import PUBLISHERS
+from modelready.seen import SeenGuard
 from tests.harness.redis_server import RedisServer
+
+GUARD = "user guard on >secret resetchannels -@all +hello +eval +evalsha +get +set +del +pttl ~{model-ready}:done:*"
 
 logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
@@ -31,6 +34,22 @@ def twin(request: pytest.FixtureRequest) -> Any:
 def publisher(twin: Any, sidecar: FakeSidecar) -> Iterator[Any]:
     with twin(sidecar.address) as publisher:
         yield publisher
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RedisServer]:
+    """The server of a module that has no other."""
+    with RedisServer(appendonly=True, acl=[GUARD]) as server:
+        yield server
+
+
+@pytest.fixture
+def make_guard(server: RedisServer) -> Iterator[Callable[..., SeenGuard]]:
+    """Makes guards of the group "deployer" with the least rights."""
+    with server.client(username="guard", password="secret") as client:
+        yield lambda group="deployer", **options: SeenGuard(client, group, **options)
+    with server.client() as client:
+        assert client.acl_log() == []
 
 
 @pytest.fixture

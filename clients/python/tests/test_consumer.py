@@ -277,7 +277,7 @@ def test_by_hand_an_event_may_be_acknowledged_later(consume: Any, server: RedisS
 def test_after_a_crash_its_own_events_come_first(consume: Any, server: RedisServer) -> None:
     publish(server, 1, 2)
     for _ in consume(batch=10):
-        break  # dies with two entries in hand
+        break  # dies with two entries in flight
     publish(server, 3)
     consumer = consume()
     handler = Handler(consumer, 3)

@@ -91,7 +91,7 @@ class Running:
 
 
 def summary(server: RedisServer, group: str = "deployer") -> dict[str, int]:
-    """How many entries each consumer has in hand."""
+    """How many entries each consumer has in flight."""
     with server.client() as client:
         return {each["name"].decode(): each["pending"] for each in client.xpending(STREAM, group)["consumers"]}
 
@@ -140,7 +140,7 @@ def test_what_a_dead_consumer_left_is_taken_over_in_order(consume: Any, server: 
     assert summary(server) == {}
 
 
-def test_what_a_living_consumer_has_in_hand_is_its_own_however_long_it_takes(consume: Any, server: RedisServer) -> None:
+def test_what_a_living_consumer_has_in_flight_stays_its_own(consume: Any, server: RedisServer) -> None:
     publish(server, 1)
     slow = Running(consume(claim_seconds=0.6), seconds=2.0)
     until(lambda: slow.versions, 5, "it began")

@@ -21,6 +21,7 @@ from tests.harness.redis_server import RedisServer
 
 KEYS = Keys("model-ready")
 LANES, WAITING, FREE = KEYS.lanes("deployer"), KEYS.waiting("deployer"), KEYS.free("deployer")
+MANY = "".join(chr(0x4E00 + number) for number in range(250))  # models
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,15 @@ def claim(server: RedisServer, name: str, *entries: str, **options: Any) -> None
     """As a consumer that knows no lanes does."""
     with server.client() as client:
         client.xclaim(STREAM, "deployer", name, 0, list(entries), justid=True, **options)
+
+
+def take(consumer: Steps, count: int) -> list[str]:
+    """So many that are new, in as many turns as it needs."""
+    taken: list[str] = []
+    for _ in range(1 + count // 100):
+        taken += ids(consumer.turn(room=count - len(taken)))
+    assert len(taken) == count
+    return taken
 
 
 def ids(turn: Turn) -> list[str]:
@@ -170,7 +180,7 @@ def test_one_that_owns_a_lane_reads_nothing_past_what_waits_in_it(join: Any, ser
     assert ids(one.turn([first], [b"a"], room=5)) == sorted(pending(server))
 
 
-def test_a_hundred_are_read_in_a_turn(join: Any, server: RedisServer) -> None:
+def test_a_hundred_are_looked_at_in_a_turn(join: Any, server: RedisServer) -> None:
     one, two = join("one"), join("two")
     add(server, "a")
     one.turn(room=1)
@@ -178,7 +188,7 @@ def test_a_hundred_are_read_in_a_turn(join: Any, server: RedisServer) -> None:
     turn = two.turn(room=1)
     assert (turn.entries, turn.left, turn.waiting) == ([], "more", 100)
     turn = two.turn(room=140)
-    assert (turn.entries, turn.left, turn.waiting) == ([], "more", 240)
+    assert (turn.entries, turn.left, turn.waiting) == ([], "more", 200)
 
 
 def test_large_entries_end_a_turn_and_at_most_twenty_are_read_at_once(join: Any, server: RedisServer) -> None:
@@ -208,7 +218,7 @@ def test_nothing_is_read_while_too_many_wait(join: Any, server: RedisServer, mon
 def hold(server: RedisServer, owner: Steps, other: Steps, behind: str) -> list[str]:
     """One has the first of each model, and `behind` waits in the lanes. Returns the ids of the first and of these."""
     first = add(server, "".join(dict.fromkeys(behind)))
-    assert ids(owner.turn(room=len(first))) == first
+    assert take(owner, len(first)) == first
     following = add(server, behind)
     while other.turn(room=100).left != following[-1]:
         pass
@@ -234,14 +244,22 @@ def test_a_lane_ends_where_nothing_waits(join: Any, server: RedisServer) -> None
     assert (owners(server), free(server), pending(server)) == ({}, set(), {})
 
 
-def test_fifty_are_given_at_once_of_a_lane_or_a_batch(join: Any, server: RedisServer) -> None:
+def test_a_hundred_are_given_at_once_and_lanes_share_them(join: Any, server: RedisServer) -> None:
     one, two = join("one"), join("two")
-    first, *following = hold(server, one, two, "a" * 120)
-    turn = one.turn([first], [b"a"], room=1)
-    assert (ids(turn), turn.waiting) == (following[:50], 70)
-    large = join("one", batch=60)
-    turn = large.turn(ids(turn), [b"a"], room=1)
-    assert ids(turn) == following[50:110]
+    first, second, *following = hold(server, one, two, "ab" * 110)
+    turn = one.turn([first, second], [b"a", b"b"], room=2)
+    assert (ids(turn), turn.waiting) == ([*following[:100:2], *following[1:100:2]], 120)
+    turn = one.turn(ids(turn)[:50], [b"a"], room=2)
+    assert (ids(turn), turn.waiting) == (following[100::2], 60)
+
+
+def test_free_lanes_share_what_is_given(join: Any, server: RedisServer) -> None:
+    one, two = join("one"), join("two")
+    first, second, *_ = hold(server, one, two, "ab" * 110)
+    one.turn([first, second], [b"a", b"b"])
+    turn = two.turn(room=2)
+    assert (len(turn.entries), turn.waiting, owners(server)) == (100, 120, {"a": "two", "b": "two"})
+    assert {lane: sum(entry.lane == lane for entry in turn.entries) for lane in (b"a", b"b")} == {b"a": 50, b"b": 50}
 
 
 def test_a_lane_for_which_its_owner_has_no_room_is_free_for_others(join: Any, server: RedisServer) -> None:
@@ -338,10 +356,9 @@ def test_a_lane_full_of_what_others_took_is_set_free_instead_of_holding_up_redis
     one, two = join("one"), join("two")
     first, *following = hold(server, one, two, "a" * 260)
     claim(server, "plain", *following)
-    (new,) = add(server, "b")
-    turn = one.turn([first], [b"a"], room=1)  # it reads before it takes free lanes
-    assert (ids(turn), turn.waiting) == ([new], 10)
-    assert (owners(server), free(server)) == ({"a": "", "b": "one"}, {"a"})
+    turn = one.turn([first], [b"a"], room=1)
+    assert (turn.entries, turn.waiting) == ([], 160)
+    assert (owners(server), free(server)) == ({"a": ""}, {"a"})
 
 
 def test_what_was_deleted_while_it_waited_is_acknowledged(join: Any, server: RedisServer) -> None:
@@ -376,13 +393,22 @@ def test_a_turn_acknowledges_what_is_its_own_alone(join: Any, server: RedisServe
     assert list(pending(server)) == entries[1:]
 
 
-def test_an_attempt_is_noted_for_what_is_one_s_own(join: Any, server: RedisServer) -> None:
-    entries = add(server, "ab")
+def test_attempts_are_noted_for_what_is_one_s_own(join: Any, server: RedisServer) -> None:
+    a, b, c = add(server, "abc")
     one, two = join("one"), join("two")
-    one.turn(room=1)
+    one.turn(room=2)
     two.turn(room=1)
-    assert one.turn(begins=[(entries[0], 3), (entries[1], 5)]).kept == [True, False]
-    assert pending(server) == {entries[0]: ("one", 3), entries[1]: ("two", 0)}
+    assert one.turn(begins=[(a, 3), (c, 5), (b, 7)]).kept == [True, False, True]
+    assert pending(server) == {a: ("one", 3), b: ("one", 7), c: ("two", 0)}
+
+
+def test_lanes_that_go_on_and_free_ones_share_the_room(join: Any, server: RedisServer) -> None:
+    one, two = join("one"), join("two")
+    first = hold(server, one, two, "abc")
+    one.turn(first[1:3], [b"b", b"c"])
+    assert free(server) == {"b", "c"}
+    turn = one.turn(first[:1], [b"a"], room=2)
+    assert (len(turn.entries), len(free(server)), turn.waiting) == (2, 1, 1)
 
 
 def test_what_was_begun_before_is_not_begun_at_once(join: Any, server: RedisServer) -> None:
@@ -396,17 +422,23 @@ def test_what_was_begun_before_is_not_begun_at_once(join: Any, server: RedisServ
     assert (given.id, given.attempts, given.is_begun) == (entry, 1, False)
 
 
-def test_a_full_memory_lets_it_acknowledge_and_read_nothing(join: Any, server: RedisServer) -> None:
-    (entry, _) = add(server, "aa")
-    one = join("one")
+def test_a_full_memory_stops_nobody(join: Any, server: RedisServer) -> None:
+    """A consumer makes room: what it acknowledges can be trimmed."""
+    first, second, third = add(server, "aab")
+    one, two = join("one"), join("two")
     one.turn(room=1)
     server.execute("CONFIG", "SET", "maxmemory", "1")
     try:
-        turn = one.turn(room=1)
-        one.turn([entry], [b"a"])
+        assert two.turn(room=1).waiting == 1
+        assert one.keep([first]) == [True]
+        assert ids(one.turn([first], [b"a"], room=1)) == [second]
+        assert one.release("one") == ("", 1)
+        server.execute("HDEL", LANES, "a")
+        two.tidy()
+        assert free(server) == {"a"}
     finally:
         server.execute("CONFIG", "SET", "maxmemory", "0")
-    assert (turn.left, turn.entries, pending(server)) == ("full", [], {})
+    assert pending(server) == {second: (WAITING_CONSUMER, 0), third: ("two", 0)}
 
 
 def test_it_lives_for_half_a_claim(join: Any, server: RedisServer) -> None:
@@ -437,9 +469,9 @@ def test_a_claim_is_renewed_for_what_is_one_s_own_and_says_so(join: Any, server:
 
 
 def test_more_claims_than_a_page_are_renewed(join: Any, server: RedisServer) -> None:
-    entries = add(server, "abcdefghij" * 25)
+    entries = add(server, MANY)
     one = join("one")
-    one.turn(room=250)
+    take(one, 250)
     assert one.keep([*entries, "1-1"]) == [True] * 250 + [False]
 
 
@@ -475,9 +507,9 @@ def test_what_is_not_idle_for_as_long_stays(join: Any, server: RedisServer) -> N
 
 
 def test_it_is_put_back_page_by_page(join: Any, server: RedisServer) -> None:
-    entries = add(server, "abcdefghij" * 25)
+    entries = add(server, MANY)
     one, two = join("one"), join("two")
-    one.turn(room=250)
+    take(one, 250)
     after, count = two.release("one")
     assert (after, count) == (f"({entries[99]}", 100)
     assert waiting(server) == 100
@@ -558,9 +590,8 @@ def test_one_learns_its_own_lanes_and_sets_them_free_when_it_leaves(join: Any, s
 
 def test_all_lanes_are_looked_at_page_by_page(join: Any, server: RedisServer) -> None:
     one, two = join("one"), join("two")
-    lanes = "".join(chr(0x4E00 + number) for number in range(250))
-    hold(server, one, two, lanes)
-    assert sorted(lane.decode() for lane in one.tidy()) == sorted(lanes)
+    hold(server, one, two, MANY)
+    assert sorted(lane.decode() for lane in one.tidy()) == sorted(MANY)
 
 
 # -- the group, names and dead letters
@@ -654,6 +685,16 @@ def test_of_a_name_of_ours_there_are_a_hundred_at_most(join: Any, server: RedisS
     one.turn(room=1)
     assert one.dead_letter("1-1", {"dl_reason": "R"}) is True
     assert len(letters(server)[0]) == 101
+
+
+def test_a_dead_letter_that_cannot_be_written_leaves_its_entry_pending(join: Any, server: RedisServer) -> None:
+    (entry,) = add(server, "a")
+    one = join("one")
+    one.turn(room=1)
+    server.execute("SET", DEAD_LETTERS, "no stream")
+    with pytest.raises(RedisError, match="WRONGTYPE"):
+        one.dead_letter(entry, {"dl_reason": "R"})
+    assert pending(server) == {entry: ("one", 0)}
 
 
 # -- all of them together

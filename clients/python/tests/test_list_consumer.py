@@ -378,9 +378,9 @@ def test_what_a_dead_one_left_is_the_next_to_be_handled(consume: Any, client: re
 
 def test_a_killed_one_s_message_is_recovered(in_a_process: Any, client: redis.Redis, consume: Any) -> None:
     push(client, 1)
-    dying = in_a_process("lambda message: print('in hand', flush=True) or time.sleep(60)")
+    dying = in_a_process("lambda message: print('in flight', flush=True) or time.sleep(60)")
     assert dying.stdout is not None
-    assert dying.stdout.readline() == b"in hand\n"
+    assert dying.stdout.readline() == b"in flight\n"
     running = consume()
     dying.kill()
     dying.wait()
@@ -392,7 +392,7 @@ def test_a_live_one_s_message_is_not_taken_however_long_it_takes(consume: Any, c
     push(client, 1)
     slow = threading.Event()
     first = consume(lambda _: slow.wait(20))
-    until(lambda: first.versions == ["1"], 5, "it is in hand")
+    until(lambda: first.versions == ["1"], 5, "it is in flight")
     second = consume()
     time.sleep(1.0)  # more than lease and recovery: nothing is to happen
     assert second.messages == []
@@ -423,7 +423,7 @@ def test_who_lost_its_lease_leaves_the_message_to_its_heir(
         client.set(lease, "another")
 
     running = consume(frozen, lease_seconds=30)
-    until(lambda: "another may handle it again" in caplog.text, 5, "it notices")
+    until(lambda: "another consumer may handle it again" in caplog.text, 5, "it notices")
     assert at(client, PROCESSING) == [message]
     assert running.versions == ["1"]
 
@@ -510,9 +510,9 @@ def test_what_is_not_set_is_named(variable: str, server: RedisServer) -> None:
 
 def test_sigterm_ends_it_after_the_message_in_hand(in_a_process: Any, client: redis.Redis) -> None:
     _, second = push(client, 1, 2)
-    process = in_a_process("lambda message: print('in hand', flush=True) or time.sleep(0.5)")
+    process = in_a_process("lambda message: print('in flight', flush=True) or time.sleep(0.5)")
     assert process.stdout is not None
-    assert process.stdout.readline() == b"in hand\n"
+    assert process.stdout.readline() == b"in flight\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert process.stdout.read() == b""

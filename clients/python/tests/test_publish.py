@@ -114,7 +114,7 @@ def test_that_an_attempt_may_have_succeeded_is_not_forgotten(publisher: Any, sid
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_no_retry_mends_is_raised_at_once(
+def test_what_no_retry_helps_is_raised_at_once(
     publisher: Any, sidecar: FakeSidecar, status: Any, kind: type[PublishError]
 ) -> None:
     sidecar.failures.append(status)

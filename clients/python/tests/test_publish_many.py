@@ -86,7 +86,7 @@ def test_a_refused_event_does_not_stop_the_others(publisher: Any, sidecar: FakeS
 
 
 def test_transient_refusals_are_sent_again_in_order(publisher: Any, sidecar: FakeSidecar) -> None:
-    # every other frame fails; as in the sidecar, the events of one share their fate
+    # every other frame fails; as in the sidecar, the events of one succeed or fail together
     sidecar.refuse = lambda event: AWAY if len(sidecar.frames) % 2 and event.event_id != "3" else None
     results = list(publisher.publish_many(events(500, models=40), in_flight=4, frame=20))
 

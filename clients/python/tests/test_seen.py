@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,30 +16,14 @@ from tests.harness.waiting import until
 
 EVENT = "0190-event"
 KEY = Keys("model-ready").done("deployer", EVENT)
-ACL = "user guard on >secret resetchannels -@all +hello +eval +evalsha +get +set +del +pttl ~{model-ready}:done:*"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with RedisServer(appendonly=True, acl=[ACL]) as server:
-        yield server
-
-
-@pytest.fixture
-def make(server: RedisServer) -> Iterator[Callable[..., SeenGuard]]:
-    """Makes guards of the group "deployer" with the least rights."""
-    with server.client(username="guard", password="secret") as client:
-        yield lambda group="deployer", **options: SeenGuard(client, group, **options)
-    with server.client() as client:
-        assert client.acl_log() == []
 
 
 def value(server: RedisServer) -> Any:
     return server.execute("GET", KEY)
 
 
-def test_the_first_is_told_so_and_later_ones_that_it_is_done(make: Any, server: RedisServer) -> None:
-    guard = make(ttl_seconds=100)
+def test_the_first_does_it_and_later_ones_learn_that_it_is_done(make_guard: Any, server: RedisServer) -> None:
+    guard = make_guard(ttl_seconds=100)
     firsts = []
     for _ in range(3):
         with guard.once(EVENT) as first:
@@ -50,14 +33,14 @@ def test_the_first_is_told_so_and_later_ones_that_it_is_done(make: Any, server: 
     assert 99_000 < server.execute("PTTL", KEY) <= 100_000
 
 
-def test_events_and_groups_are_apart(make: Any) -> None:
+def test_events_and_groups_are_apart(make_guard: Any) -> None:
     for group, event in (("deployer", EVENT), ("deployer", "another"), ("auditor", EVENT)):
-        with make(group).once(event) as first:
+        with make_guard(group).once(event) as first:
             assert first
 
 
-def test_a_block_that_raises_leaves_it_to_be_done(make: Any, server: RedisServer) -> None:
-    guard = make()
+def test_a_block_that_raises_leaves_it_to_be_done(make_guard: Any, server: RedisServer) -> None:
+    guard = make_guard()
     with pytest.raises(LookupError), guard.once(EVENT):
         raise LookupError
     assert value(server) is None
@@ -65,8 +48,8 @@ def test_a_block_that_raises_leaves_it_to_be_done(make: Any, server: RedisServer
         assert first
 
 
-def test_who_comes_while_it_is_done_waits_for_the_end(make: Any) -> None:
-    guard, firsts = make(), []
+def test_who_comes_while_it_is_done_waits_for_the_end(make_guard: Any) -> None:
+    guard, firsts = make_guard(), []
     doing, finish = threading.Event(), threading.Event()
 
     def do() -> None:
@@ -85,8 +68,8 @@ def test_who_comes_while_it_is_done_waits_for_the_end(make: Any) -> None:
     assert sorted(firsts) == [False, False, False, True]
 
 
-def test_who_waits_takes_over_when_it_fails(make: Any) -> None:
-    guard = make()
+def test_who_waits_takes_over_when_it_fails(make_guard: Any) -> None:
+    guard = make_guard()
     took_over: list[bool] = []
 
     def wait() -> None:
@@ -103,34 +86,34 @@ def test_who_waits_takes_over_when_it_fails(make: Any) -> None:
     assert took_over == [True]
 
 
-def test_a_dead_one_s_lease_runs_out(make: Any, server: RedisServer) -> None:
+def test_a_dead_one_s_lease_runs_out(make_guard: Any, server: RedisServer) -> None:
     server.execute("SET", KEY, "the token of one that died", "PX", 300)
     began = time.monotonic()
-    with make().once(EVENT) as first:
+    with make_guard().once(EVENT) as first:
         assert first
     assert time.monotonic() - began > 0.2
 
 
-def test_a_live_one_s_lease_does_not(make: Any) -> None:
-    guard = make(lease_seconds=0.3)
+def test_a_live_one_s_lease_does_not(make_guard: Any) -> None:
+    guard = make_guard(lease_seconds=0.3)
     with guard.once(EVENT) as first:
         assert first
-        with pytest.raises(TimeoutError, match=EVENT), make(wait_seconds=0.7).once(EVENT):
+        with pytest.raises(TimeoutError, match=EVENT), make_guard(wait_seconds=0.7).once(EVENT):
             pass
 
 
-def test_redis_going_away_in_between_loses_no_mark(make: Any, server: RedisServer) -> None:
-    with make().once(EVENT) as first:
+def test_redis_going_away_in_between_loses_no_mark(make_guard: Any, server: RedisServer) -> None:
+    with make_guard().once(EVENT) as first:
         assert first
         server.kill()
         threading.Timer(0.5, server.start).start()
     until(lambda: value(server) == b"done", 5, "it is marked")
 
 
-def test_an_outage_for_longer_than_it_waits_is_raised(make: Any, server: RedisServer) -> None:
+def test_an_outage_for_longer_than_it_waits_is_raised(make_guard: Any, server: RedisServer) -> None:
     server.kill()
     try:
-        with pytest.raises(redis.ConnectionError), make(wait_seconds=0.2).once(EVENT):
+        with pytest.raises(redis.ConnectionError), make_guard(wait_seconds=0.2).once(EVENT):
             pytest.fail("nobody knows whether it is the first")
     finally:
         server.start()
@@ -144,6 +127,6 @@ def test_refused_rights_are_raised_at_once(server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"group": ""}, {"ttl_seconds": 0}, {"lease_seconds": 0}])
-def test_what_cannot_guard_is_refused(wrong: dict[str, Any], make: Any) -> None:
+def test_what_cannot_guard_is_refused(wrong: dict[str, Any], make_guard: Any) -> None:
     with pytest.raises(ValueError, match=r"group|seconds"):
-        make(**wrong)
+        make_guard(**wrong)

@@ -9,22 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import redis
 
+from clients.python.tests.test_seen import EVENT, KEY
 from modelready import seen
-from modelready.keys import Keys
 from modelready.seen import SeenGuard
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import until
 
-EVENT = "0190-event"
-KEY = Keys("model-ready").done("deployer", EVENT)
-ACL = "user guard on >secret resetchannels -@all +hello +eval +evalsha +get +set +del +pttl ~{model-ready}:done:*"
 LEASE_SECONDS = 0.5
 
 HOLDER = """
@@ -40,21 +37,6 @@ with guard.once(sys.argv[3]) as first:
         raise LookupError(word)
 print("marked", flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with RedisServer(appendonly=True, acl=[ACL]) as server:
-        yield server
-
-
-@pytest.fixture
-def make(server: RedisServer) -> Iterator[Callable[..., SeenGuard]]:
-    """Makes guards with the least rights."""
-    with server.client(username="guard", password="secret") as client:
-        yield lambda group="deployer", **options: SeenGuard(client, group, **options)
-    with server.client() as client:
-        assert client.acl_log() == []
 
 
 @contextmanager
@@ -73,23 +55,23 @@ def holder(server: RedisServer) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_a_reservation_expires_with_its_holder(make: Any, server: RedisServer) -> None:
+def test_a_reservation_expires_with_its_holder(make_guard: Any, server: RedisServer) -> None:
     with holder(server) as process:
         time.sleep(2 * LEASE_SECONDS)
         assert server.execute("GET", KEY)  # extended while it lives
         process.kill()
         process.wait()
     assert 0 < server.execute("PTTL", KEY) <= LEASE_SECONDS * 1000
-    with make(wait_seconds=5).once(EVENT) as first:
+    with make_guard(wait_seconds=5).once(EVENT) as first:
         assert first
 
 
 @pytest.mark.parametrize("ending", ["succeeds", "fails"])
-def test_a_thawed_holder_leaves_its_heir_s_reservation_alone(make: Any, server: RedisServer, ending: str) -> None:
+def test_a_thawed_holder_leaves_its_heir_s_reservation_alone(make_guard: Any, server: RedisServer, ending: str) -> None:
     with holder(server) as process:
         process.send_signal(signal.SIGSTOP)
         until(lambda: not server.execute("EXISTS", KEY), 5, "its lease has run out")
-        with make().once(EVENT) as first:
+        with make_guard().once(EVENT) as first:
             assert first
             heirs = server.execute("GET", KEY)
             process.send_signal(signal.SIGCONT)
@@ -104,30 +86,30 @@ def test_a_thawed_holder_leaves_its_heir_s_reservation_alone(make: Any, server: 
     assert server.execute("GET", KEY) == b"done"
 
 
-def test_no_two_pairs_of_group_and_event_share_a_key(make: Any) -> None:
+def test_no_two_pairs_of_group_and_event_share_a_key(make_guard: Any) -> None:
     pairs = [("team", "deploy:123"), ("team:deploy", "123"), ("team", "deploy/123"), ("team/deploy", "123")]
     pairs += [("team", "deploy%3A123"), ("team:deploy:123", ":"), ("team", "a/b:c"), ("team/a", "b:c")]
     for group, event in pairs:
-        with make(group).once(event) as first:
+        with make_guard(group).once(event) as first:
             assert first, (group, event)
     for group, event in pairs:
-        with make(group).once(event) as first:
+        with make_guard(group).once(event) as first:
             assert not first, (group, event)
 
 
 @pytest.mark.parametrize(("group", "event"), [("deployer", "1"), ("team", "deploy:123"), ("team:deploy", "123")])
 def test_what_the_version_before_has_done_or_reserved_counts(
-    make: Any, server: RedisServer, group: str, event: str
+    make_guard: Any, server: RedisServer, group: str, event: str
 ) -> None:
     key = f"{{model-ready}}:done:{group}:{event}"
     server.execute("SET", key, "the token of one that died", "PX", 300)
     began = time.monotonic()
-    with pytest.raises(LookupError), make(group).once(event) as first:  # noqa: PT012 - what happens within it is asked
+    with pytest.raises(LookupError), make_guard(group).once(event) as first:  # noqa: PT012 - what happens within it is asked
         assert first
         assert time.monotonic() - began > 0.2
         raise LookupError
     server.execute("SET", key, "done", "PX", 60_000)
-    with make(group).once(event) as first:
+    with make_guard(group).once(event) as first:
         assert not first
 
 
@@ -204,12 +186,12 @@ def test_what_is_waited_for_in_vain_is_not_waited_for_when_the_process_ends() ->
     )
     began = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert "waited 0 s for Redis at localhost:1" in ended.stderr
 
 
-def test_threads_of_the_guard_end(make: Any) -> None:
-    guard = make()
+def test_threads_of_the_guard_end(make_guard: Any) -> None:
+    guard = make_guard()
     for number in range(20):
         with guard.once(f"event-{number}"):
             pass

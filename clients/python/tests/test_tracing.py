@@ -39,12 +39,6 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[ReadableSpan]]:
     return lambda: list(exporter.get_finished_spans())
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
 def server(shared: RedisServer) -> RedisServer:
     """With three events, each of a model of its own and with a span of its own."""

@@ -164,13 +164,13 @@ def test_whatever_fails_each_event_gets_one_result_and_each_model_keeps_its_orde
         while frames.has_room:
             fill(frames, *islice(waiting, size))
         under_way += frames.to_send(now)
-        fate = chance.random()
-        if under_way and fate < 0.7:
+        outcome = chance.random()
+        if under_way and outcome < 0.7:
             request = under_way.pop(0)
             failed = [AWAY if chance.random() < 0.2 else None] * len(request.events)  # the events of a frame share it
             stored.update((e.event_id, e) for e, error in zip(request.events, failed, strict=True) if not error)
             frames.answered(answer(request, *failed), now)
-        elif under_way and fate < 0.8:
+        elif under_way and outcome < 0.8:
             for request in under_way[: chance.randint(0, len(under_way))]:  # done, but the answers are lost
                 for one in request.events:
                     stored.setdefault(one.event_id, one)

@@ -1,8 +1,7 @@
-"""What the demo says: in colour on a terminal, plain elsewhere, with a progress line for what takes its time."""
+"""What the demo says: in colour on a terminal, plain elsewhere."""
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -31,16 +30,11 @@ class Screen:
         """Several lines."""
         self._print("\n".join(f"  {line}".rstrip() for line in text.splitlines()))
 
-    def waiting(self, what: str, seconds: float) -> None:
-        """The progress line of what takes longer than a second: kept up to date on a terminal, said once elsewhere."""
-        if seconds < 1:
-            return
-        text = f"  ... {what}, {seconds:.0f} s" if self._colour else f"  ... {what}"
-        with self._lock:
-            if text != self._waiting:
-                self._waiting = text
-                sys.stdout.write(f"\r\033[K{text}" if self._colour else f"{text}\n")
-                sys.stdout.flush()
+    def waiting(self, what: str) -> None:
+        """What takes longer than a second; said once."""
+        if what != self._waiting:
+            self._waiting = what
+            self._print(f"  ... {what}")
 
     def done(self) -> None:
         """All was as promised."""
@@ -52,23 +46,8 @@ class Screen:
 
     def _print(self, text: str) -> None:
         with self._lock:
-            rewind = "\r\033[K" if self._colour and self._waiting else ""
-            self._waiting = ""
-            sys.stdout.write(f"{rewind}{text}\n")
+            sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
 
     def _paint(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
-
-
-class Said(logging.Handler):
-    """What a library logs, in the story's own form."""
-
-    def __init__(self, screen: Screen, who: str) -> None:
-        super().__init__(logging.WARNING)
-        self._screen = screen
-        self._who = who
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler.emit."""
-        self._screen.line(self._who, record.getMessage(), "2")

@@ -29,7 +29,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from sidecar import embedded
 from sidecar.cli import status
-from sidecar.cli.demo.screen import Said, Screen
+from sidecar.cli.demo.screen import Screen
 from sidecar.errors import SettingsError
 from sidecar.settings import GROUPS
 
@@ -47,7 +47,7 @@ class Broken(Exception):
 
 
 def play(*, plain: bool) -> int:
-    """Play the demo and return 0 where all was as promised, else 1; 130 after Ctrl-C. No process outlives it."""
+    """Play the demo and return 0 if all was as promised, else 1; 130 after Ctrl-C. No process outlives it."""
     screen = Screen(plain=plain)
     try:
         with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="modelready-demo-") as place, ExitStack() as stack:
@@ -59,13 +59,13 @@ def play(*, plain: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        screen.title("Interrupted; all that was started is ended.")
+        screen.title("Interrupted; all processes that it started are ended.")
         return 130
     return 0
 
 
 class Demo:
-    """The story. Everything that it starts is ended by `stack`, in reverse."""
+    """The story. `stack` ends everything that it starts, in reverse."""
 
     def __init__(self, screen: Screen, place: Path, stack: ExitStack) -> None:
         self._screen = screen
@@ -90,7 +90,7 @@ class Demo:
         self._publish(publisher, first, Outcome.STORED)
         self._expect_deployed("the deployer gets them")
 
-        screen.title("3  Redis is killed (SIGKILL), and the registry goes on")
+        screen.title("3  Redis is killed (SIGKILL), and the registry keeps publishing")
         self._kill_redis()
         second = [_register(name, 2) for name in _NAMES]
         self._publish(publisher, second, Outcome.SPOOLED)
@@ -102,7 +102,7 @@ class Demo:
         self._start_redis()
         self._expect_deployed("the spooled events arrive")
 
-        screen.title("5  The registry is not sure, and publishes all of it again with the same ids")
+        screen.title("5  The registry is not sure, and publishes all events again with the same ids")
         self._publish(publisher, [*first, *second], Outcome.DUPLICATE)
         time.sleep(_SETTLE_SECONDS)  # a second copy would arrive now
         consumer.stop()
@@ -134,7 +134,7 @@ class Demo:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for the demo, which ends it in order
+                start_new_session=True,  # Ctrl-C goes to the demo, which stops it in order
             )
         self._stack.callback(_end, sidecar)
 
@@ -154,11 +154,7 @@ class Demo:
 
     def _start_deployer(self) -> Consumer:
         """A consumer group's one consumer, in a thread. It checks each model file against the event's digest."""
-        log = logging.getLogger("modelready")
-        said = Said(self._screen, "deployer")
-        log.propagate = False
-        log.addHandler(said)
-        self._stack.callback(log.removeHandler, said)
+        logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format=f"  {'deployer':<9} %(message)s")
         redis = self._redis()
         environ = {
             "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(redis.port), "REDIS_AUTH_TOKEN": redis.token,
@@ -214,7 +210,7 @@ class Demo:
         self._screen.line("redis", f"is back on 127.0.0.1:{redis.port} with its data, pid {redis.pid}", "32")
 
     def _end_redis(self) -> None:
-        """End the server that the sidecar did not start, or did not live to end."""
+        """Stop the server if the sidecar did not start it, or was killed before it stopped it."""
         if (self._redis_directory / "server.json").exists():
             redis = self._redis()
             if redis.answers():
@@ -223,7 +219,7 @@ class Demo:
     # -- what was promised
 
     def _expect_deployed(self, what: str) -> None:
-        """Wait until all that was published is with the deployer, acknowledged, and forgotten by the spool."""
+        """Wait until the deployer has all that was published and acknowledged it, and the spool is empty."""
         self._until(lambda: len(self._deployed) >= len(self._published), what)
         self._until(lambda: not any(group.pending for group in self._status().groups), "the deployer acknowledges")
         self._until(lambda: self._status().spool.depth == 0, "the spool is emptied")
@@ -256,7 +252,8 @@ class Demo:
                 return value
             waited = time.monotonic() - began
             self._check(waited < _PATIENCE_SECONDS, f"{what}: not within {_PATIENCE_SECONDS:.0f} s")
-            self._screen.waiting(what, waited)
+            if waited > 1:
+                self._screen.waiting(what)
             time.sleep(0.02)
 
     def _check(self, kept: object, broken: str) -> None:
@@ -265,7 +262,7 @@ class Demo:
 
 
 def _register(name: str, version: int) -> ModelReadyToDeploy:
-    """What a registry knows of a version: its file, how it was measured, and what it replaces."""
+    """What a registry knows about a version: its file, its metric, and what it replaces."""
     path = _MODELS / f"{name}-{version}.json"
     content = path.read_bytes()
     model, before = json.loads(content), _MODELS / f"{name}-{version - 1}.json"
@@ -290,7 +287,7 @@ def _digest(content: bytes) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL for one that does not mind it."""
+    """SIGTERM, then SIGKILL."""
     process.terminate()
     try:
         process.wait(_PATIENCE_SECONDS)

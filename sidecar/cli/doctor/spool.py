@@ -14,7 +14,7 @@ from sidecar.cli.doctor.findings import FSYNCS_PER_SECOND
 from sidecar.cli.doctor.report import Report
 from sidecar.format import size
 from sidecar.settings import SpoolSettings
-from sidecar.spool.file import EVENT_BYTES, RESERVE_BYTES
+from sidecar.spool.file import MIN_DISK_BYTES, RESERVE_BYTES
 
 MOUNTS = Path("/proc/self/mounts")
 """Linux's; where there is none the file system is not known, and not complained of."""
@@ -68,9 +68,8 @@ def _faults(disk: _Disk, most: int) -> list[tuple[str, str]]:
     faults = []
     if disk.kind in _MEMORY:
         faults.append(("spool-memory", f"is on {disk.kind}"))
-    least = RESERVE_BYTES + EVENT_BYTES
-    if disk.room < least:
-        faults.append(("spool-full", f"has {size(disk.room)} left, a spool needs {size(least)}"))
+    if disk.room < MIN_DISK_BYTES:
+        faults.append(("spool-full", f"has {size(disk.room)} left, a spool needs {size(MIN_DISK_BYTES)}"))
     elif disk.room < most + RESERVE_BYTES:
         faults.append(("spool-room", f"has room for {size(disk.room)}, SPOOL_MAX_BYTES is {size(most)}"))
     if disk.rate < FSYNCS_PER_SECOND:

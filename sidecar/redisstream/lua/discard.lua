@@ -1,4 +1,4 @@
--- Removes dead letters for good.
+-- Removes dead letters.
 --
 -- KEYS[1]    the stream of dead letters
 -- KEYS[2..]  for each dead letter the dedup key that its event's dead letter has

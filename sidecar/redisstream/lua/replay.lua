@@ -83,7 +83,7 @@ if group ~= '' then
     fields[#fields + 1] = group
     redis.call('XADD', stream, '*', unpack(fields))
   elseif before(last, entry_id) or #redis.call('XPENDING', stream, group, entry_id, entry_id, 1) == 1 then
-    -- The group gets it anyway: it was set back, or somebody has it in hand.
+    -- The group gets it anyway: it was set back, or a consumer has it in flight.
   else
     redis.call('XCLAIM', stream, group, ARGV[5], 0, entry_id, 'IDLE', YEAR_MS, 'RETRYCOUNT', 0, 'FORCE', 'JUSTID')
   end

@@ -1,4 +1,30 @@
-// Brings the state and the figures up to date. All works without it; what it adds, the pause button, it makes itself.
+// All works without it. It makes what it adds: the pause button, and the number of selected dead letters.
+(() => {
+  const bar = document.querySelector(".bar");
+  if (!bar) return;
+  const form = bar.closest("form"), all = form.elements.namedItem("all"), rows = [...form.querySelectorAll("td.check input")];
+  const button = document.createElement("button"), chosen = document.createElement("output");
+  button.type = "button";
+  button.className = "plain";
+  bar.prepend(button, chosen);
+  const show = () => {
+    const count = rows.filter(row => row.checked).length;
+    for (const row of rows) row.disabled = !!all?.checked;
+    button.disabled = !!all?.checked;
+    button.textContent = count < rows.length ? `Select these ${rows.length}` : "Select none";
+    chosen.textContent = all?.checked || !count ? "" : `${count} selected`;
+  };
+  button.addEventListener("click", () => {
+    const every = rows.every(row => row.checked);
+    for (const row of rows) row.checked = !every;
+    show();
+  });
+  form.addEventListener("change", show);
+  addEventListener("pageshow", show); // a page that is gone back to keeps its ticks
+  show();
+})();
+
+// Brings the state and the figures up to date.
 (() => {
   const state = document.getElementById("state"), live = document.getElementById("live");
   if (!live) return;

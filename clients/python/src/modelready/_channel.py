@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # grpc's partial stubs hide it
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -27,7 +27,7 @@ def start(name: str, work: Callable[[], Result]) -> Future[Result]:
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - it is for who waits
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             done.set_exception(error)
         else:
             done.set_result(result)

@@ -139,7 +139,7 @@ class Window:
         return requests
 
     def made_progress(self, now: float) -> None:
-        """Starts the time without progress anew: an event has its result, or the caller was away."""
+        """Restarts the time without progress: an event has its result, or the caller was away."""
         self._deadline = now + self._timeout
         self._failed = 0
         self._last = None

@@ -6,7 +6,7 @@
     │   └── OutcomeUnknown   the event may be in the queue already
     ├── DeadlineExceeded     no receipt in time; the event may be in the queue already
     ├── ResourceExhausted    the queue, the spool or the sidecar's memory is full; `reason` says which
-    ├── SetupFault           a person must mend the set-up: Redis rights, a key of another type, a certificate
+    ├── SetupFault           a person must fix the set-up: Redis rights, a key of another type, a certificate
     ├── Unauthenticated      the token is missing or wrong
     └── PermissionDenied     the token does not allow it
 
@@ -79,7 +79,7 @@ class ResourceExhausted(PublishError):
 
 
 class SetupFault(PublishError):
-    """A person must mend the set-up; the same attempt fails until then."""
+    """A person must fix the set-up; the same attempt fails until then."""
 
 
 class Unauthenticated(PublishError):

@@ -36,7 +36,7 @@ class ListConsumer(ListConsumerBase):
     When the handler raises, the message stays in flight and is tried again, with growing pauses from `retry_seconds`
     on, until it has failed `max_retries` times (of an envelope: its own number), and then goes to `<list>:dlq`. What is
     no message goes there at once. An envelope's `retry_count` is rewritten with every failure, so it survives a crash;
-    a payload's tries are counted here, and begin anew after one.
+    a payload's tries are counted here, and start again after one.
 
     While a message is in flight a lease names its holder, `<list>:lease:<hash>`; it is extended while the handler runs.
     A message in `<list>:processing` without one was left by a consumer that died. It is put back, to be the next, when

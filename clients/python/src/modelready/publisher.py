@@ -175,7 +175,7 @@ class _Stream:
         self._reader: threading.Thread | None = None
 
     def send(self, request: pb.PublishStreamRequest) -> None:
-        """Hands over one frame."""
+        """Sends one frame."""
         if self._reader is None:
             self._call = self._publish_stream(iter(self._requests.get, None))
             self._reader = threading.Thread(

@@ -51,10 +51,10 @@ _FIRST_SECONDS = 10.0
 """How long a guard that never had an answer waits: its client's address is wrong more often than Redis is away."""
 
 _QUIET_SECONDS = 2.0
-"""After so long without an answer the log says what is waited for."""
+"""After this time without an answer the log names the Redis that is waited for."""
 
 _LEAST_SECONDS = 1.0
-"""What the last attempt gets, too."""
+"""The shortest time for an attempt, also for the last one."""
 
 
 class SeenGuard:
@@ -92,7 +92,7 @@ class SeenGuard:
 
     @contextmanager
     def once(self, event_id: str) -> Iterator[bool]:
-        """Yields True to the one that is to do it, and marks it as done at the end of the block; False when it is done.
+        """Yields True where the event is to be done now, and marks it as done at the end of the block; else False.
 
         While another has the event this waits: for its end, or for its lease to run out if it died. A block that raises
         leaves the event to be done by the next one. Raises TimeoutError when another has it for all of `wait_seconds`,
@@ -158,7 +158,7 @@ class SeenGuard:
             attempt += 1
 
     def _within(self, seconds: float, command: Callable[[], T]) -> T:
-        """What it returns or raises; RedisError after so many seconds, though its client may go on trying for minutes.
+        """What it returns or raises; RedisError after `seconds`, though its client may go on trying for minutes.
 
         What it then still does is harmless: a reservation that nobody extends, or a mark that is true.
         """

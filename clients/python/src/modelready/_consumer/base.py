@@ -47,7 +47,7 @@ class ConsumerBase:
     def from_env(
         cls, *, group: str, environ: Mapping[str, str] | None = None, **options: Unpack[ConsumerOptions]
     ) -> Self:
-        """A consumer of the queue QUEUE_NAME in the Redis that the REDIS_... variables name, as the sidecar's do.
+        """A consumer of the queue QUEUE_NAME in the Redis that the REDIS_... variables name, the same as the sidecar's.
 
         `options` are those of the class. Raises ValueError, which names the variable or the option.
         """

@@ -1,7 +1,7 @@
-"""What a consumer has in flight: its entries, lane by lane, from the moment it got them until Redis knows their end.
+"""Owns what a consumer has in flight: its entries, lane by lane, from their arrival until Redis knows their end.
 
-Of a lane one entry is at the head, and the others are behind it in the stream's order. Workers take heads and say how
-they ended; the loop puts entries in, notes attempts before they begin and carries the ends to Redis. Workers may be
+Of a lane one entry is at the head, and the others are behind it in the stream's order. Workers take heads and report
+how they ended. The loop adds entries, notes each attempt in Redis before it begins, and acknowledges. Workers may be
 threads, so all of this is under one lock, and nothing here waits for Redis.
 """
 
@@ -34,9 +34,9 @@ class State(Enum):
     """Its attempt is noted in Redis, and the next worker begins it."""
     RUNNING = auto()
     DETACHED = auto()
-    """The loop that took it went on without settling it: its lane goes on, and it may be settled later."""
+    """The user's loop went on without settling it: its lane goes on, and it may be settled later."""
     FINISHED = auto()
-    """It only waits for Redis to know."""
+    """It was handled, and is not yet acknowledged."""
 
 
 class Entry:
@@ -74,7 +74,7 @@ class InFlight:
     """The entries of one consumer."""
 
     def __init__(self, claim_seconds: float, wake: Callable[[], object], ready: Callable[[], object]) -> None:
-        """`wake` tells the loop that something changed; `ready`, with the lock held, the workers that there is work."""
+        """`wake` wakes the loop after a change. `ready`, called with the lock held, wakes the workers."""
         self.lock = threading.RLock()
         self.entries: dict[str, Entry] = {}
         self.takes_batches = False
@@ -127,7 +127,7 @@ class InFlight:
             return taken
 
     def done(self, *entries: Entry, report: bool = True) -> None:
-        """They were handled. A worker that takes the next one at once need not report it."""
+        """They were handled. A worker that takes the next one at once need not wake the loop for it."""
         with self.lock:
             for entry in entries:
                 self._leave_lane(entry)
@@ -167,7 +167,7 @@ class InFlight:
             self._report()
 
     def detach(self, entry: Entry) -> None:
-        """A loop by hand goes on without having settled it."""
+        """The user's loop goes on without having settled it."""
         with self.lock:
             if entry.state is State.RUNNING:
                 self._leave_lane(entry)
@@ -229,26 +229,26 @@ class InFlight:
             return list(self._failures)
 
     def finished(self, most: int) -> list[str]:
-        """What was handled and Redis does not know of."""
+        """What was handled and is not acknowledged, `most` entries or fewer."""
         with self.lock:
             return [entry_id for entry_id, _ in zip(self._finished, range(most), strict=False)]
 
     def acknowledged(self, ids: Iterable[str]) -> None:
-        """Redis knows that these were handled."""
+        """Redis has these acknowledgements."""
         with self.lock:
             for entry_id in ids:
                 self._finished.pop(entry_id, None)
                 self.entries.pop(entry_id, None)
 
     def ended_lanes(self, most: int) -> list[bytes]:
-        """Lanes of which nothing is in flight here: Redis may have more. Not while it does not know all their ends."""
+        """Lanes of which nothing is in flight here, and all but the first `most` are acknowledged: more may wait."""
         with self.lock:
             unknown = {entry.lane for entry in list(self._finished.values())[most:]}
             open_lanes = (lane for lane in self._ended_lanes if lane not in unknown)
             return [lane for lane, _ in zip(open_lanes, range(most), strict=False)]
 
     def end_lanes(self, lanes: Iterable[bytes]) -> None:
-        """Redis says that these are this consumer's: those of which nothing is in flight must go on."""
+        """These lanes are this consumer's in Redis: those of which nothing is in flight here must go on."""
         with self.lock:
             for lane in lanes:
                 self._end_lane(lane)
@@ -324,7 +324,7 @@ class InFlight:
                 self._leave_lane(entry)
 
     def drop(self) -> dict[str, int | str]:
-        """Forgets all that is not begun. Returns what is known: how often each was begun; "" for one that is kept."""
+        """Forgets all that is not begun. Returns how many times each entry was begun; "" for one that is kept."""
         with self.lock:
             known: dict[str, int | str] = {}
             for entry in list(self.entries.values()):
@@ -339,7 +339,7 @@ class InFlight:
             return known
 
     def release(self) -> dict[str, int | str]:
-        """How often each entry was begun that is not handled: at a leave."""
+        """How many times each entry was begun that is not handled, for a leave."""
         with self.lock:
             return {entry.id: entry.attempts for entry in self.entries.values() if entry.id not in self._finished}
 
@@ -350,7 +350,7 @@ class InFlight:
             self._ready_now()
 
     def end(self) -> None:
-        """Nothing comes and nothing goes any more."""
+        """The loop has ended: nothing is begun or settled any more."""
         with self.lock:
             self.stopping = self.ended = True
             self._ready_now()
@@ -414,7 +414,7 @@ class InFlight:
             self._ended_lanes[lane] = None
 
     def _advance(self, lane: bytes) -> None:
-        """The first of the lane comes to the head, unless it is there."""
+        """Moves the first of the lane to the head, unless it is there."""
         entries = self._lanes.get(lane)
         if not entries or entries[0].state is not State.QUEUED:
             return

@@ -1,6 +1,6 @@
-"""Order per model across a group: the calls that read, acknowledge and hand on in lanes.
+"""Owns the scripts that keep the order per model across a group: all that changes lanes in Redis goes through here.
 
-The scripts say what each does. Each may be repeated after a lost reply.
+Each script's file says what it does. Each may be repeated after a lost reply.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Lanes:
         return Turn(left.decode(), given, [bool(each) for each in kept], waiting)
 
     async def keep(self, ids: Sequence[str]) -> list[bool]:
-        """Say that this consumer lives, and learn which of these are still its own."""
+        """Say that this consumer lives. Returns which of the entries are still its own."""
         kept = []
         for start in range(0, max(len(ids), 1), PAGE):
             kept += await self._call(_KEEP, self._alive_ms, *ids[start : start + PAGE])
@@ -100,7 +100,7 @@ class Lanes:
 
     async def release(
         self,
-        whom: str | bytes,
+        consumer: str | bytes,
         known: Mapping[str, int | str] | None = None,
         *,
         after: str = "-",
@@ -110,7 +110,7 @@ class Lanes:
         """Put a page of what is pending with a consumer back into the lanes. Returns where to go on, and how many."""
         pairs = [part for pair in (known or {}).items() for part in pair]
         following, count = await self._call(
-            _RELEASE, whom, after, "+", PAGE, int(idle_seconds * 1000), int(lives), *pairs
+            _RELEASE, consumer, after, "+", PAGE, int(idle_seconds * 1000), int(lives), *pairs
         )  # fmt: skip
         return following.decode(), count
 
@@ -125,7 +125,7 @@ class Lanes:
         await self._call(_RELEASE, self._name, entry_id, entry_id, 1, 0, 1, entry_id, attempts)
 
     async def tidy(self, *, leaving: bool = False) -> list[bytes]:
-        """Give lanes without an owner to whoever takes them. Returns this consumer's, unless it leaves."""
+        """Set lanes without an owner free. Returns the lanes of this consumer, unless it leaves."""
         mine: list[bytes] = []
         after: bytes = b""
         while True:
@@ -139,9 +139,9 @@ class Lanes:
         pairs = [part for pair in fields.items() for part in pair]
         return bool(await self._call(_DEAD_LETTER, entry_id, *pairs, keys=(*self._keys, self._dead_letters)))
 
-    async def forget(self, whom: str | bytes) -> bool:
-        """Take a name off the group that has nothing pending."""
-        return bool(await self._call(_FORGET, whom))
+    async def forget(self, consumer: str | bytes) -> bool:
+        """Remove the consumer's name from the group, unless it has something pending. Whether it did."""
+        return bool(await self._call(_FORGET, consumer))
 
     async def _call(
         self, script: Script, *arguments: Any, keys: Sequence[str] | None = None, name: str | None = None

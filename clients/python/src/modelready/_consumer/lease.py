@@ -1,4 +1,4 @@
-"""Keeping a lease for as long as a block takes, from a thread of its own."""
+"""Extends a lease while a block runs, from a thread of its own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def kept(extend: Callable[[], bool], lease_seconds: float, what: str) -> Iterator[None]:
-    """Calls `extend` every third of the lease while the block runs; False from it means that somebody else has it.
+    """Calls `extend` every third of the lease while the block runs; False from it means that another has the lease.
 
-    A Redis that is away is tried again with the next turn: the lease may run out meanwhile, and then be extended anew.
+    While Redis is away it is called again a third of the lease later: the lease may run out meanwhile.
     """
     over = threading.Event()
 

@@ -98,7 +98,7 @@ class ListReader:
         return cls(server_from_env(environ, mirror.name), mirror, **options)
 
     async def next(self) -> ListMessage | None:
-        """The next message, in hand from now on; None when this is stopped. Waits while Redis is away."""
+        """The next message, in flight from now on; None when this is stopped. Waits while Redis is away."""
         message, self._again = self._again, None
         if message is not None and await self._rested(message):
             return message
@@ -132,7 +132,7 @@ class ListReader:
         self._stopping = True
 
     async def close(self) -> None:
-        """Close the connections. A message in hand is left to its lease."""
+        """Close the connections. A message in flight stays until its lease runs out."""
         await self._let_go()
         await self._link.close()
 
@@ -164,20 +164,20 @@ class ListReader:
         return not self._stopping
 
     async def _held(self, message: ListMessage) -> bool:
-        """Whether it is ours, until we let go. Equal messages are one: whoever has the other sees to it."""
+        """Whether this consumer has it, until `_let_go`. Equal messages are one: the holder of the other handles it."""
         if not await self._patiently(partial(self._hold, self._link, message.raw)):
             return False
         self._keeping = asyncio.create_task(self._keep(message))
         return True
 
     async def _keep(self, message: ListMessage) -> None:
-        """Extends the lease until we let go. While Redis is away it may run out, and is then taken anew."""
+        """Extends the lease until `_let_go`. While Redis is away it may run out, and is then taken again."""
         this = asyncio.current_task()
         while self._keeping is this:  # before Python 3.12 a cancellation may be lost in wait_for
             await asyncio.sleep(self._lease_seconds / 3)
             try:
                 if not await self._hold(self._lease_link, message.raw):
-                    logger.warning("the lease of message %s ran out, and another has it", message.label)
+                    logger.warning("the lease of message %s ran out, and another consumer has it", message.label)
                     return
             except RedisError as error:
                 logger.warning("the lease of message %s could not be extended: %s", message.label, error)
@@ -196,14 +196,14 @@ class ListReader:
     async def _move(self, raw: bytes, *push: Any) -> None:
         """Take it out of `<list>:processing` and, with a command, a list and a message, push that. Waits for Redis."""
         if await self._patiently(partial(self._moved, raw, self._token, *push)) is False:
-            logger.warning("a message of %s was not in hand any more: another may handle it again", self._list)
+            logger.warning("a message of %s was no longer in flight: another consumer may handle it again", self._list)
 
     async def _moved(self, raw: bytes, token: str, command: str = "", target: str = "", becomes: bytes = b"") -> bool:
         keys = [self._processing, self._mirror.lease(_digest(raw)), *([target] if target else [])]
         return bool(await self._link.script(self._move_script, keys, raw, token, command, becomes))
 
     async def _recover(self) -> None:
-        """Put back what has been in nobody's hand for long enough; the oldest is the next to be taken."""
+        """Put back what has been without a lease for long enough; the oldest is the next to be taken."""
         now = time.monotonic()
         if self._recover_seconds is None or now < self._look_at:
             return
@@ -218,7 +218,7 @@ class ListReader:
         self._look_at = now + self._recover_seconds / 4
 
     async def _patiently(self, command: Callable[[], Awaitable[T]]) -> T | None:
-        """What the command returns, as soon as Redis answers; None when this is stopped before."""
+        """Repeat the command until Redis answers, and return its result; None when this is stopped before."""
         attempt = 0
         while True:
             try:

@@ -1,8 +1,8 @@
-"""That a consumer lives, and what becomes of the entries of those that do not.
+"""Owns the signs of life in a group: shows that this consumer lives, and puts back what dead ones left.
 
-A consumer renews its alive key, and with it the age of its claims, for those of the group that know no lanes. One that
-had no alive key for half a claim, while Redis answered, is dead: what it had goes back into the lanes, where any
-consumer takes it. Time without Redis does not count: everybody needs a moment to come back.
+A consumer renews its alive key, and the age of its claims, by which consumers go that know no lanes. One that had no
+alive key for half a claim, while Redis answered, is dead: its entries go back into the lanes, where any consumer takes
+them. Time without Redis does not count, since every consumer needs a moment to come back.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _REPLAY, _WAITING = REPLAY_CONSUMER.encode(), WAITING_CONSUMER.encode()
 _SWEEP_SECONDS = 2.0
 _MAX_PAGES = 10
 _MAX_WAITING = 10_000
-"""Above it nothing is added to the lanes that was replayed, or left by those that know no lanes."""
+"""Above it nothing is added to the lanes that was replayed, or left by consumers that know no lanes."""
 
 
 class Liveness:
-    """Of one consumer."""
+    """The signs of life of one consumer, and its look at the others'."""
 
     def __init__(self, pool: Pool, lanes: Lanes, in_flight: InFlight, options: Options) -> None:
         self._pool = pool
@@ -46,11 +46,11 @@ class Liveness:
         self.sweep_at = 0.0
 
     def forget_others(self) -> None:
-        """Redis did not answer: that somebody was missing before says nothing."""
+        """Redis did not answer: who was missing before is not dead for that."""
         self._missing_since.clear()
 
     async def renew(self) -> None:
-        """Tell Redis that this consumer lives, and learn what is lost."""
+        """Show Redis that this consumer lives. What another has taken over is lost."""
         asked_at = time.monotonic()
         entries = list(self._in_flight.entries.values())
         kept = await self._lanes.keep([entry.id for entry in entries])
@@ -89,7 +89,7 @@ class Liveness:
         await self._lanes.forget(self._options.consumer_name)
 
     async def _dead(self, peers: Mapping[bytes, Mapping[str, Any]], now: float) -> list[bytes]:
-        """Who had no alive key in every look for half a claim; that key lives for as long itself."""
+        """Those that had no alive key in any look for half a claim; the key itself lives for as long."""
         names = [name for name in peers if name not in {_REPLAY, _WAITING}]
         prefix = self._keys.alive(self._options.group, "").encode()
         commands = [("EXISTS", prefix + name) for name in names]
@@ -122,7 +122,7 @@ class Liveness:
         return released, True
 
     async def _release_special(self, peers: Mapping[bytes, Mapping[str, Any]], waiting: int) -> tuple[int, bool]:
-        """Replayed entries; and those that wait in no lane, where somebody deleted the key."""
+        """Put replayed entries into the lanes, and those that wait in none, as when the key was deleted."""
         replayed = peers.get(_REPLAY, {}).get("pending", 0)
         astray = peers.get(_WAITING, {}).get("pending", 0) - waiting
         released, more = 0, False

@@ -1,4 +1,4 @@
-"""The steps of a consumer at work: it says that it lives, acknowledges, lets workers begin, and reads.
+"""Owns the steps of a consumer at work: it shows that it lives, acknowledges, lets workers begin, and reads.
 
 One task takes every step that changes anything, over one connection, so that no two answers of Redis can overtake each
 other. A second one waits for news of the stream, outside the group: what is read in the group must get its lane in the
@@ -43,7 +43,7 @@ class Loop:
     def __init__(
         self, server: Server, options: Options, ready: Callable[[], object], wake: Callable[[], object]
     ) -> None:
-        """See InFlight for `ready`; `wake` must call `changed` in the loop that runs this."""
+        """See InFlight for `ready`. `wake` must call `changed` in the event loop that runs this."""
         self.in_flight = InFlight(options.claim_seconds, wake, ready)
         self._server = server
         self._options = options
@@ -67,7 +67,7 @@ class Loop:
         self._again.set()
 
     def stop(self, *, forced: bool = False) -> None:
-        """Begin no more, and end when what was begun has ended; `forced`, at once. In the loop that runs this."""
+        """Begin no more, and end when what was begun has ended; `forced`, at once. In the event loop that runs this."""
         self._is_forced = self._is_forced or forced
         self.in_flight.stop()
         self._stopped.set()
@@ -156,11 +156,11 @@ class Loop:
 
     async def _create_group(self) -> None:
         if await self._lanes.create_group(self._options.start if self._must_create == "first" else "0"):
-            logger.info("group %s of %s is made", self._options.group, self._stream)
+            logger.info("group %s of %s is created", self._options.group, self._stream)
         self._must_create = ""
 
     async def _recover(self) -> None:
-        """Puts back what Redis has as in flight here and was not begun: a reply was lost, or it is a second life."""
+        """Puts back what is pending with this consumer and was not begun: after a lost reply, or in a second life."""
         known, lives = self.in_flight.drop(), self._must_recover != "first"
         await self._liveness.renew()
         await self._lanes.release_own(known, lives=lives)
@@ -171,7 +171,7 @@ class Loop:
     # -- turns
 
     async def _turn(self) -> bool:
-        """Carry to Redis what ended, and get what may begin. Whether the next turn would do more."""
+        """Acknowledge what ended, and get what may begin. Whether the next turn would do more."""
         in_flight = self.in_flight
         handled, ended = in_flight.finished(_MAX_A_TURN), in_flight.ended_lanes(_MAX_A_TURN)
         begins = in_flight.to_begin(time.monotonic())
@@ -220,7 +220,7 @@ class Loop:
             self._waits.set()
 
     def _look_again(self) -> None:
-        """There may be something to take."""
+        """Read with the next turn: there may be something to take."""
         if self._read_at == float("inf"):
             self._read_at = 0.0
             self._again.set()
@@ -279,7 +279,7 @@ class Loop:
     # -- faults
 
     async def _after(self, error: RedisError, attempt: int) -> None:
-        """Does what lets the next attempt succeed, and waits a little. Raises the error where nothing does."""
+        """Do what lets the next attempt succeed, and wait a little. Raises the error where no attempt will."""
         if is_no_group(error):
             await self._pool.close()
             self._lose_group()
@@ -296,10 +296,12 @@ class Loop:
             await asyncio.wait_for(self._stopped.wait(), pause)
 
     def _lose_group(self) -> None:
-        """Without the group nothing is pending: what is in flight comes again from the one made in its place."""
+        """Without the group nothing is pending: what is in flight comes again from the group made in its place."""
         if not self._must_create:
             logger.warning(
-                "group %s of %s is gone: made again, all in the stream comes again", self._options.group, self._stream
+                "group %s of %s is gone: it is created again, and all in the stream comes again",
+                self._options.group,
+                self._stream,
             )
         self._must_create = "again"
         for entry in list(self.in_flight.entries.values()):

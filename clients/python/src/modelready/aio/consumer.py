@@ -145,7 +145,7 @@ class _Work(WorkBase):
             await handle(self.in_flight, taken)
 
     async def close(self) -> None:
-        """Stop, and wait for the end; a loop by hand does not hold it up."""
+        """Stop, and wait for the end; an iteration by the user does not delay it."""
         self._loop.stop(forced=self._by_hand)
         if self._task is not None:
             await asyncio.wait({self._task})

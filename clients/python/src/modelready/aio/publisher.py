@@ -160,7 +160,7 @@ class _Stream:
         self._reader: asyncio.Task[None] | None = None
 
     def send(self, request: pb.PublishStreamRequest) -> None:
-        """Hands over one frame."""
+        """Sends one frame."""
         if self._reader is None:
             self._call = self._publish_stream(_drain(self._requests))
             self._reader = asyncio.create_task(_read(self._call, self._answers), name="modelready-answers")

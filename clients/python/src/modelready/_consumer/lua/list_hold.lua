@@ -1,8 +1,8 @@
--- Takes the lease of a message in hand, or extends it.
+-- Takes the lease of a message in flight, or extends it.
 --
--- KEYS     the list of messages in hand, the message's lease
+-- KEYS     the list of messages in flight, the message's lease
 -- ARGV     the message, the holder's token, the lease in milliseconds
--- Returns  1 when this holder has it; 0 when another has, or when it is in nobody's hand any more
+-- Returns  1 when this holder has it; 0 when another has, or when the message is no longer in flight
 
 if not redis.call('LPOS', KEYS[1], ARGV[1]) then
   return 0

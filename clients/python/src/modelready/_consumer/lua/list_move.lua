@@ -1,8 +1,8 @@
--- Takes a message out of the list of those in hand, and puts it elsewhere where it is told to.
+-- Takes a message out of the list of those in flight, and pushes it to another list where one is named.
 --
--- KEYS     the list of messages in hand, the message's lease, and optionally the list to push to
--- ARGV     the message, the holder's token ("" for nobody's), and to push: LPUSH or RPUSH, and what
--- Returns  1, or 0 when another has the message, or when it is in nobody's hand any more
+-- KEYS     the list of messages in flight, the message's lease, and optionally the list to push to
+-- ARGV     the message, the holder's token ("" to take one without a lease), and to push: LPUSH or RPUSH, and what
+-- Returns  1, or 0 when another has the message, or when it is no longer in flight
 --
 -- A failing script does not roll back: the push, which a full memory refuses, comes first.
 

@@ -6,17 +6,17 @@
 -- ARGV[5]   "+", or the last id
 -- ARGV[6]   how many at most
 -- ARGV[7]   least idle milliseconds
--- ARGV[8]   "1": this consumer lives on, so an entry that it does not know and that was begun once was begun by nobody
+-- ARGV[8]   "1": this consumer lives on, so an entry that it does not know, and whose first attempt is noted, was not begun
 -- ARGV[9..] pairs of an id that it knows, and how many times that was begun; "" for one that it keeps
 -- Returns   where to go on, "" at the end; how many were put back
 
-local whom, known, last, released = ARGV[3], {}, '', 0
+local consumer, known, last, released = ARGV[3], {}, '', 0
 for i = 9, #ARGV, 2 do
   known[ARGV[i]] = ARGV[i + 1]
 end
 
 write_though_memory_is_full()
-local page = redis.call('XPENDING', stream, group, ARGV[4], ARGV[5], ARGV[6], whom)
+local page = redis.call('XPENDING', stream, group, ARGV[4], ARGV[5], ARGV[6], consumer)
 for _, pending in ipairs(page) do
   local id, attempts = pending[1], pending[4]
   if known[id] then
