@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= runtime
 WORKERS ?= 6
+# Empty is unset: without its bytecode each worker compiles all tests again, which takes six seconds of a core.
+export PYTHONDONTWRITEBYTECODE :=
 LOWEST := tests/unit/test_credentials.py tests/unit/test_iam_credentials.py tests/unit/test_tracing.py \
   $(patsubst %,tests/integration/test_%.py,api aws_credentials cluster_owner iam_login queue_contract tracing tracing_collector) \
   $(patsubst %,clients/python/tests/test_%.py,consumer publish tracing)

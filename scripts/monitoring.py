@@ -70,34 +70,34 @@ ALARMS = (
         "sidecar-absent", "RedisUp", "SampleCount", 1, 5, 5,
         "No sidecar has reported for five minutes.",
         "Read the events of the ECS service and the last lines of the sidecar's log: a wrong variable ends the"
-        " start with one line that names it. Where the sidecar runs, look for EMFParsingErrors of its log group.",
+        " start with one line that names it. If the sidecar runs, look at EMFParsingErrors of its log group.",
         "settings", "LessThanThreshold", "breaching",
     ),
     Alarm(
         "connection-failures", "ConnectionFailures", "Sum", 0, 4, 5,
-        "Commands to Redis have failed for longer than a failover takes. Events are spooled on the task's disk.",
-        "Do not stop the task while its spool holds events. Run deploy/check, and fix the first failure that it names.",
+        "Commands to Redis fail, for longer than a failover takes. Events are spooled on the task's disk.",
+        "Do not stop the task while its spool holds events. Run deploy/check and fix the first failure that it names.",
         "tcp",
     ),
     Alarm(
         "auth-failures", "AuthFailures", "Sum", 0, 3, 5,
         "Redis refuses the login. Events are spooled on the task's disk.",
-        "The secret's AWSCURRENT must be the token that Redis has: a rotation may have stopped half-way. Correct the"
-        " secret; the sidecar reads it again by itself.",
+        "See that the secret's AWSCURRENT is the token that Redis has: a rotation may have stopped half-way. Correct"
+        " the secret; the sidecar then uses it without a restart.",
         "auth",
     ),
     Alarm(
         "queue-not-draining", "OldestUnacknowledgedAge", "Maximum", "OldestAgeAlarmSeconds", 5, 5,
         "A consumer group has not acknowledged an entry for too long.",
-        "modelready-sidecar status names the group and its depth. See why its consumers stand still, or remove a"
-        " group that nobody reads any more.",
+        "modelready-sidecar status names the group and its depth: find out why its consumers do not"
+        " acknowledge, or remove a group that is no longer used.",
         "memory",
     ),
     Alarm(
         "dead-letters", "DeadLetters", "Maximum", 0, 1, 1,
-        "There are dead letters: events that no consumer will get by itself.",
-        "modelready-sidecar status counts them by reason. Fix the cause, then replay or discard them with"
-        " modelready-sidecar dead-letters.",
+        "There are dead letters: events that are not delivered until someone replays them.",
+        "modelready-sidecar status counts them by reason. Fix what the reason names, then replay or discard"
+        " them with modelready-sidecar dead-letters.",
         "reasons",
     ),
     Alarm(
@@ -110,7 +110,7 @@ ALARMS = (
     Alarm(
         "list-not-draining", "ListDepth", "Maximum", 1000, 5, 5,
         "More than 1000 messages of a mirror list have been waiting or in flight for too long.",
-        "modelready-sidecar status names the list. See why its consumers stand still.",
+        "modelready-sidecar status names the list: find out why its consumers do not read.",
         "memory",
     ),
     Alarm(
@@ -134,14 +134,14 @@ ALARMS = (
     ),
     Alarm(
         "publishes-refused", "PublishesRefused", "Sum", 0, 1, 15,
-        "At least one event of the registry was refused: a model that is ready is not announced.",
+        "One or more of the registry's events were refused: a model that is ready is not announced.",
         "The sidecar's log has the reason. INVALID_EVENT is for the registry's developers.",
         "reasons",
     ),
     Alarm(
         "eviction-policy", "EvictionPolicyWrong", "Maximum", 0, 5, 5,
-        "When its memory is full, Redis evicts: with an allkeys- policy whole queues with all acknowledged events,"
-        " with a volatile- policy the ids by which a repeated event is recognised.",
+        "Redis evicts keys when its memory is full: with an allkeys- policy whole queues of acknowledged events,"
+        " with a volatile- policy the ids by which duplicates are recognised.",
         "Give the cache a parameter group with maxmemory-policy noeviction; that needs no restart.",
         "eviction",
     ),
@@ -155,9 +155,9 @@ ALARMS = (
 # Of Lambda's own metric, and only where the stack rotates the token.
 ROTATION_ALARM = Alarm(
     "rotation-failed", "Errors", "Sum", 0, 1, 1,
-    "The rotation of the Redis token failed. Valid tokens stay valid, and Secrets Manager tries again.",
-    "If it goes on, the function's log names the step and the reason: no route to an API of AWS or to Redis, a missing"
-    " right, or a change of the cache that is under way.",
+    "The rotation of Redis' token failed. Valid tokens stay valid, and Secrets Manager tries again.",
+    "If this goes on, the function's log names the step and the reason: no route to an AWS API or to Redis, a missing"
+    " right, or a change of the cache in progress.",
     "auth",
 )  # fmt: skip
 
@@ -283,7 +283,7 @@ def _dashboard() -> str:
 
 def _widgets() -> list[dict[str, Any]]:
     """CloudWatch's: 24 columns. `${...}` is CloudFormation's."""
-    title = "## ${Source}, queue ${QueueName}\nWhat each alarm means and what to do is in its description."
+    title = "## ${Source}, queue ${QueueName}\nEach alarm's description says what it means and what to do."
     return [
         {"type": "text", "x": 0, "y": 0, "width": 24, "height": 2, "properties": {"markdown": title}},
         {

@@ -86,15 +86,15 @@ TABLE: list[tuple[str, str]] = [
     (f"{CLIENT}/entry.py", _unit("entry", "entry_bounds")),
     (f"{CLIENT}/_window.py", _client("window", "window_edges")),
     (f"{CLIENT}/_retry.py", _client("retries")),
-    (f"{CLIENT}/_consumer/list_reader.py", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/list_*.py", _client("list_consumer")),
     (f"{CLIENT}/_consumer/lua/list_*.lua", _client("scripts", "list_consumer")),
     (f"{CLIENT}/_consumer/lua/*.lua", LANES),
     (f"{CLIENT}/_consumer/lanes.py", LANES),
-    (f"{CLIENT}/_consumer/liveness.py", _client("liveness", "consumer_group", "lanes")),
+    (f"{CLIENT}/_consumer/liveness.py", _client("sweeps", "liveness", "consumer_group", "lanes")),
     (f"{CLIENT}/_consumer/in_flight.py", WORKER),
     (f"{CLIENT}/_consumer/loop.py", f"{_client('loop')} {WORKER}"),
     (f"{CLIENT}/_consumer/failures.py", f"{_client('loop')} {WORKER}"),
-    (f"{CLIENT}/redis/cluster.py", f"{_integration('cluster_owner')} {REDIS}"),
+    (f"{CLIENT}/redis/cluster.py", f"{_unit('cluster')} {_integration('cluster_owner')}"),
     (f"{CLIENT}/redis/*.py", REDIS),
 ]
 

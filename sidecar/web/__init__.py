@@ -1,5 +1,6 @@
-"""The page for people: how the queue stands, its last hour, and its dead letters, which can be mended here.
+"""HTTP: the page for people, /metrics, /healthz and /readyz.
 
-Rendered here, without scripts of others, without a build, and without a request to anywhere else. It is served from the
-HTTP thread and asks the event loop, for a bounded time, by `backstage`.
+A request goes through `server` (uvicorn in a thread), `app` (the routes for programs, and what guards the page) and
+`console` (the routes of the page), which calls the sidecar's event loop by `calls`.
+The page loads nothing from elsewhere.
 """

@@ -1,4 +1,4 @@
-"""The last hour in memory: what the plots show."""
+"""Samples of the last hour, in memory, for the plots."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class History:
         self._before: tuple[float, float] | None = None
 
     async def run(self) -> None:
-        """Take a sample every 15 s, until cancelled."""
+        """Take a sample every 15 s until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def refresh(self) -> None:
-        """Take one now."""
+        """Take a sample now."""
         depth = None
         with suppress(QueueError):
             depth = (await self._observer.observe()).state.depth
@@ -60,11 +60,11 @@ class History:
         self._samples.append(Sample(time.time(), depth, rate, self._spool.depth))
 
     def add(self, sample: Sample) -> None:
-        """Add one that was taken elsewhere."""
+        """Add a sample that was taken elsewhere."""
         self._samples.append(sample)
 
     def samples(self, clock: Callable[[], float] = time.time) -> list[Sample]:
-        """Those of the last hour; from any thread."""
+        """The samples of the last hour. Any thread may call it."""
         since = clock() - HOUR_SECONDS
         return [sample for sample in self._samples.copy() if sample.at >= since]
 

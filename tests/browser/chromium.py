@@ -71,7 +71,7 @@ class Chromium:
         self._number = 0
         self._session = ""
         self.events: list[dict[str, Any]] = []
-        """What the tab told by itself, in order."""
+        """The events of the tab, in order."""
 
     def __enter__(self) -> Self:
         try:
@@ -152,13 +152,13 @@ class Chromium:
         """What stands in the console: errors, warnings, what the content security policy refused, exceptions."""
         found = []
         for event in self.events:
-            told = event["params"]
+            said = event["params"]
             if event["method"] == "Runtime.exceptionThrown":
-                found.append(str(told["exceptionDetails"]))
+                found.append(str(said["exceptionDetails"]))
             elif event["method"] == "Runtime.consoleAPICalled":
-                found.append(str(told["args"]))
-            elif event["method"] == "Log.entryAdded" and told["entry"]["level"] in {"error", "warning"}:
-                found.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
+                found.append(str(said["args"]))
+            elif event["method"] == "Log.entryAdded" and said["entry"]["level"] in {"error", "warning"}:
+                found.append(f"{said['entry']['text']} {said['entry'].get('url', '')}")
         return found
 
     def requested(self) -> list[str]:

@@ -82,7 +82,7 @@ def sign_in(browser: Chromium, url: str) -> None:
 
 
 def accessible(browser: Chromium) -> list[tuple[str, str]]:
-    """The role and the name of everything that a screen reader is told of."""
+    """The role and the name of everything that a screen reader announces."""
     nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
     return [(_value(node, "role"), _value(node, "name")) for node in nodes if not node["ignored"]]
 
@@ -174,12 +174,12 @@ def test_all_that_is_ticked_can_be_discarded(
     assert stage[0].execute("XLEN", KEYS.dead_letters) == before - 2
 
 
-def test_a_screen_reader_is_told_of_everything(browser: Chromium, url: str) -> None:
-    told: list[tuple[str, str]] = []
+def test_a_screen_reader_announces_everything(browser: Chromium, url: str) -> None:
+    spoken: list[tuple[str, str]] = []
     for page in every_page(browser, url):
-        told = accessible(browser)
-        assert [role for role, name in told if role in CONTROLS and not name] == [], page
-        roles = [role for role, _ in told]
+        spoken = accessible(browser)
+        assert [role for role, name in spoken if role in CONTROLS and not name] == [], page
+        roles = [role for role, _ in spoken]
         assert {"main", "banner", "contentinfo", "navigation"} <= set(roles), page
         levels = browser.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(it => +it.tagName[1])")
         assert levels[0] == 1
@@ -187,13 +187,13 @@ def test_a_screen_reader_is_told_of_everything(browser: Chromium, url: str) -> N
         if page == "wrong token":
             assert "alert" in roles
     browser.go(f"{url}/")
-    told = accessible(browser)
-    assert "status" in [role for role, _ in told]
-    plots = [name for role, name in told if role == "image"]
+    spoken = accessible(browser)
+    assert "status" in [role for role, _ in spoken]
+    plots = [name for role, name in spoken if role == "image"]
     assert len(plots) == 3
     assert re.match(r"Depth of the slowest group Over the last hour: least [\d,.]+, most [\d,.]+", plots[0])
-    assert any(role == "columnheader" and name == "Consumers" for role, name in told)
-    assert any(role == "rowheader" and name == "deployer-eu" for role, name in told)
+    assert any(role == "columnheader" and name == "Consumers" for role, name in spoken)
+    assert any(role == "rowheader" and name == "deployer-eu" for role, name in spoken)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -241,6 +241,46 @@ def test_a_narrow_screen_does_not_scroll_sideways(browser: Chromium, url: str) -
     browser.resize(320, 640)
     for page in every_page(browser, url):
         assert browser.evaluate("document.documentElement.scrollWidth") == 320, page
+
+
+def test_on_a_narrow_screen_dead_letters_and_groups_are_cards(browser: Chromium, url: str) -> None:
+    """Each value below or beside the name, none beyond the screen; and the buttons are in the window."""
+    sign_in(browser, url)
+    browser.resize(360, 640)
+    for path, table in (("/", "groups"), ("/dead-letters", "letters")):
+        browser.go(f"{url}{path}")
+        rows = browser.evaluate(CARDS.replace("TABLE", table))
+        assert rows, path
+        for cells in rows:
+            assert all(text for _, _, text in cells), cells
+            assert all(left >= 0 and right <= 360 for left, right, _ in cells), cells
+    for button in ("Replay the selected", "Discard the selected"):
+        place = f"[...document.querySelectorAll('button')].find(it => it.textContent === '{button}')"
+        bottom = browser.evaluate(f"{place}.getBoundingClientRect().bottom")
+        assert 0 < bottom <= 640, button
+
+
+CARDS = """[...document.querySelectorAll("table.TABLE tbody tr")].map(row => [...row.children].filter(
+  cell => cell.className !== "check").map(cell => {
+    const place = cell.getBoundingClientRect();
+    return [place.left, place.right, cell.textContent.trim()];
+  }))"""
+
+
+def test_all_that_match_can_be_selected(browser: Chromium, url: str) -> None:
+    """With one box, which takes the place of those of the rows; nothing is done before it is confirmed."""
+    sign_in(browser, url)
+    browser.go(f"{url}/dead-letters?reason=HANDLER_FAILED")
+    browser.tab_to('it.name === "all"')
+    label = str(browser.evaluate("document.activeElement.parentElement.textContent"))
+    browser.press(" ")
+    assert browser.evaluate("document.querySelector('td.check input').disabled")
+    browser.tab_to('it.textContent === "Discard the selected"')
+    browser.load(lambda: browser.press("Enter"))
+    found = re.search(r"Select all (\d+) that match", label)
+    assert found
+    asked = str(browser.evaluate("document.querySelector('main form button').textContent"))
+    assert re.fullmatch(f"Discard {found[1]} dead letters?", asked)
 
 
 def test_the_figures_keep_up_and_can_be_paused(

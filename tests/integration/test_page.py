@@ -276,7 +276,7 @@ def test_wrong_tokens_are_counted(server: RedisServer) -> None:
         assert answer.status == 429
 
 
-def test_the_api_s_token_reads_and_mends_nothing(server: RedisServer, reader: Visitor) -> None:
+def test_the_api_s_token_reads_and_changes_nothing(server: RedisServer, reader: Visitor) -> None:
     letter = bury(server, model_event())
     for path in ("/", "/dead-letters", f"/dead-letters/{letter}"):
         assert "fraud/7" in reader.get(path).text
@@ -287,7 +287,7 @@ def test_the_api_s_token_reads_and_mends_nothing(server: RedisServer, reader: Vi
     assert dead(server) == [letter]
 
 
-def test_without_tokens_this_machine_reads_and_nobody_mends(server: RedisServer, open_sidecar: SidecarProcess) -> None:
+def test_without_tokens_this_machine_reads_and_none_changes(server: RedisServer, open_sidecar: SidecarProcess) -> None:
     letter = bury(server, model_event())
     visitor = Visitor(open_sidecar)
     for path in ("/", "/dead-letters", f"/dead-letters/{letter}"):

@@ -9,7 +9,7 @@ import pytest
 from redis import exceptions
 
 from modelready.credentials import StaticCredentials
-from modelready.redis.cluster import Server
+from modelready.redis.cluster import Server, read_slots
 from modelready.redis.connection import Endpoint
 from modelready.redis.faults import AuthenticationError, Kind, RedisError, fault
 from modelready.redis.settings import RedisSettings
@@ -172,3 +172,30 @@ async def test_a_connection_is_as_old_as_the_look_for_it() -> None:
 
     server._open = renewing  # type: ignore[method-assign]
     assert (await server.connect()).generation == 1
+
+
+SLOTS = [
+    [0, 99, [b"10.0.0.1", 1, b"id"], [b"10.0.0.2", 2, b"id"]],
+    [100, 199, [b"10.0.0.3", 3, b"id", [b"hostname", b"three.test"]], [None, 4, b"id", {b"hostname": b"four.test"}]],
+    [200, 299, [b"", 5, b"id"]],
+    [300, 399, [b"?", 6, b"id"]],
+]
+
+
+@pytest.mark.parametrize(
+    ("slot", "by_name", "owner"),
+    [
+        (0, True, ("10.0.0.1", 1)),
+        (99, False, ("10.0.0.1", 1)),
+        (100, True, ("three.test", 3)),
+        (199, False, ("10.0.0.3", 3)),
+        (200, True, ("asked", 5)),
+        (399, False, ("asked", 6)),
+        (400, True, None),
+    ],
+)
+def test_what_cluster_slots_says(slot: int, by_name: bool, owner: tuple[str, int] | None) -> None:
+    found, nodes = read_slots(SLOTS, slot, Endpoint("asked", 9), by_name=by_name)
+    assert found == owner
+    assert nodes[3] == (("four.test" if by_name else "asked"), 4)
+    assert len(nodes) == 6

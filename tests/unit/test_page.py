@@ -82,16 +82,16 @@ async def ask(
     return Reply(start["status"], found, b"".join(message["body"] for message in rest).decode())
 
 
-def show(told: pb.GetQueueStatusResponse, *samples: Sample, whole: bool = True) -> str:
+def show(status_now: pb.GetQueueStatusResponse, *samples: Sample, whole: bool = True) -> str:
     """The overview's HTML, but for its dead letters."""
-    shown = overview(told, samples, ABOUT.redis, whole=whole)
+    shown = overview(status_now, samples, ABOUT.redis, whole=whole)
     shown |= {"visitor": Visitor(None, may_sign_in=False, reads=True, changes=False), "about": ABOUT, "notice": None}
     shown |= {"letters": [], "unknown": "", "title": "Overview", "path": "/"}
     return pages.render("overview", **shown).replace("<wbr>", "")
 
 
 @pytest.mark.parametrize(
-    ("told", "level", "words"),
+    ("status_now", "level", "words"),
     [
         (status(), "ok", "Redis answers"),
         (
@@ -104,14 +104,14 @@ def show(told: pb.GetQueueStatusResponse, *samples: Sample, whole: bool = True) 
         (status(trim=pb.TrimStatus(held_back_by="a&b")), "warning", "the group a&amp;b holds back entries"),
     ],
 )
-def test_the_state_is_one_line(told: pb.GetQueueStatusResponse, level: str, words: str) -> None:
-    shown = re.search(r'<div id="state" class="state (\w+)"><p>(.*)</p></div>', show(told))
+def test_the_state_is_one_line(status_now: pb.GetQueueStatusResponse, level: str, words: str) -> None:
+    shown = re.search(r'<div id="state" class="state (\w+)"><p>(.*)</p></div>', show(status_now))
     assert shown
     assert shown[1] == level
     assert shown[2].startswith(f"{level}: {words}")
 
 
-def test_a_stranger_is_not_told_about_the_server() -> None:
+def test_a_stranger_learns_nothing_about_the_server() -> None:
     redis = pb.RedisStatus(engine="valkey", version="9.1", eviction_policy="allkeys-lru")
     redis.latency.FromMilliseconds(1)
     for whole in (True, False):

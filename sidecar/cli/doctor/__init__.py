@@ -1,6 +1,6 @@
-"""The doctor command: what a person does when it does not connect, in that order, as one command.
+"""The doctor command: what a person checks when the sidecar does not connect, in that order.
 
-It runs in the sidecar's environment, beside a running sidecar or without one, and changes nothing that stays.
+It runs in the sidecar's environment, beside a running sidecar or without one, and leaves nothing changed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def examine(environ: Mapping[str, str]) -> Report:
 
 
 def _look_at_network(report: Report, given: Given) -> bytes | None:
-    """What the server says to a stranger; None where it cannot be spoken to."""
+    """What the server answers without a login; None if it does not."""
     redis = given.settings.redis
     if network.check_dns(report, redis) and network.check_tcp(report, redis):
         return network.check_tls(report, redis, given.context)
@@ -100,7 +100,7 @@ async def _look_at_owner(report: Report, settings: Settings, connection: RedisCo
 
 
 async def _made(report: Report, check: str, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether the check could be made to its end."""
+    """Whether the check was completed."""
     try:
         await work
     except QueueError as error:

@@ -1,7 +1,7 @@
 """The check of the ACL: every command that the sidecar sends, tried on every key that it sends it for.
 
-A command is refused for a missing right before it is carried out, so each is tried in a form that changes nothing: with
-an id that cannot be, for a group that nobody has, or on a key of our own. RIGHTS is compared with docs/redis-acl.md.
+A server checks rights before it executes a command, so each is tried in a form that changes nothing: with an impossible
+id, for a group that does not exist, or on a key of our own. A test compares the rights with docs/redis-acl.md.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sidecar.errors import SetupFault, Unavailable
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.settings import Settings
 
-_NONE = "doctor-none"  # a group, or a consumer, that is nobody's
-# What a server says only after it has looked at the rights.
+_NONE = "doctor-none"  # a group, or a consumer, that does not exist
+# What a server answers only after it has checked the rights.
 _AFTER_THE_RIGHTS = {"REDIS_READONLY", "REDIS_MASTERDOWN", "REDIS_CLUSTERDOWN", "REDIS_OOM", "REDIS_MISCONF"}
 
 
@@ -32,7 +32,7 @@ class Right(NamedTuple):
 
 _STREAMS = ("events", "dead-letters")
 _ALL = (*_STREAMS, "seen")
-_SET = ("SET", "{key}", "doctor", "NX", "XX")  # that cannot be
+_SET = ("SET", "{key}", "doctor", "NX", "XX")  # which sets nothing
 ALWAYS = (
     Right("hello", ("HELLO",)),
     Right("ping", ("PING",)),
@@ -72,7 +72,7 @@ OPERATING = (
 
 
 class _Lacking:
-    """What is refused, as an access string would grant it."""
+    """What is refused, in the form of an access string."""
 
     def __init__(self) -> None:
         self.commands: list[str] = []
@@ -142,7 +142,7 @@ async def _lacking(
 
 
 async def _refusal(connection: RedisConnection, right: Right, key: str, lacking: list[str]) -> str:
-    """Why the server refuses the command; empty where it does not, whatever else it says."""
+    """Why the server refuses the command for its rights; else empty."""
     command = tuple(key if part == "{key}" else part for part in right.command)
     try:
         if right.name != "lpush":
@@ -158,6 +158,6 @@ async def _refusal(connection: RedisConnection, right: Right, key: str, lacking:
 
 
 async def _try_to_push(connection: RedisConnection, command: tuple[str, ...]) -> None:
-    """Onto a key of our own that holds a string; it is gone when this returns."""
+    """Onto a key of our own that holds a string and expires at once."""
     key = command[1]
     await connection.pipeline([("SET", key, "doctor", "PX", "10000"), command, ("SET", key, "doctor", "PX", "1")])

@@ -35,13 +35,13 @@ class Hello(NamedTuple):
     server: str
     version: str
     mode: str
-    """standalone or cluster; sentinel too, which is no place for a queue."""
+    """standalone or cluster; or sentinel, which cannot hold a queue."""
     role: str
     """master or replica."""
 
 
 class LoggedIn(NamedTuple):
-    """A connection to REDIS_HOST itself, whether it is a cluster or not, and as whom."""
+    """A connection to REDIS_HOST itself, also in a cluster, and its user."""
 
     connection: RedisConnection
     user: str
@@ -63,7 +63,7 @@ async def connected(
 
 
 async def greet(connection: RedisConnection) -> Hello:
-    """Ask a server who it is. Raises QueueErrors."""
+    """Ask a server what it is. Raises QueueErrors."""
     reply = await connection.execute("HELLO")
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     said: dict[Any, Any] = dict(pairs)
@@ -104,7 +104,7 @@ async def check_auth(
 
 
 async def _explain_source(report: Report, redis: RedisSettings, said: str) -> None:
-    """No credentials are to be had, and `said` is why."""
+    """There are no credentials; `said` is why."""
     kinds = {
         "auth-secret-missing": _MISSING,
         "auth-secret-denied": _DENIED,

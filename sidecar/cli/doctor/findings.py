@@ -33,7 +33,7 @@ FINDINGS = {
     "tls-untrusted": "Set REDIS_TLS_CA_FILE to the authority that signed the server's certificate.",
     "tls-name": "Set REDIS_HOST to a name that the server's certificate has.",
     "tls-expired": "Renew the server's certificate.",
-    "tls-not-yet-valid": "Set this machine's clock, or issue the certificate again.",
+    "tls-not-yet-valid": "Set this machine's clock, or issue a new certificate.",
     "tls-expires-soon": "Renew the server's certificate before that day.",
     "tls-client-certificate":
         "Set REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE to a certificate of an authority that the server "
@@ -64,7 +64,7 @@ FINDINGS = {
     "acl-keys": "Add these key patterns to the user's access string: docs/redis-acl.md.",
     "acl-operating":
         "Add these to the user's access string, docs/redis-acl.md: events are published without them, but "
-        "trimming, dead letters or the status are cut short.",
+        "trimming, dead letters or the status are incomplete.",
     "keys-wrong-type": "Set another QUEUE_NAME or QUEUE_LIST, or rename the key: something else uses it.",
     "keys-queue-full": "See which group is behind, and start its consumers: new events are spooled, or refused.",
     "version-old": "Upgrade the engine to Redis 6.2 or later, or to Valkey.",

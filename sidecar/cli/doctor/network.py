@@ -22,7 +22,7 @@ _UNTRUSTED = {9: "tls-not-yet-valid", 10: "tls-expired", 62: "tls-name", 64: "tl
 
 
 class _Closed(Exception):
-    """The server closed the connection after a handshake that was well."""
+    """The server closed the connection after a successful handshake."""
 
 
 def check_dns(report: Report, redis: RedisSettings) -> bool:
@@ -42,7 +42,7 @@ def check_tcp(report: Report, redis: RedisSettings) -> bool:
     where = f"{_host(redis)}:{redis.port}"
     reached, dead = asyncio.run(_try_addresses(redis))
     mute = [address for address, error in dead.items() if isinstance(error, TimeoutError)]
-    if reached and mute:  # one that refuses holds nobody up
+    if reached and mute:  # one that refuses delays nothing
         text = f"{where} takes connections at {', '.join(reached)}, but {', '.join(mute)}"
         report.add("tcp-address-dead", f"{text} {_why(redis, TimeoutError())}")
     elif reached:
@@ -143,7 +143,7 @@ def _explain(report: Report, redis: RedisSettings, context: ssl.SSLContext, erro
 
 
 def _add_stranger(report: Report, redis: RedisSettings, reply: bytes | None) -> None:
-    """`reply` to our PING is none, or none of Redis's."""
+    """Report a `reply` to our PING that is missing or not from Redis."""
     if reply is None:
         report.add("tls-no-answer", f"connected, but no answer to a PING within {redis.timeout:g} s")
     else:
@@ -154,7 +154,7 @@ def _add_stranger(report: Report, redis: RedisSettings, reply: bytes | None) -> 
 def _ask_encrypted(redis: RedisSettings, context: ssl.SSLContext) -> tuple[bytes, float]:
     """The reply to a PING, and when the certificate expires. Raises OSError, ssl's too, and _Closed."""
     with _encrypted(redis, context) as connection:
-        # In TLS 1.3 a server that misses our certificate says so only now.
+        # In TLS 1.3 a server reports a missing client certificate only now.
         try:
             reply = _ask(connection)
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:

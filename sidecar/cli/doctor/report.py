@@ -25,7 +25,7 @@ class Variable(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One finding of a check, or that it is well, or why it could not run. `finding` and `todo` are empty for those."""
+    """A finding of a check; or that all is well, or why it could not run: without `finding` and `todo`."""
 
     check: str
     status: str
@@ -46,7 +46,7 @@ class Report:
         self.lines.append(Line(check, OK, found))
 
     def add(self, finding: str, found: str, check: str = "") -> None:
-        """Something of FINDINGS was found; `check` where the table leaves it open."""
+        """Add one of FINDINGS; `check` is for those that any check may meet."""
         todo = FINDINGS[finding]
         self.lines.append(Line(check_of(finding) or check, status_of(finding), _one_line(found), finding, todo))
 
@@ -59,8 +59,8 @@ class Report:
         return any(line.check == check and line.status == FAILURE for line in self.lines)
 
     def complete(self) -> None:
-        """Say of each check that has no line yet that it was skipped, and put all into order."""
-        # The spool's is made in any case; of the others the last one that failed is why there are no more.
+        """Add a line for each check that was skipped, and sort them."""
+        # The spool is always checked; of the others the last failure is why there are no more.
         failures = [line.check for line in self.lines if line.status == FAILURE and line.check != "spool"]
         failed = failures[-1] if failures else "acl"
         done = {line.check for line in self.lines}
@@ -85,7 +85,7 @@ class Report:
         return json.dumps(document, indent=2, ensure_ascii=False)
 
     def as_text(self, *, colour: bool = False) -> str:
-        """Two columns and what was found; below it, unless all is well, what to do and the finding's name."""
+        """A line for each check; below a finding, what to do and its name."""
         said = []
         for line in self.lines:
             status = f"{line.status:<8}"
@@ -102,12 +102,12 @@ class Report:
         return "\n".join([*said, "", summary or "all is well"])
 
     def _variables(self) -> list[str]:
-        """A line for each that is set, and the defaults of the others, where they are something, in a few."""
+        """A line for each variable that is set, then the defaults of the others unless empty."""
         given = [f"{name}={value} ({source})" for name, value, source in self.variables if source != DEFAULT]
         rest = " ".join(f"{name}={value}" for name, value, source in self.variables if source == DEFAULT and value)
         return given + textwrap.wrap(f"default: {rest}", 100, break_long_words=False) if rest else given
 
 
 def _one_line(found: str) -> str:
-    """What a server or AWS said may have many lines, and end with a full stop."""
+    """A message of a server or of AWS may have many lines, and end with a full stop."""
     return " ".join(found.split())[:500].rstrip(".")

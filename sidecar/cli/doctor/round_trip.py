@@ -1,7 +1,7 @@
 """The check called probe: an event goes the sidecar's own way into Redis, beside the queue, and is taken out again.
 
 The same script, the same encoding, the same WAIT; only the keys are others, all of them below the prefix of the dedup
-keys, so that the user's rights suffice and no consumer, no dead-letter list and no real event meets it:
+keys, so that the user's rights suffice, and no consumer sees it:
 
     {<q>}:seen:doctor-<uuid>:events      stands for the stream
     {<q>}:seen:doctor-<uuid>:list        for the mirror lists, where there are any
@@ -30,7 +30,7 @@ _MINUTE_MS = 60_000
 
 
 class _OwnKeys(Keys):
-    """Keys in the slot of the queue that no consumer knows."""
+    """Keys in the queue's slot that no consumer reads."""
 
     name: str
 
@@ -48,7 +48,7 @@ class _OwnKeys(Keys):
 
 
 async def check_round_trip(report: Report, settings: Settings, connection: RedisConnection) -> None:
-    """Append, read back, append again, remove. Raises nothing: what fails is the finding."""
+    """Append, read back, append again, remove. A failure becomes a finding."""
     keys = _OwnKeys(settings.queue.name)
     keys.name = f"doctor-{uuid4()}"
     event = _event()
@@ -77,7 +77,7 @@ async def _send(report: Report, settings: Settings, connection: RedisConnection,
     if confirmed < replicas:
         report.add("probe-unconfirmed", f"{said}, but {confirmed} of {replicas} replicas confirmed it; it is removed")
     elif found != {event.id: first.entry_id} or second != (first.entry_id, True):
-        raise SetupFault(f"it was {first}, then {second}, and what stands there is {found}")
+        raise SetupFault(f"it was {first}, then {second}, and the stream has {found}")
     else:
         waited = f", confirmed by {confirmed} replicas" if replicas else ""
         report.ok("probe", f"{said}{waited}, read back, known when it came again, and removed; no consumer reads there")

@@ -44,7 +44,7 @@ async def check_keys(report: Report, queue: QueueSettings, connection: RedisConn
 
 
 async def _full(queue: QueueSettings, connection: RedisConnection) -> str:
-    """What is said of a queue that has QUEUE_MAX_DEPTH; empty where it has room, or where that is not known."""
+    """What to report about a queue that has reached QUEUE_MAX_DEPTH; else, or if it is not known, empty."""
     if not queue.max_depth:
         return ""
     try:
@@ -70,7 +70,7 @@ def check_role(report: Report, hello: Hello) -> bool:
     if hello.role == "master":
         report.ok("role", "it is a primary")
         return True
-    report.add("role-replica", f"it is a {hello.role}, which takes no writes")
+    report.add("role-replica", f"it is a {hello.role}, which accepts no writes")
     return False
 
 
@@ -119,7 +119,7 @@ def _check_eviction(report: Report, info: dict[str, str]) -> None:
         report.add("eviction-queue", f"maxmemory-policy is {policy}: when memory runs out whole queues are evicted")
     elif policy != "noeviction":
         why = "when memory runs out the dedup keys are evicted first, and a retry makes a second entry"
-        report.add("eviction-policy", f"maxmemory-policy is {policy or 'not told'}: {why}")
+        report.add("eviction-policy", f"maxmemory-policy is {policy or 'not known'}: {why}")
     else:
         report.ok("eviction", "maxmemory-policy is noeviction")
 

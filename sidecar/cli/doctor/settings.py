@@ -27,7 +27,7 @@ class Given(NamedTuple):
 
 
 def check_settings(report: Report, environ: Mapping[str, str]) -> Given | None:
-    """Read them as a start does. None where a start would end with 2."""
+    """Read them as `serve` does. None if `serve` would end with 2."""
     try:
         settings = Settings.from_env(environ)
         given = Given(

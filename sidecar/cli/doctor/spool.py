@@ -1,4 +1,4 @@
-"""The check of the spool's disk. It looks and measures; it makes no directory and leaves no file."""
+"""The check of the spool's disk. It makes no directory and leaves no file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sidecar.settings import SpoolSettings
 from sidecar.spool.file import MIN_DISK_BYTES, RESERVE_BYTES
 
 MOUNTS = Path("/proc/self/mounts")
-"""Linux's; where there is none the file system is not known, and not complained of."""
+"""Linux's; elsewhere the file system is not known and causes no finding."""
 _NETWORK = (
     "nfs", "efs", "cifs", "smb", "9p", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.mount-s3",
 )  # fmt: skip
@@ -49,7 +49,7 @@ def check_spool(report: Report, settings: SpoolSettings) -> None:
         in_use = _in_use(directory / "spool.lock")
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            report.add("spool-full", f"SPOOL_DIR {directory} ({kind}) takes no more: {error.strerror}")
+            report.add("spool-full", f"SPOOL_DIR {directory} ({kind}) has no room: {error.strerror}")
         else:
             report.add("spool-unusable", f"SPOOL_DIR {directory}: {error.strerror}")
         return
