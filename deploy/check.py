@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at a deployed stack from where it runs, and say what is wrong.
+"""Check a deployed stack from where it runs, and say what is wrong.
 
     deploy/check STACK [--region REGION] [--timeout SECONDS]
     deploy/check --cluster NAME --service NAME --log-group NAME      # what Terraform made
@@ -7,7 +7,7 @@
 It needs boto3 and your AWS credentials. First it looks at the service: are its tasks running and healthy. Then it
 starts one task of the same task definition, subnets and security groups, in which the sidecar runs `doctor --json`
 instead of `serve`, waits for its end and prints what it found: the path to Redis, the login, the rights, the engine.
-The registry of that task never starts, since it waits for a sidecar that is healthy. ECS Exec would be no way: it
+The registry of that task never starts, since it waits for a sidecar that is healthy. ECS Exec does not work: it
 writes to the root file system, which is read-only.
 
 Exit code: 0 all is well or there are warnings, 1 a failure, 2 the settings are wrong, 3 it could not be looked at.

@@ -1,4 +1,4 @@
-"""The papers of the variables, made from the settings: the one place that says what each is.
+"""Generates the documents of the variables from the settings, the one place that says what each is.
 
 python scripts/configuration.py    # writes docs/configuration.md and .env.example, as `make docs` does
 """
@@ -37,19 +37,19 @@ SECTIONS = (
         "REDIS_TLS",
         "Redis: TLS",
         "Certificate and host name are always verified. The files are read again when they change, for the next"
-        " connection; while they cannot be used, those before stay in use, and the log says why.",
+        " connection. While the new ones cannot be used, those before stay in use, and the log says why.",
     ),
     Section("REDIS_POOL_SIZE", "Redis: connections"),
     Section("QUEUE_NAME", "The queue"),
     Section("PUBLISH_DURABILITY", "Publishing"),
     Section("SPOOL_DIR", "The spool"),
     Section("SIDECAR_LISTEN", "The local API"),
-    Section("METRICS_EMF", "Metrics", "`/metrics` of `SIDECAR_HTTP_LISTEN` has them in any case."),
+    Section("METRICS_EMF", "Metrics", "`/metrics` of `SIDECAR_HTTP_LISTEN` always has them."),
     Section(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "Tracing",
         "OpenTelemetry's own variables; these decide whether it is on. The SDK knows many more (`OTEL_SERVICE_NAME`,"
-        " `OTEL_TRACES_SAMPLER`, ...): see docs/operations.md. What is wrong with them is a warning, and no end.",
+        " `OTEL_TRACES_SAMPLER`, ...): see docs/operations.md. A wrong value is a warning and does not end the start.",
     ),
     Section("LOG_LEVEL", "Logs", "They go to standard error."),
 )
@@ -57,48 +57,49 @@ SECTIONS = (
 EXAMPLE_HEAD = (
     "Every variable of the sidecar, each with its default: this file changes nothing but REDIS_HOST. A variable that is"
     " not set, or empty, has its default. A wrong value ends the start with one line that names the variable."
-    " `make docs` makes this file, of sidecar/settings.py."
+    " `make docs` generates this file from sidecar/settings.py."
 )
 
 PAPER_HEAD = """\
 # Configuration
 
-All settings are variables of the environment, read once, at the start. One that is not set, or empty, has its default.
-A wrong value ends the start with exit code 2 and a line that says which, what it was and what it may be:
+For everyone who sets up a sidecar or a consumer. All settings are environment variables, read once at the start. A
+variable that is not set, or empty, has its default. A wrong value ends the start with exit code 2 and a line that
+names the variable, its value and the allowed values:
 
     modelready-sidecar: REDIS_PORT is '6379a': it must be a whole number from 1 to 65535
 
-`modelready-sidecar doctor` shows all of them as they are in force, and where each came from. The value of a **secret**
-one is never shown, neither there nor in a log or an error. Yes and no, on and off, 1 and 0 do for true and false, too.
-[.env.example](../.env.example) is the same as a file to begin with: it has every variable with its default.
+`modelready-sidecar doctor` shows all variables with their values and where each came from. The value of a **secret**
+is never shown, neither there nor in a log or an error. For true and false you may also write yes and no, on and off,
+1 and 0. [.env.example](../.env.example) is a file to begin with: it has every variable with its default.
 
-The consumers of [clients/python](../clients/python/README.md) read those of Redis that say where it is, who they are
-and TLS, `QUEUE_NAME` and `QUEUE_LIST`, with the same meaning. The commands read those of the local API.
+The consumers of [clients/python](../clients/python/README.md) read the variables for the address, the login and TLS
+of Redis, `QUEUE_NAME` and those of `QUEUE_LIST`, with the same meaning. The commands read those of the local API.
 
-This page is made from `sidecar/settings.py`: change it there, then `make docs`.
+This document is generated from `sidecar/settings.py`: change it there, then run `make docs`.
 """
 
 PAPER_TAIL = """\
-## What does not fit together
+## Combinations that are refused
 
-ends the start in the same way:
+These end the start in the same way:
 
 - more than one of `REDIS_AUTH_TOKEN`, `REDIS_AUTH_SECRET_ID` and `REDIS_IAM_CLUSTER`;
 - `REDIS_IAM_CLUSTER` without `REDIS_USERNAME` or without TLS;
 - `REDIS_USERNAME` without a token of any kind;
 - a certificate without its key, or a key without its certificate; `SIDECAR_TLS_CLIENT_CA_FILE` without both; a file
-  that holds no certificate or no key, or two that do not belong together;
+  that holds no certificate or no key, or a certificate and a key that do not belong together;
 - `REDIS_CLUSTER=true` with a `REDIS_DB` other than 0, or with a `QUEUE_LIST` whose name lacks the queue's hash tag;
 - a `QUEUE_LIST` that is one of the queue's own keys;
 - `RETRY_MAX_SECONDS` below `RETRY_BASE_SECONDS`.
 
 ## Variables of others
 
-They are there without your doing, and are no settings of the sidecar.
+ECS sets these; they are no settings of the sidecar.
 
-- `ECS_CONTAINER_METADATA_URI_V4`: ECS sets it. The task's id in the lines of `METRICS_EMF` comes from there.
-- `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`: ECS sets it where the task has a role. The AWS SDK takes the role's
-  credentials from there; elsewhere it looks for credentials as it always does (environment, profile, instance).
+- `ECS_CONTAINER_METADATA_URI_V4`: the task's id in the lines of `METRICS_EMF` comes from there.
+- `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`: set if the task has a role. The AWS SDK gets the role's credentials from
+  there. Elsewhere it looks for credentials as usual (environment, profile, instance).
 """
 
 

@@ -1,4 +1,4 @@
-"""A registry for the example: every two seconds a version of a model is ready, and it says so."""
+"""A registry for the example: it publishes a model version every two seconds."""
 
 import time
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes what nobody should commit, at the first start: an authority, Redis' certificate, and the token. Later it finds them.
+# At the first start: creates a certificate authority, the certificate of Redis, and the token. Later it finds them.
 set -eu
 umask 077
 [ -e /credentials/ca.pem ] && exit 0
@@ -31,4 +31,4 @@ chown -R 999:999 /redis # the user of the images of Redis and Valkey
 printf %s "$token" >/credentials/token
 cp ca.pem /credentials/ca.part
 chown -R 10001:10001 /credentials # the user of the sidecar's image
-mv /credentials/ca.part /credentials/ca.pem # last: now it is whole
+mv /credentials/ca.part /credentials/ca.pem # last: everything is complete now

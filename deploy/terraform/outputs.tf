@@ -16,7 +16,7 @@ output "redis_host" {
 }
 
 output "redis_secret_arn" {
-  description = "REDIS_AUTH_SECRET_ID of the consumers, who need the right to read it"
+  description = "REDIS_AUTH_SECRET_ID of the consumers, which need the right to read it"
   value       = local.has_secret ? local.secret_arn : null
 }
 

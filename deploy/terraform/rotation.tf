@@ -52,7 +52,7 @@ resource "aws_cloudformation_stack" "rotation" {
     }
     Outputs = { Arn = { Value = { "Fn::GetAtt" = ["Function", "Arn"] } } }
   })
-  depends_on = [aws_iam_role_policy.rotation] # Lambda asks for the rights when it makes the function
+  depends_on = [aws_iam_role_policy.rotation] # Lambda needs these rights to create the function
 }
 
 resource "aws_cloudwatch_log_group" "rotation" {

@@ -1,7 +1,7 @@
-# What these mean in full stands in the template of CloudFormation, deploy/cloudformation/model-ready.yaml.
+# The CloudFormation template, deploy/cloudformation/model-ready.yaml, explains these in full.
 
 variable "name" {
-  description = "The name of everything that is made."
+  description = "The name of everything that the module creates."
   type        = string
   validation {
     condition     = can(regex("^[a-z][a-z0-9]*(-[a-z0-9]+)*$", var.name)) && length(var.name) <= 28
@@ -24,7 +24,7 @@ variable "subnet_ids" {
 }
 
 variable "cluster_arn" {
-  description = "An ECS cluster. Null: one is made."
+  description = "An ECS cluster. Null: one is created."
   type        = string
   default     = null
 }
@@ -71,7 +71,7 @@ variable "memory" {
 }
 
 variable "architecture" {
-  description = "What both images were built for."
+  description = "The architecture of both images."
   type        = string
   default     = "X86_64"
 }
@@ -83,7 +83,7 @@ variable "desired_count" {
 }
 
 variable "wait_for_steady_state" {
-  description = "An apply ends when the new tasks are healthy, and fails where they do not get so."
+  description = "An apply waits until the new tasks are healthy, and fails if they do not become healthy."
   type        = bool
   default     = true
 }
@@ -133,7 +133,7 @@ variable "min_replicas" {
 }
 
 variable "redis" {
-  description = "A new Redis, made where existing_redis is null."
+  description = "A new Redis, created if existing_redis is null."
   type = object({
     node_type                  = optional(string, "cache.t4g.small")
     nodes                      = optional(number, 2)
@@ -179,13 +179,13 @@ variable "secret_kms_key_arn" {
 }
 
 variable "alarm_topic_arn" {
-  description = "The SNS topic that alarms are sent to. Null: they only show."
+  description = "The SNS topic for alarms. Null: they are only shown."
   type        = string
   default     = null
 }
 
 variable "oldest_age_alarm_seconds" {
-  description = "How old an unacknowledged entry may grow before it alarms."
+  description = "The age of an unacknowledged entry, in seconds, that raises an alarm."
   type        = number
   default     = 900
 }

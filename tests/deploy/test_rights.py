@@ -92,7 +92,7 @@ def test_who_deploys_has_the_rights_that_cloudformation_asks_for() -> None:
     """By AWS' own schemas of the resource types, which cfn-lint brings: what making them takes, and so on."""
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # noqa: PLC0415 - its import takes three seconds
 
-    table = SECURITY.split("**Who deploys the stack**")[1].split("\n## ")[0]
+    table = SECURITY.split("**To deploy the stack**")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|", table, re.MULTILINE)
     told = {f"{service}:{action}" for service, row in rows for action in re.findall(r"`([A-Z]\w+)`", row)}
     asked = set()

@@ -143,12 +143,14 @@ def test_decisions_that_are_cited_are_there() -> None:
     assert [number for number in sorted(cited) if not list((ROOT / "docs/adr").glob(f"{number}-*.md"))] == []
 
 
-def test_a_decision_has_context_decision_and_consequences() -> None:
+def test_a_decision_has_status_context_decision_and_consequences() -> None:
     decisions = sorted((ROOT / "docs/adr").glob("*.md"))
     assert [decision.name[:4] for decision in decisions] == [f"{n:04}" for n in range(1, len(decisions) + 1)]
     for decision in decisions:
         headings = re.findall(r"^#+ (.+)$", _read(decision), re.MULTILINE)
         assert headings[0].startswith(f"{decision.name[:4]} ")
+        status = _read(decision).split("\n")[2]
+        assert re.match(r"Status: .*\b(accepted|withdrawn|superseded)\b", status), decision.name
         assert headings[1:] == ["Context", "Decision", "Consequences"], decision.name
 
 

@@ -50,7 +50,7 @@ run "a_new_redis" {
   }
   assert {
     condition     = local.environment.REDIS_AUTH_SECRET_ID == aws_secretsmanager_secret.redis[0].arn
-    error_message = "The sidecar is told of the secret, not of the token."
+    error_message = "The sidecar gets the secret, not the token."
   }
   assert {
     condition     = !strcontains(aws_ecs_task_definition.this.container_definitions, "0123456789abcdefghij")
