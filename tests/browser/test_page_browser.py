@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.browser.chromium import Chromium
-from tests.browser.traffic import ADMIN_TOKEN, traffic
+from tests.browser.traffic import ADMIN_TOKEN, give_up, traffic
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
@@ -267,10 +267,12 @@ CARDS = """[...document.querySelectorAll("table.TABLE tbody tr")].map(row => [..
   }))"""
 
 
-def test_all_that_match_can_be_selected(browser: Chromium, url: str) -> None:
+def test_all_that_match_can_be_selected(browser: Chromium, url: str, stage: tuple[RedisServer, SidecarProcess]) -> None:
     """With one box, which takes the place of those of the rows; nothing is done before it is confirmed."""
+    for version in ("1", "2"):
+        give_up(stage[0], ("all-that-match", version, "SELECTED", "group:deployer-eu", "KeyError: 'x'", 0))
     sign_in(browser, url)
-    browser.go(f"{url}/dead-letters?reason=HANDLER_FAILED")
+    browser.go(f"{url}/dead-letters?reason=SELECTED")
     browser.tab_to('it.name === "all"')
     label = str(browser.evaluate("document.activeElement.parentElement.textContent"))
     browser.press(" ")

@@ -43,7 +43,7 @@ def traffic(**env: str) -> Iterator[tuple[RedisServer, SidecarProcess]]:
             for name, progress in _GROUPS.items():
                 _consume(server, name, *progress)
             for dead in _DEAD:
-                _give_up(server, dead)
+                give_up(server, dead)
             yield server, sidecar
 
 
@@ -60,7 +60,7 @@ def crowd(server: RedisServer) -> None:
     for number in range(2000):
         name = f"customer_account_lifetime_value_{number % 7}-gradient-boosted-trees"
         origin = f"group:deployment-orchestrator.eu-west-{number % 30}.fraud_and_credit_risk_models"
-        _give_up(server, (name, str(number), "HANDLER_FAILED", origin, detail, 3 - number / 1000))
+        give_up(server, (name, str(number), "HANDLER_FAILED", origin, detail, 3 - number / 1000))
 
 
 def _consume(server: RedisServer, group: str, delivered: int, acknowledged: int) -> None:
@@ -71,7 +71,7 @@ def _consume(server: RedisServer, group: str, delivered: int, acknowledged: int)
         client.xack(KEYS.events, group, *ids[:acknowledged])
 
 
-def _give_up(server: RedisServer, dead: tuple[str, str, str, str, str, float]) -> None:
+def give_up(server: RedisServer, dead: tuple[str, str, str, str, str, float]) -> None:
     name, version, reason, origin, detail, minutes = dead
     event = model_event(
         version,
