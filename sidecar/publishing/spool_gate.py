@@ -35,13 +35,18 @@ class SpoolGate:
         self._bytes = 0
         self.last_error: QueueError | SpoolError | None = None
         """Why the spool is not getting emptier; None while it is."""
-        self.queued = False
-        """Whether events must queue behind the spool: it holds some that reach Redis from there alone."""
-        self.draining = False
-        """Whether what may be added is bounded: events queue, and the forwarder makes headway."""
-        self._judge()
 
     # -- for the committers
+
+    @property
+    def queued(self) -> bool:
+        """Whether events must queue behind the spool: it holds some that reach Redis from there alone."""
+        return self._taken < self._last and self._spool.depth > 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether what may be added is bounded: events queue, and the forwarder makes headway."""
+        return self._making_headway and self.queued
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever the gate may have changed."""
@@ -62,7 +67,6 @@ class SpoolGate:
         errors = await self._put(group, attempts)
         if not copies and not all(errors):
             self._last = self._spool.last_seq
-        self._judge()
         return errors
 
     async def _put(self, group: Sequence[Submission], attempts: Attempts) -> list[SpoolError | None]:
@@ -110,7 +114,6 @@ class SpoolGate:
         if not self._making_headway:
             self._making_headway, self._events, self._bytes = True, 0, 0
         self._taken = max(self._taken, rows[-1].seq)
-        self._judge()
         if self._last - self._taken > len(rows):
             self._events += len(rows) // _SHARE
             self._bytes += sum([len(row.data) for row in rows]) // _SHARE
@@ -127,11 +130,6 @@ class SpoolGate:
             self._making_headway = False
             self._wake()
 
-    def _judge(self) -> None:
-        self.queued = self._taken < self._last and self._spool.depth > 0
-        self.draining = self._making_headway and self.queued
-
     def _wake(self) -> None:
-        self._judge()
         for wake in self._listeners:
             wake()
