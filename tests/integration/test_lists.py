@@ -286,7 +286,7 @@ def test_without_groups_what_the_lists_have_got_is_trimmed_by_age(server: RedisS
     with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
         caller.batch([labelled(number) for number in range(20)])
         until(lambda: server.execute("XLEN", KEYS.events) == 0, 30, "it is trimmed")
-        assert sidecar.metrics()["modelready_trimmed_entries_total"] == 20
+        until(lambda: sidecar.metrics()["modelready_trimmed_entries_total"] == 20, 5, "it is counted")
         assert (len(at(server, "deployments")), len(at(server, "audit"))) == (20, 20)
 
 
