@@ -24,7 +24,7 @@ from tests.integration.calls import to_redis
 OWNERS_GROUP, STRANGER = 10001, 10002
 # As that user and group it asks for the sidecar's health; all imports are done before, as it may read no file of ours.
 ASK = """
-import os, sys, grpc
+import os, sys, grpc, grpc._channel  # which grpc would import at the first call, as somebody who may not read it
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 path, user, group = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 os.setgroups([]); os.setgid(group); os.setuid(user)
