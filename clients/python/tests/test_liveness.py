@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import pytest
+
 from clients.python.tests.test_consumer import STREAM, environ, publish
 from clients.python.tests.test_consumer_group import died, names, server, shared, summary  # noqa: F401
 from modelready._consumer.in_flight import Entry, InFlight
@@ -16,6 +18,7 @@ from modelready._consumer.liveness import Liveness
 from modelready._consumer.options import checked_options
 from modelready.keys import REPLAY_CONSUMER, WAITING_CONSUMER, Keys
 from modelready.redis.cluster import server_from_env
+from modelready.redis.faults import RedisError, is_no_group
 from modelready.redis.pool import Pool
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from tests.harness.redis_server import RedisServer
@@ -67,6 +70,19 @@ def test_who_shows_no_sign_of_life_for_half_a_claim_is_dead(server: RedisServer)
 
     assert asyncio.run(asyncio.wait_for(look(), 20)) >= CLAIM / 2
     assert summary(server) == {WAITING_CONSUMER: 2}
+
+
+def test_a_sweep_of_a_stream_that_is_gone_finds_the_group_gone(server: RedisServer) -> None:  # noqa: F811
+    """Which the loop creates again; any other error would end it."""
+
+    async def sweep() -> None:
+        async with consumer(server) as one:
+            server.execute("DEL", STREAM)
+            with pytest.raises(RedisError) as raised:
+                await one.liveness.sweep()
+            assert is_no_group(raised.value)
+
+    asyncio.run(sweep())
 
 
 def test_time_without_redis_makes_nobody_dead(server: RedisServer) -> None:  # noqa: F811

@@ -101,7 +101,7 @@ def is_transient(error: RedisError) -> bool:
 
 def is_no_group(error: RedisError) -> bool:
     """The group, or the stream with it, is gone."""
-    return code(error) == "NOGROUP"
+    return code(error) == "NOGROUP" or "no such key" in str(error)  # the second is XINFO's word
 
 
 def is_group_there(error: RedisError) -> bool:
