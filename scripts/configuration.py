@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sidecar.settings import GROUPS
 
 ROOT = Path(__file__).parents[1]
-PAPER = ROOT / "docs/configuration.md"
+DOCUMENT = ROOT / "docs/configuration.md"
 EXAMPLE = ROOT / ".env.example"
 HOST = "redis.example.internal"
 
@@ -60,7 +60,7 @@ EXAMPLE_HEAD = (
     " `make docs` generates this file from sidecar/settings.py."
 )
 
-PAPER_HEAD = """\
+DOCUMENT_HEAD = """\
 # Configuration
 
 For everyone who sets up a sidecar or a consumer. All settings are environment variables, read once at the start. A
@@ -79,7 +79,7 @@ of Redis, `QUEUE_NAME` and those of `QUEUE_LIST`, with the same meaning. The com
 This document is generated from `sidecar/settings.py`: change it there, then run `make docs`.
 """
 
-PAPER_TAIL = """\
+DOCUMENT_TAIL = """\
 ## Combinations that are refused
 
 These end the start in the same way:
@@ -115,7 +115,7 @@ class Row(NamedTuple):
 
 
 def row(setting: Field[Any]) -> Row:
-    """Return what the papers say of a setting."""
+    """Return what the documents say of a setting."""
     said = setting.metadata
     return Row(said["name"], said["doc"], said["kind"].accepts, as_text(setting.default), said["note"], said["secret"])
 
@@ -154,9 +154,9 @@ def example() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def paper() -> str:
+def document() -> str:
     """Return docs/configuration.md."""
-    parts = [PAPER_HEAD]
+    parts = [DOCUMENT_HEAD]
     for section, rows in sections():
         lines = [f"## {section.title}", "", *([section.text, ""] if section.text else [])]
         lines += ["| variable | what | values | default |", "|---|---|---|---|"]
@@ -164,12 +164,12 @@ def paper() -> str:
             what = f"{one.what} **Secret.**" if one.secret else one.what
             lines.append(f"| `{one.name}` | {what} | {one.values} | {_default(one)} |")
         parts.append("\n".join(lines) + "\n")
-    return "\n".join([*parts, PAPER_TAIL])
+    return "\n".join([*parts, DOCUMENT_TAIL])
 
 
 def files() -> dict[Path, str]:
     """Return all that is generated, as it should be."""
-    return {PAPER: paper(), EXAMPLE: example()}
+    return {DOCUMENT: document(), EXAMPLE: example()}
 
 
 def main() -> None:

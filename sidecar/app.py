@@ -40,7 +40,7 @@ from sidecar.redisstream.dead_letters import DeadLetterStream
 from sidecar.redisstream.inspector import RedisInspector
 from sidecar.redisstream.queue import RedisQueue
 from sidecar.redisstream.reader import RedisStreamReader
-from sidecar.redisstream.shared_inspector import SharedLooks
+from sidecar.redisstream.shared_inspector import SharedInspector
 from sidecar.redisstream.trimmer import RedisTrimmer
 from sidecar.rpc import server as grpc_server
 from sidecar.rpc.health import HealthService
@@ -97,7 +97,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         stack.push_async_callback(connection.close)
         queue = RedisQueue(connection, settings.queue)
         inspector = RedisInspector(connection, settings.queue)
-        observer = SharedLooks(inspector, connection, settings.queue.name)
+        observer = SharedInspector(inspector, connection, settings.queue.name)
         bounded, limit = _bounded(queue, observer, settings.queue.max_depth)
         tracing = _tracing(settings, queue.stream, spans_to)
         gate, event_observer = SpoolGate(spool), EventObserver(metrics, tracing)

@@ -122,7 +122,9 @@ class Handler(logging.Handler):
         if kind is None:
             if len(self._kinds) >= _MAX_KINDS:
                 self._kinds = {key: known for key, known in self._kinds.items() if now - known.at < 1 or known.left_out}
-            rest = len(self._kinds) >= _MAX_KINDS  # texts that are made each time anew share what is left
+            rest = (
+                len(self._kinds) >= _MAX_KINDS
+            )  # kinds beyond the limit, as of texts that differ each time, share one
             key = (record.name, None if rest else message)
             kind = self._kinds.setdefault(key, _Kind(record))
         if now - kind.since >= 1:

@@ -22,7 +22,7 @@ _READ_BYTES = 128 << 10  # that are read at a time, about: one may be some 100 K
 _READ_SHARE = 0.1  # of the time, for all that read dead letters together: events are published meanwhile
 _MAX_SCANNED = 10_000  # a call, and for how long: a filter that matches nothing must not read for minutes
 _SCAN_SECONDS = 1.0
-_MAX_IDS = 1000
+MAX_IDS = 1000
 _PAGE_SIZE, _MAX_PAGE_SIZE = 100, 1000
 _PAGE_BYTES = 2 << 20  # a message may have 4 MiB
 
@@ -215,8 +215,8 @@ class DeadLetters:
     def _check(self, selection: Sequence[str] | Filter) -> None:
         if isinstance(selection, Filter):
             return
-        if not 1 <= len(selection) <= _MAX_IDS:
-            raise InvalidRequest([Violation("ids.ids", f"must be 1 to {_MAX_IDS}, are {len(selection)}")])
+        if not 1 <= len(selection) <= MAX_IDS:
+            raise InvalidRequest([Violation("ids.ids", f"must be 1 to {MAX_IDS}, are {len(selection)}")])
         for index, letter_id in enumerate(selection):
             _check_id(letter_id, f"ids.ids[{index}]")
 

@@ -30,7 +30,7 @@ _TURN = 0.8  # of a period: the sidecar that took the last turn asks again in ti
 _KEEP_PERIODS = 6
 
 
-class SharedLooks:
+class SharedInspector:
     """See publishing.interfaces.QueueObserver."""
 
     def __init__(self, inspector: RedisInspector, connection: RedisConnection, queue: str) -> None:

@@ -28,7 +28,7 @@ from starlette.routing import Route
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, NotFound, SidecarError
 from sidecar.format import count
-from sidecar.operations.dead_letters import DeadLetters, Filter, Outcome, Page
+from sidecar.operations.dead_letters import MAX_IDS, DeadLetters, Filter, Outcome, Page
 from sidecar.publishing.interfaces import StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
@@ -36,7 +36,7 @@ from sidecar.web.auth import LIFETIME_SECONDS, Sessions, peer, read_cookie, set_
 from sidecar.web.calls import Busy, SidecarCalls
 from sidecar.web.history import History
 from sidecar.web.overview import overview
-from sidecar.web.visit import FIELDS, MAX_IDS, Visit, read_form
+from sidecar.web.visit import FIELDS, Visit, read_form
 
 log = logging.getLogger(__name__)
 

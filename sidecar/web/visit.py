@@ -10,11 +10,10 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from sidecar.operations.dead_letters import Filter
+from sidecar.operations.dead_letters import MAX_IDS, Filter
 from sidecar.web.auth import Visitor, is_same_origin
 
 MAX_BYTES = 64 << 10  # of a form
-MAX_IDS = 1000
 FIELDS = {"text": "Text", "reason": "Reason", "model": "Model", "origin": "Given up by"}  # of a search
 _FORM = "application/x-www-form-urlencoded"
 

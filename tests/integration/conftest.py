@@ -1,4 +1,4 @@
-"""A sidecar of the module's own, and who calls it. A module that needs another one has a fixture of that name."""
+"""A sidecar of the module's own, and its clients. A module that needs another one has a fixture of that name."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sidecar.metrics import Metrics
 from sidecar.redisstream import shared_inspector
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.inspector import RedisInspector
-from sidecar.redisstream.shared_inspector import SharedLooks
+from sidecar.redisstream.shared_inspector import SharedInspector
 from sidecar.settings import QueueSettings
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
@@ -45,7 +45,7 @@ class Looker:
         credentials = StaticCredentials(username=user, token=user) if user else StaticCredentials()
         self.connection = RedisConnection(settings, credentials, Metrics(), KEYS.events)
         self.inspector = RedisInspector(self.connection, QueueSettings())
-        self.looks = SharedLooks(self.inspector, self.connection, QUEUE)
+        self.looks = SharedInspector(self.inspector, self.connection, QUEUE)
 
 
 @pytest.fixture

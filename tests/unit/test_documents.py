@@ -55,7 +55,7 @@ def test_what_says_the_variables_is_what_is_generated(path: Path) -> None:
 
 def test_every_variable_is_in_the_paper_and_the_example_once_and_no_other() -> None:
     assert re.findall(r"^(\w+)=", _read(EXAMPLE), re.MULTILINE) == list(SETTINGS)
-    paper, _, others = _read(configuration.PAPER).partition("## Variables of others")
+    paper, _, others = _read(configuration.DOCUMENT).partition("## Variables of others")
     assert re.findall(r"^\| `(\w+)` \|", paper, re.MULTILINE) == list(SETTINGS)
     assert not set(re.findall(r"^- `(\w+)`", others, re.MULTILINE)) & SETTINGS.keys()
 

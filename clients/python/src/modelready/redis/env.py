@@ -31,17 +31,17 @@ class SettingsError(ValueError):
 
 
 class Kind(NamedTuple):
-    """What a variable may be: `accepts` completes "it must be", and stands in the papers."""
+    """What a variable may be: `accepts` completes "it must be", and stands in the documents."""
 
     accepts: str
     parse: Callable[[str], Any]
-    """Returns the value. Raises ValueError, or OSError, whose reason is told as well."""
+    """Returns the value. Raises ValueError, or OSError, whose reason is shown, too."""
 
 
 def variable(name: str, kind: Kind, default: Any, doc: str, *, note: str = "", secret: bool = False) -> Any:
     """Return a dataclass field that is read from the environment variable `name`.
 
-    `doc` says what it is, and `note` what the default means: scripts/configuration.py makes the papers of them.
+    `doc` says what it is, `note` what the default means; scripts/configuration.py generates the documents from both.
     """
     metadata = {"name": name, "kind": kind, "doc": doc, "note": note, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
