@@ -173,13 +173,14 @@ class Loop:
     async def _turn(self) -> bool:
         """Acknowledge what ended, and get what may begin. Whether the next turn would do more."""
         in_flight = self.in_flight
-        handled, ended = in_flight.finished(_MAX_A_TURN), in_flight.ended_lanes(_MAX_A_TURN)
-        begins = in_flight.to_begin(time.monotonic())
-        room, reads = self._room(), time.monotonic() >= self._read_at
+        asked_at = time.monotonic()
+        reads = asked_at >= self._read_at
+        with in_flight.lock:  # what a worker ends meanwhile must not let the next begin before it is acknowledged
+            handled, ended = in_flight.finished(_MAX_A_TURN), in_flight.ended_lanes(_MAX_A_TURN)
+            begins, room = in_flight.to_begin(asked_at), self._room()
+            demand = None if in_flight.takes_batches else max(0, in_flight.demand - len(begins))
         if not (handled or ended or begins or (room and reads)):
             return False
-        asked_at = time.monotonic()
-        demand = None if in_flight.takes_batches else max(0, in_flight.demand - len(begins))
         turn = await self._lanes.turn(
             handled,
             ended,
