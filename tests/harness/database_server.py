@@ -1,0 +1,155 @@
+"""Real database servers of our own, PostgreSQL and MariaDB, for what a registry keeps: killed and started at will."""
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import create_engine, text
+
+from .child import Child
+from .ports import LOOPBACK, PortLease
+from .waiting import until
+
+
+class DatabaseServer(ABC):
+    """One server on a free loopback port with a temporary directory. A context manager: started in, gone after."""
+
+    driver: str
+
+    def __init__(self, account: str) -> None:
+        self._lease = PortLease()
+        self.port = self._lease.port
+        self.directory = Path(tempfile.mkdtemp(prefix="database-"))
+        # Neither server runs as root.
+        self._drop = (
+            ["setpriv", f"--reuid={account}", f"--regid={account}", "--clear-groups"] if os.getuid() == 0 else []
+        )
+        if self._drop:
+            shutil.chown(self.directory, account, account)
+        self._user = account if self._drop else getpass.getuser()
+        self._make()
+        self._child = Child([*self._drop, *self._command()], self.directory / "log")
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's, with the driver that is used by default here."""
+        return self.url_of(self.driver)
+
+    @abstractmethod
+    def url_of(self, driver: str) -> str:
+        """SQLAlchemy's, with this driver."""
+
+    @abstractmethod
+    def _make(self) -> None: ...
+
+    @abstractmethod
+    def _command(self) -> Sequence[str]: ...
+
+    def _run(self, *command: str) -> None:
+        subprocess.run([*self._drop, *command], cwd=self.directory, capture_output=True, timeout=60, check=True)
+
+    def start(self) -> None:
+        self._child.start()
+        engine = create_engine(self.url)
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except Exception:  # noqa: BLE001 - not up yet
+
+            def answers() -> bool:
+                with engine.connect() as connection:
+                    return bool(connection.execute(text("SELECT 1")).scalar())
+
+            until(answers, 30, f"the database answers\n{self._child.tail()}")
+        finally:
+            engine.dispose()
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    def close(self) -> None:
+        self._child.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self._lease.release()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Postgres(DatabaseServer):
+    """The newest PostgreSQL of this machine; `find` is None where there is none."""
+
+    driver = "psycopg"
+
+    def __init__(self) -> None:
+        super().__init__("postgres")
+
+    @staticmethod
+    def find() -> Path | None:
+        found = [Path(path).parent for path in [shutil.which("postgres")] if path]
+        found += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        return found[-1] if found else None
+
+    def url_of(self, driver: str) -> str:
+        return f"postgresql+{driver}://postgres@{LOOPBACK}:{self.port}/postgres"
+
+    def _make(self) -> None:
+        self._run(f"{self.find()}/initdb", "-D", f"{self.directory}/data", "-A", "trust", "-U", "postgres", "-N")
+
+    def _command(self) -> Sequence[str]:
+        options = ["-p", str(self.port), "-k", str(self.directory), "-c", f"listen_addresses={LOOPBACK}"]
+        return [f"{self.find()}/postgres", "-D", f"{self.directory}/data", *options, "-c", "max_connections=100"]
+
+
+class MariaDB(DatabaseServer):
+    """The MariaDB of this machine; `find` is None where there is none."""
+
+    driver = "pymysql"
+
+    def __init__(self) -> None:
+        super().__init__("mysql")
+
+    @staticmethod
+    def find() -> Path | None:
+        path = shutil.which("mariadbd")
+        return Path(path).parent if path else None
+
+    def url_of(self, driver: str) -> str:
+        return f"mysql+{driver}://tests:tests@{LOOPBACK}:{self.port}/registry"
+
+    def _make(self) -> None:
+        self._run(
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={self.directory}/data",
+            "--auth-root-authentication-method=normal",
+        )
+        (self.directory / "init.sql").write_text(
+            "CREATE DATABASE IF NOT EXISTS registry;\n"
+            f"CREATE USER IF NOT EXISTS tests@'{LOOPBACK}' IDENTIFIED BY 'tests';\n"
+            f"GRANT ALL ON registry.* TO tests@'{LOOPBACK}';\n"
+        )
+
+    def _command(self) -> Sequence[str]:
+        return [
+            "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--port={self.port}",
+            f"--bind-address={LOOPBACK}", f"--socket={self.directory}/socket", f"--init-file={self.directory}/init.sql",
+            "--skip-name-resolve", "--innodb-buffer-pool-size=32M",
+        ]  # fmt: skip
