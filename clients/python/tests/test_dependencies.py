@@ -64,3 +64,8 @@ except InvalidEvent as error:
 def test_without_redis_the_extra_is_named(bare: Path, statement: str) -> None:
     done = run(bare, statement)
     assert "ImportError: the consumer needs redis: pip install 'modelready[consumer]'" in done.stderr
+
+
+def test_without_sqlalchemy_the_extra_is_named(bare: Path) -> None:
+    done = run(bare, "from modelready import outbox")
+    assert "ImportError: the outbox needs SQLAlchemy: pip install 'modelready[sqlalchemy]'" in done.stderr

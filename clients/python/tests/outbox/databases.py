@@ -1,0 +1,46 @@
+"""The databases that the outbox is tested on: real servers of the tests' own, one of each kind for a run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from sqlalchemy import Engine
+
+from clients.python.tests.fake_sidecar import FakeSidecar
+from modelready import outbox
+from modelready.outbox import store
+from tests.harness.database_server import DatabaseServer, MariaDB, Postgres
+from tests.harness.waiting import until
+
+SERVERS: dict[str, type[Postgres | MariaDB]] = {"postgresql": Postgres, "mysql": MariaDB}
+
+
+def server(kind: str) -> DatabaseServer:
+    """Not started; skips the test where its programs are missing, and fails it where REQUIRE_… is set."""
+    if not SERVERS[kind].find():
+        name = SERVERS[kind].__name__
+        if os.environ.get(f"REQUIRE_{name.upper()}"):
+            pytest.fail(f"{name} is not there")
+        pytest.skip(f"{name} is not installed")
+    return SERVERS[kind]()
+
+
+def on(*drivers: str) -> pytest.MarkDecorator:
+    """Run the test with each of these drivers."""
+    return pytest.mark.parametrize("url", drivers, indirect=True)
+
+
+SYNC = ("sqlite", "postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql")
+DATABASES = ("sqlite", "postgresql+psycopg", "mysql+pymysql")
+
+
+def status(engine: Engine) -> outbox.Status:
+    with engine.connect() as connection:
+        return store.status(connection)
+
+
+def arrived(sidecar: FakeSidecar, *versions: object) -> None:
+    """Wait until the sidecar has these versions, in this order and once."""
+    expected = [str(version) for version in versions]
+    until(lambda: [event.model.version for event in sidecar.entries] == expected, 30, f"versions {expected}")
