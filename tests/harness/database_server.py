@@ -1,4 +1,4 @@
-"""Real database servers of our own, PostgreSQL and MariaDB, for what a registry keeps: killed and started at will."""
+"""Real database servers of our own, for what a registry keeps: PostgreSQL, MariaDB; and PgBouncer before the first."""
 
 import getpass
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from .child import Child
 from .ports import LOOPBACK, PortLease
@@ -59,15 +59,7 @@ class DatabaseServer(ABC):
         self._child.start()
         engine = create_engine(self.url)
         try:
-            with engine.connect() as connection:
-                connection.execute(text("SELECT 1"))
-        except Exception:  # noqa: BLE001 - not up yet
-
-            def answers() -> bool:
-                with engine.connect() as connection:
-                    return bool(connection.execute(text("SELECT 1")).scalar())
-
-            until(answers, 30, f"the database answers\n{self._child.tail()}")
+            until(lambda: _answers(engine), 30, f"the database answers\n{self._child.tail()}")
         finally:
             engine.dispose()
 
@@ -91,6 +83,11 @@ class DatabaseServer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _answers(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(connection.execute(text("SELECT 1")).scalar())
 
 
 class Postgres(DatabaseServer):
@@ -153,3 +150,31 @@ class MariaDB(DatabaseServer):
             f"--bind-address={LOOPBACK}", f"--socket={self.directory}/socket", f"--init-file={self.directory}/init.sql",
             "--skip-name-resolve", "--innodb-buffer-pool-size=32M",
         ]  # fmt: skip
+
+
+class PgBouncer(DatabaseServer):
+    """Before a PostgreSQL, with one server connection per transaction."""
+
+    driver = "psycopg"
+
+    def __init__(self, target: DatabaseServer) -> None:
+        self._target = target
+        super().__init__("postgres")
+
+    @staticmethod
+    def find() -> Path | None:
+        path = shutil.which("pgbouncer")
+        return Path(path).parent if path else None
+
+    def url_of(self, driver: str) -> str:
+        return f"postgresql+{driver}://postgres@{LOOPBACK}:{self.port}/postgres"
+
+    def _make(self) -> None:
+        (self.directory / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={LOOPBACK} port={self._target.port} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = {LOOPBACK}\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\n"
+        )
+
+    def _command(self) -> Sequence[str]:
+        return ["pgbouncer", str(self.directory / "pgbouncer.ini")]

@@ -10,19 +10,23 @@ from sqlalchemy import Engine
 from clients.python.tests.fake_sidecar import FakeSidecar
 from modelready import outbox
 from modelready.outbox import store
-from tests.harness.database_server import DatabaseServer, MariaDB, Postgres
+from tests.harness.database_server import DatabaseServer, MariaDB, PgBouncer, Postgres
 from tests.harness.waiting import until
 
 SERVERS: dict[str, type[Postgres | MariaDB]] = {"postgresql": Postgres, "mysql": MariaDB}
 
 
+def require(kind: type[Postgres | MariaDB | PgBouncer]) -> None:
+    """Skip the test where its programs are missing, and fail it where REQUIRE_… is set."""
+    if not kind.find():
+        if os.environ.get(f"REQUIRE_{kind.__name__.upper()}"):
+            pytest.fail(f"{kind.__name__} is not there")
+        pytest.skip(f"{kind.__name__} is not installed")
+
+
 def server(kind: str) -> DatabaseServer:
-    """Not started; skips the test where its programs are missing, and fails it where REQUIRE_… is set."""
-    if not SERVERS[kind].find():
-        name = SERVERS[kind].__name__
-        if os.environ.get(f"REQUIRE_{name.upper()}"):
-            pytest.fail(f"{name} is not there")
-        pytest.skip(f"{name} is not installed")
+    """Not started."""
+    require(SERVERS[kind])
     return SERVERS[kind]()
 
 

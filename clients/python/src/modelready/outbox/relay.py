@@ -120,7 +120,8 @@ class RelayBase:
     def _pause_after(self, error: Exception) -> float:
         """Log the first failure in a row; return the seconds to wait before the next attempt."""
         if self._failures == 0:
-            logger.warning("the outbox is not being emptied: %s: %s", type(error).__name__, error)
+            said = getattr(error, "orig", None) or error  # SQLAlchemy's own text repeats the statement
+            logger.warning("the outbox is not being emptied: %s: %s", type(said).__name__, said)
         failures, self._failures = self._failures, self._failures + 1
         return delay_after(error, failures) if isinstance(error, PublishError) else backoff(failures)
 

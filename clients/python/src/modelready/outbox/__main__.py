@@ -1,0 +1,158 @@
+"""python -m modelready.outbox: the relay as a process of its own, and what operates the table.
+
+The database is that of OUTBOX_URL, SQLAlchemy's URL, e.g. postgresql+psycopg://user:password@host/registry. Exit codes:
+0 done, 1 the database failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+from modelready._channel import TLS
+from modelready.outbox import store
+from modelready.outbox.relay import Relay, logger
+from modelready.outbox.table import ddl
+from modelready.publisher import Publisher
+from modelready.receipt import Durability
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except BrokenPipeError:  # whatever reads the list has read enough
+        return 0
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        print(f"modelready.outbox: {getattr(error, 'orig', None) or error}", file=sys.stderr)
+        return 2 if isinstance(error, (ArgumentError, ModuleNotFoundError)) else 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m modelready.outbox", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.set_defaults(run=run)
+        return added
+
+    run = command("run", _run, "publish what is in the outbox, until SIGTERM; SIDECAR_API_TOKEN is the token, if set")
+    run.add_argument("--sidecar", default="127.0.0.1:50051", help="host:port or unix:/path (default: %(default)s)")
+    run.add_argument("--ca-file", metavar="FILE", help="speak TLS and trust this")
+    run.add_argument("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
+    run.add_argument("--key-file", metavar="FILE", help="its private key")
+    levels = [level.value for level in Durability if level is not Durability.UNSPECIFIED]
+    run.add_argument("--durability", choices=levels, default="primary", help="the least to delete a row for")
+    run.add_argument("--source", default="", help="the registry's name in events that have none, e.g. //registry.prod")
+    status = command("status", _status, "how many rows wait, the age of the oldest, how many were refused")
+    listing = command("list", _list, "the rows that were refused: id, time, event id, reason")
+    listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N rows (default: %(default)s)")
+    for one in (status, listing):
+        one.add_argument("--json", action="store_true", help="one JSON object a line")
+    retry = command("retry", _retry, "publish refused rows again, after their cause was removed")
+    discard = command("discard", _discard, "delete refused rows")
+    for one in (retry, discard):
+        which = one.add_mutually_exclusive_group(required=True)
+        which.add_argument("ids", nargs="*", type=int, metavar="ID", default=[], help="from the list")
+        which.add_argument("--all", action="store_true", help="every refused row")
+    statements = command("ddl", _ddl, "print the statements that create the table")
+    statements.add_argument("dialect", choices=("postgresql", "mysql", "mariadb", "sqlite"))
+    return parser
+
+
+def _engine() -> Engine:
+    url = os.environ.get("OUTBOX_URL")
+    if not url:
+        raise ArgumentError("OUTBOX_URL is missing, e.g. postgresql+psycopg://user:password@host/registry")
+    engine = create_engine(url, pool_pre_ping=True)
+    if engine.dialect.driver != "psycopg":
+        return engine
+    # A PgBouncer that pools transactions does not keep the statements that psycopg prepares.
+    return create_engine(url, pool_pre_ping=True, connect_args={"prepare_threshold": None})
+
+
+def _run(options: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    engine = _engine()
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        logger.warning("the database is away: %s", error.orig)
+    else:
+        with connection:
+            store.oldest(connection, 1)  # a missing table or right ends the start
+    files = {"ca_file": options.ca_file, "cert_file": options.cert_file, "key_file": options.key_file}
+    with Publisher(
+        options.sidecar,
+        token=os.environ.get("SIDECAR_API_TOKEN"),
+        tls=TLS(**files) if any(files.values()) else None,
+        source=options.source,
+    ) as publisher:
+        relay = Relay(engine, publisher, durability=Durability(options.durability))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: relay.stop())
+        logger.info("the relay publishes through %s", options.sidecar)
+        relay.run()
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    with _engine().connect() as connection:
+        status = store.status(connection)
+    if options.json:
+        print(json.dumps(status._asdict()))
+    else:
+        print(f"{status.waiting} waiting, the oldest for {status.oldest_seconds:.1f} s; {status.failed} refused")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    with _engine().connect() as connection:
+        for row in store.failed(connection, options.limit):
+            if options.json:
+                print(json.dumps({**row._asdict(), "failed_at": f"{row.failed_at:%Y-%m-%dT%H:%M:%SZ}"}))
+            else:
+                print(
+                    row.id,
+                    f"{row.failed_at:%Y-%m-%dT%H:%M:%SZ}",
+                    ascii(row.event_id)[1:-1],
+                    ascii(row.error or "")[1:-1],
+                )
+    return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    print(f"{_change(store.retry, options)} rows wait again")
+    return 0
+
+
+def _discard(options: argparse.Namespace) -> int:
+    print(f"{_change(store.discard, options)} rows are deleted")
+    return 0
+
+
+def _change(change: Callable[[Connection, Sequence[int] | None], int], options: argparse.Namespace) -> int:
+    with _engine().begin() as connection:
+        return change(connection, None if options.all else options.ids)
+
+
+def _ddl(options: argparse.Namespace) -> int:
+    print("".join(f"{statement};\n\n" for statement in ddl(options.dialect)), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
