@@ -20,6 +20,7 @@ from modelready.errors import (
     Violation,
 )
 from modelready.event import EventFields, model_ready
+from modelready.hooks import publishes_model_ready
 from modelready.publisher import Publisher
 from modelready.receipt import Durability, Outcome, Receipt
 from modelready.v1.event_pb2 import (
@@ -57,4 +58,5 @@ __all__ = [
     "Unavailable",
     "Violation",
     "model_ready",
+    "publishes_model_ready",
 ]

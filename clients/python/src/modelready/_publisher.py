@@ -5,7 +5,7 @@ from __future__ import annotations
 from modelready._channel import TLS, call_metadata, channel_options
 from modelready._retry import Attempts
 from modelready._window import Window
-from modelready.event import complete
+from modelready.event import EventFields, complete, model_ready
 from modelready.receipt import DURABILITIES, Durability
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
@@ -36,6 +36,9 @@ class PublisherBase:
     def _request(self, event: ModelReadyToDeploy, durability: Durability | None) -> pb.PublishRequest:
         durability = durability or self._durability
         return pb.PublishRequest(event=complete(event, self._source), durability=DURABILITIES[durability])
+
+    def _complete(self, fields: EventFields) -> ModelReadyToDeploy:
+        return complete(model_ready(**fields), self._source)
 
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(self._timeout if timeout is None else timeout)

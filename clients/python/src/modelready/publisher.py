@@ -17,12 +17,14 @@ from modelready._publisher import PublisherBase
 from modelready._window import GOODBYE_SECONDS, Window
 from modelready.errors import PublishError, ended, from_call
 from modelready.event import EventFields, model_ready
+from modelready.hooks import OnError, log
 from modelready.receipt import Durability, Receipt
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceStub
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session, scoped_session
     from typing_extensions import Self, Unpack
 
     _Call = grpc._CallIterator[pb.PublishStreamResponse]  # noqa: SLF001 - the stubs have no other name
@@ -66,6 +68,33 @@ class Publisher(PublisherBase):
             except grpc.RpcError as error:
                 delay = attempts.delay_after(from_call(error, request.event.event_id))
             time.sleep(delay)
+
+    def publish_after(
+        self,
+        session: Session | scoped_session[Session],
+        *,
+        on_error: OnError = log,
+        timeout: float | None = None,
+        durability: Durability | None = None,
+        **fields: Unpack[EventFields],
+    ) -> str:
+        """Publishes the event after the commit of the SQLAlchemy session's transaction; returns its event id.
+
+        Nothing is published after a rollback, of a savepoint too. The commit returns when the event is published, or
+        after `timeout`; a PublishError does not reach it, but is given to `on_error`, which logs it. An event is lost
+        if the process dies in between, or the sidecar is away for longer: `modelready.outbox` loses none.
+        """
+        from modelready._after_commit import after_commit  # noqa: PLC0415 - needs SQLAlchemy
+
+        def publish(event: ModelReadyToDeploy) -> None:
+            try:
+                self.publish_event(event, timeout=timeout, durability=durability)
+            except PublishError as error:
+                on_error(error)
+
+        event = self._complete(fields)
+        after_commit(session, event, publish)
+        return event.event_id
 
     def publish_many(
         self,

@@ -15,12 +15,14 @@ from modelready._publisher import PublisherBase
 from modelready._window import GOODBYE_SECONDS, Window
 from modelready.errors import PublishError, ended, from_call
 from modelready.event import EventFields, model_ready
+from modelready.hooks import OnError, log
 from modelready.receipt import Durability, Receipt
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceStub
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
     from typing_extensions import Self, Unpack
 
     from modelready.v1.publisher_service_pb2_grpc import PublisherServiceAsyncStub
@@ -52,6 +54,30 @@ class Publisher(PublisherBase):
             except grpc.RpcError as error:
                 delay = attempts.delay_after(from_call(error, request.event.event_id))
             await asyncio.sleep(delay)
+
+    def publish_after(
+        self,
+        session: AsyncSession,
+        *,
+        on_error: OnError = log,
+        timeout: float | None = None,
+        durability: Durability | None = None,
+        **fields: Unpack[EventFields],
+    ) -> str:
+        """Same as `modelready.Publisher.publish_after`, for an AsyncSession."""
+        from sqlalchemy.util import await_only  # noqa: PLC0415 - needs SQLAlchemy
+
+        from modelready._after_commit import after_commit  # noqa: PLC0415
+
+        async def publish(event: ModelReadyToDeploy) -> None:
+            try:
+                await self.publish_event(event, timeout=timeout, durability=durability)
+            except PublishError as error:
+                on_error(error)
+
+        event = self._complete(fields)
+        after_commit(session.sync_session, event, lambda event: await_only(publish(event)))
+        return event.event_id
 
     def publish_many(
         self,
