@@ -7,7 +7,8 @@ WORKERS ?= 6
 export PYTHONDONTWRITEBYTECODE :=
 LOWEST := tests/unit/test_credentials.py tests/unit/test_iam_credentials.py tests/unit/test_tracing.py \
   $(patsubst %,tests/integration/test_%.py,api aws_credentials cluster_owner iam_login queue_contract tracing tracing_collector) \
-  $(patsubst %,clients/python/tests/test_%.py,consumer publish tracing)
+  $(patsubst %,clients/python/tests/test_%.py,consumer publish tracing) \
+  $(patsubst %,clients/python/tests/outbox/test_%.py,add relay)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

@@ -28,6 +28,7 @@ def mysql() -> Iterator[DatabaseServer]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of the driver that the test names, such as mysql+pymysql."""
     kind, _, driver = request.param.partition("+")
+    pytest.importorskip(driver or "sqlite3")
     if kind == "sqlite":
         return f"{request.param}:///{tmp_path}/registry.db"
     started: DatabaseServer = request.getfixturevalue(kind)

@@ -26,6 +26,7 @@ def require(kind: type[Postgres | MariaDB | PgBouncer]) -> None:
 
 def server(kind: str) -> DatabaseServer:
     """Not started."""
+    pytest.importorskip(SERVERS[kind].driver)  # not there with the lowest versions
     require(SERVERS[kind])
     return SERVERS[kind]()
 
