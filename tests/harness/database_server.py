@@ -53,7 +53,9 @@ class DatabaseServer(ABC):
     def _command(self) -> Sequence[str]: ...
 
     def _run(self, *command: str) -> None:
-        subprocess.run([*self._drop, *command], cwd=self.directory, capture_output=True, timeout=60, check=True)
+        command = (*self._drop, *command)
+        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     def start(self) -> None:
         self._child.start()
@@ -137,6 +139,7 @@ class MariaDB(DatabaseServer):
             "--no-defaults",
             f"--datadir={self.directory}/data",
             "--auth-root-authentication-method=normal",
+            "--innodb-use-native-aio=0",
         )
         (self.directory / "init.sql").write_text(
             "CREATE DATABASE IF NOT EXISTS registry;\n"
@@ -149,6 +152,7 @@ class MariaDB(DatabaseServer):
             "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--port={self.port}",
             f"--bind-address={LOOPBACK}", f"--socket={self.directory}/socket", f"--init-file={self.directory}/init.sql",
             "--skip-name-resolve", "--innodb-buffer-pool-size=32M",
+            "--innodb-use-native-aio=0",  # of which a machine has few, for all its servers
         ]  # fmt: skip
 
 
