@@ -43,6 +43,12 @@ SECTIONS = (
     Section("QUEUE_NAME", "The queue"),
     Section("PUBLISH_DURABILITY", "Publishing"),
     Section("SPOOL_DIR", "The spool"),
+    Section(
+        "OUTBOX_URL",
+        "The outbox",
+        "Only for a registry whose outbox this sidecar empties: [registries.md](registries.md). At most one of"
+        " `OUTBOX_PASSWORD`, `OUTBOX_SECRET_ID` and `OUTBOX_IAM`.",
+    ),
     Section("SIDECAR_LISTEN", "The local API"),
     Section("METRICS_EMF", "Metrics", "`/metrics` of `SIDECAR_HTTP_LISTEN` always has them."),
     Section(
@@ -91,7 +97,9 @@ These end the start in the same way:
   that holds no certificate or no key, or a certificate and a key that do not belong together;
 - `REDIS_CLUSTER=true` with a `REDIS_DB` other than 0, or with a `QUEUE_LIST` whose name lacks the queue's hash tag;
 - a `QUEUE_LIST` that is one of the queue's own keys;
-- `RETRY_MAX_SECONDS` below `RETRY_BASE_SECONDS`.
+- `RETRY_MAX_SECONDS` below `RETRY_BASE_SECONDS`;
+- more than one of `OUTBOX_PASSWORD`, `OUTBOX_SECRET_ID` and `OUTBOX_IAM`, or one of them without `OUTBOX_URL`;
+- an `OUTBOX_URL` without a host or a user, with `OUTBOX_IAM`; one whose driver is not installed.
 
 ## Variables of others
 

@@ -18,10 +18,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import grpc
+
 from modelready.credentials import CredentialSource, credential_source
 from modelready.redis.certificates import CertificateFiles, watch
 from sidecar import __version__, logs
-from sidecar.errors import RequestError
+from sidecar.errors import RequestError, SettingsError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
 from sidecar.operations.queue_metrics import QueueMetrics
@@ -60,6 +62,7 @@ from sidecar.web.server import HttpServer
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+    from sidecar.outbox.relay import Outbox
     from sidecar.telemetry.tracing import EventTracing
 
 log = logging.getLogger(__name__)
@@ -133,6 +136,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             met=lambda: met(limit, publisher, spool, gate),
         )
 
+        acceptance = Acceptance(settings.publish.source, tracing)
+        outbox = _outbox(settings, publisher, acceptance, event_observer, stream=queue.stream)
         dead_letters = DeadLetters(DeadLetterStream(connection, settings.queue), draining)
         operators = QueueService(
             inspector,
@@ -143,6 +148,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             readiness=readiness,
             pending=lambda: publisher.pending,
             draining=draining,
+            outbox=None if outbox is None else lambda: outbox.state,
         )
         server, addresses, tls = grpc_server.build(
             settings.server,
@@ -150,7 +156,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             health,
             PublisherService(
                 publisher,
-                Acceptance(settings.publish.source, tracing),
+                acceptance,
                 event_observer,
                 metrics,
                 stream=queue.stream,
@@ -181,8 +187,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         committing = tasks.start("publisher", publisher.run())
         tasks.start("forwarder", forwarder.run())
         _watch_secrets(tasks, credentials, connection, tls)
-        await _first_look(connection, readiness, tasks)
-        tasks.start("readiness", readiness.run())
+        await _check_readiness(connection, readiness, tasks)
         _watch_queue(
             tasks,
             observer,
@@ -193,6 +198,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             settings=settings.queue,
         )
 
+        _start_outbox(outbox, tasks, metrics, draining)
         await server.start()
         http.start()
         _report_to_cloudwatch(stack, tasks, metrics, inspector, observer=observer, settings=settings)
@@ -205,12 +211,8 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         draining.set()
         health.drain()
         await asyncio.sleep(0)
-        # Half of what is left of the time goes to the calls in flight, the rest to the last group and the files.
-        await publisher.close((deadline - time.monotonic()) * _FLUSH_SHARE)
-        # grpc answers calls that it has not passed on yet with CANCELLED: first let all callers get UNAVAILABLE.
-        await asyncio.sleep(_ANSWER_SECONDS)
-        await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
-        await _finish(committing, tracing, deadline)
+        await _end_calls(publisher, server, deadline)
+        await _finish(committing, tracing, outbox, deadline)
     log.info("stopped", extra={"seconds_left": round(deadline - time.monotonic(), 2)})
 
 
@@ -242,8 +244,8 @@ def _about(settings: Settings) -> About:
     return About(settings.queue.name.strip("{}"), name, __version__, f"{settings.redis.host}:{settings.redis.port}")
 
 
-async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
-    """Open the connections and check readiness once, but do not wait for a Redis that is slow or away."""
+async def _check_readiness(connection: RedisConnection, readiness: Readiness, tasks: Tasks) -> None:
+    """Open the connections and check readiness, from now on, but do not wait for a Redis that is slow or away."""
 
     async def look() -> None:
         with suppress(Exception):
@@ -252,15 +254,28 @@ async def _first_look(connection: RedisConnection, readiness: Readiness, tasks: 
 
     task = tasks.start("first look", look())
     await asyncio.wait({task}, timeout=_FIRST_LOOK_SECONDS)
+    tasks.start("readiness", readiness.run())
 
 
-async def _finish(committing: asyncio.Task[None], tracing: EventTracing | None, deadline: float) -> None:
-    """Wait for the last group, and then send its spans."""
+async def _end_calls(publisher: Publisher, server: grpc.aio.Server, deadline: float) -> None:
+    # Half of what is left of the time goes to the calls in flight, the rest to the last group and the files.
+    await publisher.close((deadline - time.monotonic()) * _FLUSH_SHARE)
+    # grpc answers calls that it has not passed on yet with CANCELLED: first let all callers get UNAVAILABLE.
+    await asyncio.sleep(_ANSWER_SECONDS)
+    await server.stop((deadline - time.monotonic()) * _FLUSH_SHARE)
+
+
+async def _finish(
+    committing: asyncio.Task[None], tracing: EventTracing | None, outbox: Outbox | None, deadline: float
+) -> None:
+    """Wait for the last group, send its spans, and let the outbox delete its rows."""
     with suppress(TimeoutError):
         async with asyncio.timeout(max(deadline - time.monotonic() - 0.2, 0.1)):
             await asyncio.wait({committing})
     if tracing is not None:
         await tracing.close(max(deadline - time.monotonic() - 0.2, 0.1))
+    if outbox is not None:
+        await outbox.closed(max(deadline - time.monotonic() - 0.2, 0.1))
 
 
 def _give_back_memory() -> None:
@@ -334,9 +349,24 @@ def _report_to_cloudwatch(
         return
     from sidecar.telemetry.emf import EmbeddedMetrics
 
-    emf = EmbeddedMetrics(metrics, inspector, observer, service=settings.publish.source)
+    emf = EmbeddedMetrics(
+        metrics, inspector, observer, service=settings.publish.source, outbox=bool(settings.outbox.url)
+    )
     stack.callback(emf.close)
     tasks.start("embedded metrics", emf.run())
+
+
+def _outbox(
+    settings: Settings, publisher: Publisher, acceptance: Acceptance, observer: EventObserver, *, stream: str
+) -> Outbox | None:
+    """The relay of OUTBOX_URL, if it is set. Raises SettingsError."""
+    if not settings.outbox.url:
+        return None
+    try:
+        from sidecar.outbox.relay import Outbox, OwnPublisher
+    except ImportError as error:
+        raise SettingsError(f"OUTBOX_URL needs the extra modelready-sidecar[outbox]: {error}") from error
+    return Outbox(OwnPublisher(publisher, acceptance, observer, stream), settings.outbox, settings.redis)
 
 
 def _tracing(settings: Settings, stream: str, spans_to: TracerProvider | None) -> EventTracing | None:
@@ -362,6 +392,16 @@ def met(limit: DepthLimit | None, publisher: Publisher, spool: Spool, gate: Spoo
     if fault is not None and time.monotonic() - fault[1] < _FAULT_SECONDS:
         return fault[0]
     return gate.last_error if spool.depth else None
+
+
+def _start_outbox(outbox: Outbox | None, tasks: Tasks, metrics: Metrics, draining: asyncio.Event) -> None:
+    if outbox is None:
+        return
+    tasks.start("outbox", outbox.run(draining))
+    metrics.watch(metrics.outbox_waiting, lambda: outbox.state.waiting)
+    metrics.watch(metrics.outbox_age, lambda: outbox.state.oldest_seconds)
+    metrics.watch(metrics.outbox_refused, lambda: outbox.state.refused)
+    metrics.watch(metrics.outbox_failing, lambda: bool(outbox.state.error))
 
 
 def _watch(metrics: Metrics, spool: Spool, publisher: Publisher) -> None:

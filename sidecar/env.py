@@ -44,7 +44,14 @@ def _bearer_token(value: str) -> str:
     return value
 
 
+def _database_url(value: str) -> str:
+    if not re.fullmatch(r"(postgresql|mysql|mariadb|sqlite)(\+\w+)?://\S*", value):
+        raise ValueError
+    return value
+
+
 MODE = Kind("an octal mode from 0600 to 0777 that begins with 06 or 07", _file_mode)
 BEARER = Kind("printable ASCII without blanks at either end", _bearer_token)
+DATABASE = Kind("a URL of SQLAlchemy: postgresql://, mysql://, mariadb:// or sqlite://", _database_url)
 ADDRESS = Kind("host:port", _host_and_port)
 ADDRESSES = Kind("host:port or unix:/absolute/path without %, with a comma between several", _addresses)

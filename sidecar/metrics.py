@@ -52,6 +52,13 @@ class Metrics:
         self.spool_damaged = self._gauge(
             "modelready_spool_damaged_files", "Damaged spool files set aside since the start."
         )
+        self.outbox_waiting = self._gauge("modelready_outbox_rows", "Rows that wait in the registry's outbox.")
+        self.outbox_age = self._gauge(
+            "modelready_outbox_oldest_age_seconds",
+            "Age of the oldest row that waits; grows while the database does not answer.",
+        )
+        self.outbox_refused = self._gauge("modelready_outbox_refused_rows", "Rows that broke a rule, and are kept.")
+        self.outbox_failing = self._gauge("modelready_outbox_failing", "1 while the outbox is not being emptied.")
         self.queue_depth = self._gauge("modelready_queue_depth", "Entries a group has not acknowledged.", "group")
         self.queue_pending = self._gauge("modelready_queue_pending", "Entries delivered, not acknowledged.", "group")
         self.queue_age = self._gauge(

@@ -18,7 +18,7 @@ from modelready.redis import env
 from modelready.redis.env import FILE, FLAG, Kind, SettingsError, choice, number, read, seconds, text, variable
 from modelready.redis.lists import ListSettings, hash_tag
 from modelready.redis.settings import QueueName, RedisSettings
-from sidecar.env import ADDRESS, ADDRESSES, BEARER, MODE, FileMode
+from sidecar.env import ADDRESS, ADDRESSES, BEARER, DATABASE, MODE, FileMode
 
 GIBIBYTE = 1024**3
 DAY = 86400
@@ -132,6 +132,77 @@ class SpoolSettings:
         "A spooled event that is older becomes a dead letter.",
         note="a week",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxSettings:
+    """The outbox of a registry that this sidecar empties."""
+
+    url: str = variable(
+        "OUTBOX_URL",
+        DATABASE,
+        "",
+        "The registry's database, such as `postgresql://registry@db.internal/registry`: its table `modelready_outbox`"
+        " is published and emptied. Needs the extra `outbox`.",
+        note="no outbox",
+        secret=True,
+    )
+    password: str = variable(
+        "OUTBOX_PASSWORD",
+        text(),
+        "",
+        "The password of the URL's user; a line's end behind it does not count.",
+        note="the URL's, if any",
+        secret=True,
+    )
+    secret_id: str = variable(
+        "OUTBOX_SECRET_ID",
+        text("a name or an ARN"),
+        "",
+        "Secrets Manager secret that holds the password, and the user's name where the URL has none, as RDS makes it."
+        " It is read at run time, so a rotation needs no restart. Needs the extra `aws`.",
+    )
+    secret_key: str = variable(
+        "OUTBOX_SECRET_KEY", text("any name"), "password", "Where it is JSON, the key of the password in it."
+    )
+    iam: bool = variable(
+        "OUTBOX_IAM",
+        FLAG,
+        False,
+        "Turns on IAM authentication of RDS and Aurora for the URL's user, over TLS. Needs the extra `aws`.",
+    )
+    tls_ca_file: Path | None = variable(
+        "OUTBOX_TLS_CA_FILE",
+        FILE,
+        None,
+        "The authority to trust, PEM: the connection is TLS, and the server's name is verified.",
+        note="what the URL and the driver say",
+    )
+    durability: str = variable(
+        "OUTBOX_DURABILITY",
+        choice("spooled", "primary", "replicated"),
+        "primary",
+        "The least durability for which a row is deleted.",
+    )
+    poll: float = variable(
+        "OUTBOX_POLL_SECONDS",
+        seconds(0.05, 3600),
+        1.0,
+        "How often the table is looked at. PostgreSQL announces rows besides, so that they need not wait for that.",
+    )
+
+    def check(self) -> None:
+        """Refuse what does not fit together."""
+        sources = {
+            "OUTBOX_PASSWORD": self.password,
+            "OUTBOX_SECRET_ID": self.secret_id,
+            "OUTBOX_IAM": self.iam,
+        }
+        given = [name for name, value in sources.items() if value]
+        if len(given) > 1:
+            raise SettingsError(f"{' and '.join(given)} are set: only one of them may be")
+        if given and not self.url:
+            raise SettingsError(f"{given[0]} is set and OUTBOX_URL is not: it must name the database")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +356,7 @@ class Settings:
     queue: QueueSettings
     publish: PublishSettings
     spool: SpoolSettings
+    outbox: OutboxSettings
     server: ServerSettings
     metrics: MetricsSettings
     tracing: TracingSettings

@@ -52,6 +52,7 @@ def summarize(status: pb.GetQueueStatusResponse) -> str:
     found = [
         *(publishing + evicting if _refuses(status) else evicting + publishing),
         *_spool(status),
+        *_outbox(status),
         *_redis(status),
         *_groups(status),
         *_dead_letters(status),
@@ -97,6 +98,15 @@ def _spool(status: pb.GetQueueStatusResponse) -> Iterator[str]:
         yield f"{count(spool.depth, 'event')} in the spool{oldest}"
     if spool.max_bytes and spool.bytes >= _NEARLY_FULL * spool.max_bytes:
         yield f"the spool is {spool.bytes / spool.max_bytes:.0%} full"
+
+
+def _outbox(status: pb.GetQueueStatusResponse) -> Iterator[str]:
+    outbox = status.outbox
+    if outbox.error:
+        waiting = f", {count(outbox.depth, 'row')} for {duration(outbox.oldest_age.seconds)}" if outbox.depth else ""
+        yield f"the outbox is not being emptied{waiting} ({legible(outbox.error)})"
+    if outbox.refused:
+        yield f"{count(outbox.refused, 'row')} of the outbox refused"
 
 
 def _redis(status: pb.GetQueueStatusResponse) -> Iterator[str]:

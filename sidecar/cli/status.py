@@ -122,10 +122,18 @@ def _rows(status: pb.GetQueueStatusResponse) -> Iterator[tuple[str, str]]:
     oldest = f", the oldest {since(spool.oldest_at)} ago" if spool.HasField("oldest_at") else ""
     free = f"; {size(spool.free_bytes)} of the disk are free" if spool.free_bytes else ""
     yield "spool", f"{count(spool.depth, 'event')}, {size(spool.bytes)} of {size(spool.max_bytes)}{oldest}{free}"
+    if status.HasField("outbox"):
+        yield "outbox", _outbox(status.outbox)
     for mirror in lists(status):
         in_flight = f"in flight {mirror.processing:,}{_key(mirror.processing_key)}"
         given_up = f"given up {mirror.dead_letters:,}{_key(mirror.dead_letters_key)}"
         yield "list", f"{legible(mirror.name)}: {mirror.depth:,}, {in_flight}, {given_up}"
+
+
+def _outbox(outbox: pb.OutboxStatus) -> str:
+    oldest = f", the oldest for {duration(outbox.oldest_age.seconds)}" if outbox.depth else ""
+    failing = f"; NOT BEING EMPTIED ({legible(outbox.error)})" if outbox.error else ""
+    return f"{count(outbox.depth, 'row')}{oldest}, {outbox.refused:,} refused{failing}"
 
 
 def _key(name: str) -> str:

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, QueueError, TooManyTails, Violation
 from sidecar.operations.dead_letters import DeadLetters, Filter
+from sidecar.operations.outbox import OutboxState
 from sidecar.operations.tail import Tail
 from sidecar.operations.trimmer import held_back
 from sidecar.publishing.interfaces import QueueInspector, QueueState, RedisState, Spool, StoredDeadLetter, StreamReader
@@ -37,8 +38,9 @@ class QueueService:
         readiness: Readiness,
         pending: Callable[[], int],
         draining: asyncio.Event,
+        outbox: Callable[[], OutboxState] | None = None,
     ) -> None:
-        """`pending`: events that wait in memory.
+        """`pending`: events that wait in memory. `outbox`: None without OUTBOX_URL.
 
         `draining`: set when the sidecar stops; calls that follow the queue end then.
         """
@@ -50,6 +52,7 @@ class QueueService:
         self._readiness = readiness
         self._pending = pending
         self._draining = draining
+        self._outbox = outbox
         self._tails = 0
 
     async def get_queue_status(self, raw: bytes, _context: Context) -> bytes:
@@ -69,6 +72,10 @@ class QueueService:
         response.spool.CopyFrom(spool)
         response.promise.CopyFrom(promise)
         response.redis_up = state.redis_up
+        if self._outbox is not None:
+            outbox = self._outbox()
+            response.outbox.CopyFrom(pb.OutboxStatus(depth=outbox.waiting, refused=outbox.refused, error=outbox.error))
+            _set_seconds(response.outbox.oldest_age, outbox.oldest_seconds)
         return response
 
     async def status(self, timeout: float | None = None) -> pb.GetQueueStatusResponse:

@@ -43,6 +43,9 @@ UNITS = {
     "SpoolOldestAge": "Seconds",
     "SpoolBytesUsedPercent": "Percent",
     "SpoolDiskFreeBytes": "Bytes",
+    "OutboxDepth": "Count",
+    "OutboxOldestAge": "Seconds",
+    "OutboxRefused": "Count",
     "PublishesStored": "Count",
     "PublishesDuplicate": "Count",
     "PublishesSpooled": "Count",
@@ -81,12 +84,17 @@ class EmbeddedMetrics:
         observer: QueueObserver,
         *,
         service: str,
+        outbox: bool = False,
         fd: int | None = None,
     ) -> None:
-        """`service`: SIDECAR_SOURCE, the first dimension. `fd`: what to write to; default: standard output."""
+        """`service`: SIDECAR_SOURCE, the first dimension. `outbox`: OUTBOX_URL is set.
+
+        `fd`: what to write to; default: standard output.
+        """
         self._metrics = metrics
         self._inspector = inspector
         self._observer = observer
+        self._outbox = outbox
         self._dimensions = dict(zip(DIMENSIONS, (_dimension(service), _dimension(inspector.name)), strict=True))
         self._before: Counts = {}
         self._task = task_id({})
@@ -113,6 +121,8 @@ class EmbeddedMetrics:
         counts = _counts(self._metrics)
         change = {key: count - self._before.get(key, 0) for key, count in counts.items()}
         values = queue_values | _gauges(self._metrics) | _grown(change)
+        if self._outbox:
+            values |= _outbox(self._metrics)
         line = json.dumps(self._line(values), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         if self._output.put(line):
             self._before = counts
@@ -182,6 +192,14 @@ def _gauges(metrics: Metrics) -> Values:
         "SpoolBytesUsedPercent": round(100 * bytes_used / bytes_most, 3) if bytes_most else 0,
         "SpoolDiskFreeBytes": int(_value(metrics.spool_free_bytes)),
         "RedisUp": int(_value(metrics.redis_up)),
+    }
+
+
+def _outbox(metrics: Metrics) -> Values:
+    return {
+        "OutboxDepth": int(_value(metrics.outbox_waiting)),
+        "OutboxOldestAge": round(_value(metrics.outbox_age), 3),
+        "OutboxRefused": int(_value(metrics.outbox_refused)),
     }
 
 

@@ -79,11 +79,18 @@ def _figures(status: pb.GetQueueStatusResponse, deepest: int, redis_at: str) -> 
         figures = [Figure(figure.name, "not known") for figure in figures]
     share = spool.bytes / spool.max_bytes if spool.max_bytes else 0.0
     figures.insert(2, Figure("Spooled", f"{spool.depth:,}", f"{share:.0%} of its room"))
+    if status.HasField("outbox"):
+        figures.append(Figure("Outbox", f"{status.outbox.depth:,}", _outbox(status.outbox)))
     figures.append(_redis(status, redis_at))
     for mirror in lists(status):
         more = f"{mirror.processing:,} in flight, {mirror.dead_letters:,} given up"
         figures.append(Figure(f"Mirror list {mirror.name}", f"{mirror.depth:,}", more))
     return figures
+
+
+def _outbox(outbox: pb.OutboxStatus) -> str:
+    oldest = f"oldest for {duration(outbox.oldest_age.seconds)}, " if outbox.depth else ""
+    return f"{oldest}{outbox.refused:,} refused{', not being emptied' if outbox.error else ''}"
 
 
 def _redis(status: pb.GetQueueStatusResponse, redis_at: str) -> Figure:

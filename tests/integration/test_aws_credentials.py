@@ -294,7 +294,7 @@ async def test_aws_away_later_keeps_the_last_token_and_warns_once(away: Aws, cap
     assert [(record.levelname, record.getMessage().partition(": ")[0]) for record in records] == [
         ("WARNING", f"the secret {name} cannot be read"),
         ("INFO", f"the secret {name} can be read again"),
-        ("INFO", f"the secret {name} gave new credentials for Redis"),
+        ("INFO", f"the secret {name} gave new credentials"),
     ]
     assert NEW not in caplog.text
     assert OLD not in caplog.text

@@ -14,11 +14,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from modelready._channel import TLS
 from modelready.outbox import store
+from modelready.outbox.engine import create
 from modelready.outbox.relay import Relay, logger
 from modelready.outbox.table import ddl
 from modelready.publisher import Publisher
@@ -77,11 +78,7 @@ def _engine() -> Engine:
     url = os.environ.get("OUTBOX_URL")
     if not url:
         raise ArgumentError("OUTBOX_URL is missing, e.g. postgresql+psycopg://user:password@host/registry")
-    engine = create_engine(url, pool_pre_ping=True)
-    if engine.dialect.driver != "psycopg":
-        return engine
-    # A PgBouncer that pools transactions does not keep the statements that psycopg prepares.
-    return create_engine(url, pool_pre_ping=True, connect_args={"prepare_threshold": None})
+    return create(url)
 
 
 def _run(options: argparse.Namespace) -> int:

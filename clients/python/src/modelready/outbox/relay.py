@@ -95,6 +95,8 @@ class RelayBase:
         self._poll_seconds = poll_seconds
         self._failures = 0
         self._locked_since: float | None = None
+        self.last_error = ""
+        """Why the last attempt did not empty the outbox; empty once one worked."""
 
     def _claim(self, connection: Connection) -> Batch:
         """The rows to publish now; none where another relay works."""
@@ -104,7 +106,8 @@ class RelayBase:
             if now - self._locked_since < LOCK_SECONDS:
                 return Batch(())
         self._locked_since = None
-        return Batch(store.oldest(connection, self._batch))
+        # After a failure one row shows whether it is over; a whole batch would be refused again, event by event.
+        return Batch(store.oldest(connection, 1 if self._failures else self._batch))
 
     def _settle(self, connection: Connection, batch: Batch) -> int:
         """Write down what became of them. Returns how many are done; raises the error of those that are not."""
@@ -119,16 +122,17 @@ class RelayBase:
 
     def _pause_after(self, error: Exception) -> float:
         """Log the first failure in a row; return the seconds to wait before the next attempt."""
+        said = getattr(error, "orig", None) or error  # SQLAlchemy's own text repeats the statement
+        self.last_error = f"{type(said).__name__}: {said}"
         if self._failures == 0:
-            said = getattr(error, "orig", None) or error  # SQLAlchemy's own text repeats the statement
-            logger.warning("the outbox is not being emptied: %s: %s", type(said).__name__, said)
+            logger.warning("the outbox is not being emptied: %s", self.last_error)
         failures, self._failures = self._failures, self._failures + 1
         return delay_after(error, failures) if isinstance(error, PublishError) else backoff(failures)
 
     def _worked(self) -> None:
         if self._failures:
             logger.info("the outbox is being emptied again")
-        self._failures = 0
+        self._failures, self.last_error = 0, ""
 
 
 class Relay(RelayBase):

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from modelready.outbox.table import NAME
 
@@ -72,7 +71,7 @@ class Wakeup:
         try:
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             connection.exec_driver_sql(f"LISTEN {NAME}")
-        except SQLAlchemyError:
+        except Exception:  # noqa: BLE001 - of the driver, or of what gives it a password
             return  # the relay meets the same failure, and logs it
         self._connection = connection
 

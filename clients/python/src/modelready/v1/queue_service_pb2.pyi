@@ -23,7 +23,7 @@ class GetQueueStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetQueueStatusResponse(_message.Message):
-    __slots__ = ("queue", "stream", "redis_up", "redis_error", "stream_length", "dead_letters", "groups", "spool", "list", "redis", "dead_letter_reasons", "oldest_dead_letter_at", "dedup_keys", "promise", "trim", "lists")
+    __slots__ = ("queue", "stream", "redis_up", "redis_error", "stream_length", "dead_letters", "groups", "spool", "list", "redis", "dead_letter_reasons", "oldest_dead_letter_at", "dedup_keys", "promise", "trim", "lists", "outbox")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     REDIS_UP_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class GetQueueStatusResponse(_message.Message):
     PROMISE_FIELD_NUMBER: _ClassVar[int]
     TRIM_FIELD_NUMBER: _ClassVar[int]
     LISTS_FIELD_NUMBER: _ClassVar[int]
+    OUTBOX_FIELD_NUMBER: _ClassVar[int]
     queue: str
     stream: str
     redis_up: bool
@@ -56,7 +57,8 @@ class GetQueueStatusResponse(_message.Message):
     promise: PromiseStatus
     trim: TrimStatus
     lists: _containers.RepeatedCompositeFieldContainer[ListStatus]
-    def __init__(self, queue: _Optional[str] = ..., stream: _Optional[str] = ..., redis_up: bool = ..., redis_error: _Optional[str] = ..., stream_length: _Optional[int] = ..., dead_letters: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., spool: _Optional[_Union[SpoolStatus, _Mapping]] = ..., list: _Optional[_Union[ListStatus, _Mapping]] = ..., redis: _Optional[_Union[RedisStatus, _Mapping]] = ..., dead_letter_reasons: _Optional[_Iterable[_Union[DeadLetterCount, _Mapping]]] = ..., oldest_dead_letter_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., dedup_keys: _Optional[int] = ..., promise: _Optional[_Union[PromiseStatus, _Mapping]] = ..., trim: _Optional[_Union[TrimStatus, _Mapping]] = ..., lists: _Optional[_Iterable[_Union[ListStatus, _Mapping]]] = ...) -> None: ...
+    outbox: OutboxStatus
+    def __init__(self, queue: _Optional[str] = ..., stream: _Optional[str] = ..., redis_up: bool = ..., redis_error: _Optional[str] = ..., stream_length: _Optional[int] = ..., dead_letters: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., spool: _Optional[_Union[SpoolStatus, _Mapping]] = ..., list: _Optional[_Union[ListStatus, _Mapping]] = ..., redis: _Optional[_Union[RedisStatus, _Mapping]] = ..., dead_letter_reasons: _Optional[_Iterable[_Union[DeadLetterCount, _Mapping]]] = ..., oldest_dead_letter_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., dedup_keys: _Optional[int] = ..., promise: _Optional[_Union[PromiseStatus, _Mapping]] = ..., trim: _Optional[_Union[TrimStatus, _Mapping]] = ..., lists: _Optional[_Iterable[_Union[ListStatus, _Mapping]]] = ..., outbox: _Optional[_Union[OutboxStatus, _Mapping]] = ...) -> None: ...
 
 class RedisStatus(_message.Message):
     __slots__ = ("engine", "version", "role", "latency", "used_memory_bytes", "max_memory_bytes", "eviction_policy", "replicas", "cluster")
@@ -145,6 +147,18 @@ class SpoolStatus(_message.Message):
     free_bytes: int
     error: str
     def __init__(self, depth: _Optional[int] = ..., bytes: _Optional[int] = ..., max_bytes: _Optional[int] = ..., oldest_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., free_bytes: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class OutboxStatus(_message.Message):
+    __slots__ = ("depth", "oldest_age", "refused", "error")
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_AGE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    depth: int
+    oldest_age: _duration_pb2.Duration
+    refused: int
+    error: str
+    def __init__(self, depth: _Optional[int] = ..., oldest_age: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., refused: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ListStatus(_message.Message):
     __slots__ = ("name", "depth", "processing", "dead_letters", "processing_key", "dead_letters_key")

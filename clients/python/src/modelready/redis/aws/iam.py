@@ -1,4 +1,4 @@
-"""Tokens for ElastiCache's IAM authentication: a signed request that is never sent, as the password."""
+"""Tokens for IAM authentication with ElastiCache and RDS: a signed request that is never sent, as the password."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelready._thread import in_thread
 from modelready.credentials import Credentials, NoCredentials
 from modelready.redis.env import SettingsError
 
-TOKEN_SECONDS = 900  # the longest that ElastiCache takes; it matters only until the connection has logged in
+TOKEN_SECONDS = 900  # the longest that both take; it matters only until the connection has logged in
 
 
 class IamCredentials:
@@ -23,12 +23,16 @@ class IamCredentials:
     """
 
     max_connection_seconds: float | None = 11 * 3600.0
+    service, variable = "elasticache", "REDIS_IAM_CLUSTER"
 
     def __init__(self, user: str, cluster: str, *, serverless: bool = False, region: str | None = None) -> None:
+        query = {"User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
+        self._prepare(user, cluster.lower(), query, region)
+
+    def _prepare(self, user: str, host: str, query: dict[str, str], region: str | None) -> None:
         if find_spec("boto3") is None:
-            raise SettingsError("REDIS_IAM_CLUSTER needs boto3, which the extra 'aws' brings")
-        query = {"Action": "connect", "User": user} | ({"ResourceType": "ServerlessCache"} if serverless else {})
-        self._url = f"https://{cluster.lower()}/?{urlencode(query)}"
+            raise SettingsError(f"{self.variable} needs boto3, which the extra 'aws' brings")
+        self._url = f"https://{host}/?{urlencode({'Action': 'connect', **query})}"
         self._user = user
         self._region = region
         self._session: Any = None
@@ -77,8 +81,18 @@ class IamCredentials:
         from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
         request = AWSRequest("GET", self._url)
-        SigV4QueryAuth(credentials, "elasticache", region, expires=TOKEN_SECONDS).add_auth(request)
+        SigV4QueryAuth(credentials, self.service, region, expires=TOKEN_SECONDS).add_auth(request)
         return str(request.url).removeprefix("https://")
+
+
+class RdsCredentials(IamCredentials):
+    """The same for a user of a database of RDS or Aurora at `host`, its endpoint's name, and `port`."""
+
+    max_connection_seconds: float | None = None
+    service, variable = "rds-db", "OUTBOX_IAM"
+
+    def __init__(self, user: str, host: str, port: int, *, region: str | None = None) -> None:
+        self._prepare(user, f"{host}:{port}", {"DBUser": user}, region)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The credentials of Redis from AWS Secrets Manager, through rotations and while AWS is away."""
+"""Credentials from AWS Secrets Manager, through rotations and while AWS is away."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _READ_SECONDS = 15.0  # an answer that comes byte by byte has no other end
 class SecretsManagerCredentials:
     """One secret: the token itself, or JSON with the token under `key` and, unless it is given, the `username`.
 
-    It is read when first needed, every `refresh_seconds` by `watch`, and when Redis refused what it held; one read at
-    a time, and none sooner than `spacing_seconds` after the last. What was read stays in use while AWS is away.
+    It is read when first needed, every `refresh_seconds` by `watch`, and when the server refused what it held; one read
+    at a time, and none sooner than `spacing_seconds` after the last. What was read stays in use while AWS is away.
     """
 
     max_connection_seconds: float | None = None
@@ -39,9 +39,12 @@ class SecretsManagerCredentials:
         endpoint_url: str | None = None,
         refresh_seconds: float = 300.0,
         spacing_seconds: float = 2.0,  # below PUBLISH_TIMEOUT_SECONDS: a rotation right after a read is no error
+        variable: str = "REDIS_AUTH_SECRET_ID",
     ) -> None:
+        """`variable`: the one that names the secret, for errors."""
         if find_spec("boto3") is None:
-            raise SettingsError("REDIS_AUTH_SECRET_ID needs boto3, which the extra 'aws' brings")
+            raise SettingsError(f"{variable} needs boto3, which the extra 'aws' brings")
+        self._variable = variable
         self._secret = SecretValue(secret_id, key, username, region, endpoint_url)
         self._refresh_seconds = refresh_seconds
         self._spacing_seconds = spacing_seconds
@@ -56,7 +59,7 @@ class SecretsManagerCredentials:
         if self._in_use is None:
             await self._look_again(refused=False)
         if self._in_use is None:
-            raise NoCredentials(f"the secret {self._secret.id} (REDIS_AUTH_SECRET_ID) cannot be read: {self._failure}")
+            raise NoCredentials(f"the secret {self._secret.id} ({self._variable}) cannot be read: {self._failure}")
         return self._in_use
 
     async def refused(self) -> bool:
@@ -116,7 +119,7 @@ class SecretsManagerCredentials:
     def _use(self, found: Credentials) -> None:
         if self._in_use not in {None, found}:
             self._changed_at = time.monotonic()
-            logger.info("the secret %s gave new credentials for Redis", self._secret.id)
+            logger.info("the secret %s gave new credentials", self._secret.id)
         self._in_use = found
 
     def _note(self, failure: Unreadable | None) -> None:
