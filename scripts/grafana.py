@@ -85,6 +85,13 @@ PANELS = (
           "spool-growing"),
     Panel("Spool: how full", "percent", ((_USED, "used"),), "spool-filling"),
     Panel("Spool: free room of its disk", "bytes", (("min(modelready_spool_disk_free_bytes)", "free"),), "spool-disk"),
+    Panel("Outbox: rows", "short", (
+        ("max(modelready_outbox_rows)", "waiting"),
+        ("max(modelready_outbox_refused_rows)", "refused"),
+    ), colors=(("waiting", "green"), ("refused", "red"))),
+    Panel("Outbox: age of the oldest row", "s", (("max(modelready_outbox_oldest_age_seconds)", "age"),),
+          "outbox-not-draining"),
+    Panel("Outbox: not being emptied (1)", "short", (("max(modelready_outbox_failing)", "failing"),), 1),
     Panel("Redis: failures a minute", "short", (
         (_minutely("modelready_redis_connection_failures_total"), "connections and commands"),
         (_minutely("modelready_redis_auth_failures_total"), "logins"),

@@ -133,6 +133,18 @@ ALARMS = (
         "spool", "LessThanThreshold",
     ),
     Alarm(
+        "outbox-not-draining", "OutboxOldestAge", "Maximum", 300, 3, 3,
+        "Events wait in the registry's outbox, or its database does not answer.",
+        "modelready-sidecar status has the reason.",
+        "outbox",
+    ),
+    Alarm(
+        "outbox-refused", "OutboxRefused", "Maximum", 0, 1, 1,
+        "Rows of the outbox break a rule: they are not announced.",
+        "modelready-sidecar outbox list has the reasons.",
+        "outbox",
+    ),
+    Alarm(
         "publishes-refused", "PublishesRefused", "Sum", 0, 1, 15,
         "One or more of the registry's events were refused: a model that is ready is not announced.",
         "The sidecar's log has the reason. INVALID_EVENT is for the registry's developers.",
@@ -269,6 +281,8 @@ def _alarm(alarm: Alarm, namespace: str = NAMESPACE) -> str:
         "AlarmActions": actions,
         "OKActions": actions,
     }
+    if alarm.minutes == alarm.of:
+        del properties["DatapointsToAlarm"]  # the default
     inline = ", ".join(f"{name}: {value}" for name, value in properties.items())
     return f"""  {resource(alarm.name)}:
     Type: AWS::CloudWatch::Alarm{attribute}
@@ -334,6 +348,7 @@ def _widgets() -> list[dict[str, Any]]:
             line=_limit("spool-disk"),
             SpoolDiskFreeBytes="of the task with least",
         ),
+        _graph(16, 29, "Outbox", OutboxDepth="rows", OutboxOldestAge="age, s", OutboxRefused="refused"),
         {
             "type": "log",
             "x": 0,

@@ -70,6 +70,7 @@ log = logging.getLogger(__name__)
 _FIRST_LOOK_SECONDS = 0.4
 _FAULT_SECONDS = 10.0
 _FLUSH_SHARE = 0.6
+_DELETE_SECONDS = 2.0  # what the outbox's database does not delete by then is sent again, and stored once
 _ANSWER_SECONDS = 0.15  # below the delay that callers are asked to wait before they try again
 
 
@@ -275,7 +276,7 @@ async def _finish(
     if tracing is not None:
         await tracing.close(max(deadline - time.monotonic() - 0.2, 0.1))
     if outbox is not None:
-        await outbox.closed(max(deadline - time.monotonic() - 0.2, 0.1))
+        await outbox.closed(min(max(deadline - time.monotonic() - 0.2, 0.1), _DELETE_SECONDS))
 
 
 def _give_back_memory() -> None:

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
-
 _BEAT_SECONDS, _LATE_SECONDS = 0.5, 5.0
+
+
+Result = TypeVar("Result")
+
+
+def in_daemon(name: str, work: Callable[[], Result]) -> Future[Result]:
+    """What `work` will return or raise, in a thread that the end of the process does not wait for."""
+    ended: Future[Result] = Future()
+    ended.set_running_or_notify_cancel()  # or a cancellation would reach it
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - raised where the end is awaited
+            ended.set_exception(error)
+        else:
+            ended.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return ended
 
 
 class Tasks:

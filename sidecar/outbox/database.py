@@ -13,7 +13,6 @@ from modelready.credentials import CredentialSource, StaticCredentials
 from modelready.outbox.engine import create
 from modelready.redis.aws.iam import RdsCredentials
 from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
-from modelready.redis.settings import RedisSettings
 from sidecar.errors import SettingsError
 from sidecar.settings import OutboxSettings
 
@@ -25,10 +24,10 @@ _REFUSED = ("28000", "28P01")  # SQLSTATE of PostgreSQL
 _REFUSED_TEXTS = ("authentication failed", "Access denied")  # where the driver has no code for a login
 
 
-def connect(settings: OutboxSettings, ask: Ask, aws: RedisSettings) -> tuple[Engine, CredentialSource]:
+def connect(settings: OutboxSettings, ask: Ask, *, region: str, endpoint_url: str) -> tuple[Engine, CredentialSource]:
     """The engine, not connected yet, and the source that it asks for a password. Raises SettingsError.
 
-    `aws`: the region and the endpoint of Secrets Manager stand there.
+    `region`: AWS_REGION; `endpoint_url`: AWS_ENDPOINT_URL.
     """
     try:
         engine = create(settings.url, **_tls(settings))
@@ -38,7 +37,7 @@ def connect(settings: OutboxSettings, ask: Ask, aws: RedisSettings) -> tuple[Eng
         raise SettingsError("OUTBOX_URL names a driver that SQLAlchemy does not know") from None
     except ArgumentError:
         raise SettingsError("OUTBOX_URL is ***: it must be a URL of SQLAlchemy") from None
-    source = _source(settings, engine.url, aws)
+    source = _source(settings, engine.url, region or None, endpoint_url or None)
     if settings.password or settings.secret_id or settings.iam:
         _log_in_by(engine, source, ask)
     return engine, source
@@ -61,15 +60,15 @@ def _verified(authority: Path, *, libpq: bool) -> dict[str, Any]:
     return {"sslmode": "verify-full", "sslrootcert": path} if libpq else {"ssl": {"ca": path, "check_hostname": True}}
 
 
-def _source(settings: OutboxSettings, url: URL, aws: RedisSettings) -> CredentialSource:
-    username, region = url.username or None, aws.aws_region or None
+def _source(settings: OutboxSettings, url: URL, region: str | None, endpoint_url: str | None) -> CredentialSource:
+    username = url.username or None
     if settings.secret_id:
         return SecretsManagerCredentials(
             settings.secret_id,
             key=settings.secret_key,
             username=username,
             region=region,
-            endpoint_url=aws.aws_endpoint_url or None,
+            endpoint_url=endpoint_url,
             variable="OUTBOX_SECRET_ID",
         )
     if settings.iam:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from sidecar.publishing.interfaces import Event
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.submission import DURABILITIES, GROUP_EVENTS, Published
 from sidecar.settings import OutboxSettings
+from sidecar.tasks import in_daemon
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +161,12 @@ class Outbox:
 
     def __init__(self, publisher: OwnPublisher, settings: OutboxSettings, aws: RedisSettings) -> None:
         """`aws`: the region and the endpoint of Secrets Manager stand there. Raises SettingsError."""
-        self._engine, self._credentials = connect(settings, publisher.loop.ask, aws)
+        self._engine, self._credentials = connect(
+            settings, publisher.loop.ask, region=aws.aws_region, endpoint_url=aws.aws_endpoint_url
+        )
         durability = Durability(settings.durability)
         self._relay = Relay(self._engine, publisher, durability=durability, poll_seconds=settings.poll)
-        self._relay_ended: Future[None] = Future()
+        self._relay_ended: Future[None] | None = None
         self._closing = threading.Event()
         self._counted = store.Status(0, 0.0, 0)
         self._counted_at = time.monotonic()
@@ -181,9 +184,8 @@ class Outbox:
 
     async def run(self, draining: asyncio.Event) -> None:
         """Work until `draining` is set; a database that is away is tried again and again. Raises only for a defect."""
-        figures: Future[None] = Future()
-        _start("outbox", self._relay.run, self._relay_ended)
-        _start("outbox figures", self._count, figures)
+        self._relay_ended = in_daemon("outbox", self._relay.run)
+        figures = in_daemon("outbox figures", self._count)
         tasks = [
             asyncio.ensure_future(work)
             for work in (
@@ -206,7 +208,8 @@ class Outbox:
         """Wait that time at most for the batch under way. Rows that are not deleted by then are published again."""
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.shield(asyncio.wrap_future(self._relay_ended))
+                if self._relay_ended is not None:
+                    await asyncio.shield(asyncio.wrap_future(self._relay_ended))
         except TimeoutError:
             log.warning("the outbox's database does not answer: what it did not delete is sent again, and stored once")
 
@@ -226,17 +229,3 @@ class Outbox:
 
 async def _nothing() -> None:
     """A connection stays logged in when the password changes."""
-
-
-def _start(name: str, work: Callable[[], None], ended: Future[None]) -> None:
-    """In a thread that the end of the process does not wait for."""
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - raised where the end is awaited
-            ended.set_exception(error)
-        else:
-            ended.set_result(None)
-
-    threading.Thread(target=run, name=name, daemon=True).start()

@@ -64,7 +64,7 @@ def alarms() -> dict[str, dict[str, Any]]:
 
 def state(alarm: dict[str, Any], values: Sequence[float | None]) -> str:
     """The state of an alarm. `values`: of the last periods and of those FURTHER_BACK, the newest last."""
-    looked, needed = int(alarm["EvaluationPeriods"]), int(alarm["DatapointsToAlarm"])
+    looked, needed = int(alarm["EvaluationPeriods"]), int(alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]))
     compare, threshold = _COMPARED[alarm["ComparisonOperator"]], float(alarm["Threshold"])
     marks = [None if value is None else compare(float(value), threshold) for value in values]
     known = [mark for mark in marks if mark is not None][-looked:]

@@ -149,6 +149,8 @@ EFFECTS: dict[str, Effect] = {
     "spool-growing": lambda sidecar, seconds, on: sidecar.counted.spool_age.set(301 if on else 0),
     "spool-filling": lambda sidecar, seconds, on: sidecar.counted.spool_bytes.set(51 if on else 0),
     "spool-disk": lambda sidecar, seconds, on: sidecar.counted.spool_free_bytes.set(1 << (27 if on else 30)),
+    "outbox-not-draining": lambda sidecar, seconds, on: sidecar.counted.outbox_age.set(301 if on else 0),
+    "outbox-refused": lambda sidecar, seconds, on: sidecar.counted.outbox_refused.set(int(on)),
     "publishes-refused": lambda sidecar, seconds, on: sidecar.counted.published.labels("SPOOL_FULL").inc(seconds),
     "eviction-policy": lambda sidecar, seconds, on: setattr(sidecar, "policy", "allkeys-lru" if on else "noeviction"),
     "redis-memory": lambda sidecar, seconds, on: setattr(sidecar, "used_memory", 81 if on else 30),
@@ -169,7 +171,8 @@ async def test_an_alarm_fires_in_time_alone_and_ends(
     states = await watch(sidecars, writing, fault)
     assert fired(states) == {name}
     assert [one for one, _ in groupby(states[name])] == [OK, ALARM, OK]
-    needed, of = int(ALARMS[name]["DatapointsToAlarm"]), int(ALARMS[name]["EvaluationPeriods"])
+    of = int(ALARMS[name]["EvaluationPeriods"])
+    needed = int(ALARMS[name].get("DatapointsToAlarm", of))
     further = FURTHER_BACK if name == "sidecar-absent" else 0
     on = states[name].index(ALARM) * MINUTE
     assert fault.begin < on <= fault.begin + (needed + 1 + further) * MINUTE

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 
 VARIABLES = (
     "REDIS_AUTH_TOKEN",
+    "OUTBOX_PASSWORD",
     "SIDECAR_API_TOKEN",
     "SIDECAR_ADMIN_TOKEN",
     "AWS_SECRET_ACCESS_KEY",

@@ -16,6 +16,7 @@ from modelready.keys import Keys
 from sidecar.cli.doctor import network, server
 from sidecar.cli.doctor.acl import check_acl
 from sidecar.cli.doctor.auth import Hello, check_auth, connected, greet
+from sidecar.cli.doctor.outbox import check_outbox
 from sidecar.cli.doctor.report import Report
 from sidecar.cli.doctor.round_trip import check_round_trip
 from sidecar.cli.doctor.settings import Given, check_settings
@@ -46,6 +47,7 @@ def examine(environ: Mapping[str, str]) -> Report:
         if greeting is not None:
             asyncio.run(_look_at_redis(report, given, greeting))
         check_spool(report, given.settings.spool)
+        check_outbox(report, given.settings.outbox, environ)
     report.complete()
     return report
 

@@ -9,7 +9,7 @@ OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 
 CHECKS = (
     "settings", "dns", "tcp", "tls", "auth", "acl", "keys", "version", "role", "cluster", "replicas", "eviction",
-    "memory", "latency", "probe", "spool",
+    "memory", "latency", "probe", "spool", "outbox",
 )  # fmt: skip
 
 EXPIRES_SOON_DAYS = 30
@@ -19,6 +19,7 @@ MEMORY_SHARE = 0.9
 LATENCY_P50_MS = 5.0
 LATENCY_P99_MS = 50.0
 FSYNCS_PER_SECOND = 50
+OUTBOX_SECONDS = 300
 
 FINDINGS = {
     "settings-wrong": "Correct the variable in the task definition and start again.",
@@ -87,6 +88,13 @@ FINDINGS = {
     "spool-full": "Make room on the disk of SPOOL_DIR: nothing can be spooled.",
     "spool-room": "Lower SPOOL_MAX_BYTES, or give the disk of SPOOL_DIR more room.",
     "spool-slow": "Use a faster disk for SPOOL_DIR: each group of spooled events waits for one fsync.",
+    "outbox-settings": "Correct the OUTBOX_ variable in the task definition and start again.",
+    "outbox-unreachable":
+        "See that OUTBOX_URL is right, that the database runs and takes this login, and that the task reaches it.",
+    "outbox-table": "Create the table in that database: modelready-sidecar outbox ddl prints the statements.",
+    "outbox-rights": "Grant the user SELECT, UPDATE and DELETE on modelready_outbox.",
+    "outbox-waiting": "See what the sidecar logs about the outbox, or whether one runs with this OUTBOX_URL.",
+    "outbox-refused": "See why with modelready-sidecar outbox list, correct the cause, then retry or discard them.",
     "connection-lost": "Run doctor again, and if it stays so look at the engine's load and its log.",
 }  # fmt: skip
 """What to do about each, in one sentence. A finding's name begins with its check; any check may meet the last one."""
@@ -94,6 +102,7 @@ FINDINGS = {
 WARNINGS = frozenset({
     "settings-unread", "tcp-address-dead", "tls-expires-soon", "auth-not-asked", "acl-operating", "keys-queue-full",
     "eviction-policy", "memory-nearly-full", "latency-high", "spool-memory", "spool-room", "spool-slow",
+    "outbox-waiting", "outbox-refused",
 })  # fmt: skip
 """Those after which events are published all the same; the others are failures."""
 

@@ -26,22 +26,32 @@ from modelready.publisher import Publisher
 from modelready.receipt import Durability
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code."""
-    options = _parser().parse_args(arguments)
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    engine: Callable[[], Engine] | None = None,
+    prog: str = "python -m modelready.outbox",
+) -> int:
+    """Run a command; return its exit code.
+
+    `engine` makes the engine, in the place of OUTBOX_URL; then there is no command `run`.
+    """
+    options = _parser(prog, runs=engine is None).parse_args(arguments)
+    options.engine = engine or _engine
     try:
         code: int = options.run(options)
     except BrokenPipeError:  # whatever reads the list has read enough
         return 0
     except (SQLAlchemyError, ModuleNotFoundError) as error:
-        print(f"modelready.outbox: {getattr(error, 'orig', None) or error}", file=sys.stderr)
+        print(f"{prog.removeprefix('python -m ')}: {getattr(error, 'orig', None) or error}", file=sys.stderr)
         return 2 if isinstance(error, (ArgumentError, ModuleNotFoundError)) else 1
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str, *, runs: bool) -> argparse.ArgumentParser:
+    described = __doc__ if runs else "What operates the table of OUTBOX_URL."
     parser = argparse.ArgumentParser(
-        prog="python -m modelready.outbox", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=described, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(metavar="command", required=True)
 
@@ -50,14 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    run = command("run", _run, "publish what is in the outbox, until SIGTERM; SIDECAR_API_TOKEN is the token, if set")
-    run.add_argument("--sidecar", default="127.0.0.1:50051", help="host:port or unix:/path (default: %(default)s)")
-    run.add_argument("--ca-file", metavar="FILE", help="speak TLS and trust this")
-    run.add_argument("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
-    run.add_argument("--key-file", metavar="FILE", help="its private key")
-    levels = [level.value for level in Durability if level is not Durability.UNSPECIFIED]
-    run.add_argument("--durability", choices=levels, default="primary", help="the least to delete a row for")
-    run.add_argument("--source", default="", help="the registry's name in events that have none, e.g. //registry.prod")
+    if runs:
+        _add_run(command("run", _run, "publish what is in the outbox until SIGTERM; token: SIDECAR_API_TOKEN, if set"))
     status = command("status", _status, "how many rows wait, the age of the oldest, how many were refused")
     listing = command("list", _list, "the rows that were refused: id, time, event id, reason")
     listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N rows (default: %(default)s)")
@@ -74,6 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--sidecar", default="127.0.0.1:50051", help="host:port or unix:/path (default: %(default)s)")
+    run.add_argument("--ca-file", metavar="FILE", help="speak TLS and trust this")
+    run.add_argument("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
+    run.add_argument("--key-file", metavar="FILE", help="its private key")
+    levels = [level.value for level in Durability if level is not Durability.UNSPECIFIED]
+    run.add_argument("--durability", choices=levels, default="primary", help="the least to delete a row for")
+    run.add_argument("--source", default="", help="the registry's name in events that have none, e.g. //registry.prod")
+
+
 def _engine() -> Engine:
     url = os.environ.get("OUTBOX_URL")
     if not url:
@@ -83,7 +97,7 @@ def _engine() -> Engine:
 
 def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    engine = _engine()
+    engine: Engine = options.engine()
     try:
         connection = engine.connect()
     except OperationalError as error:
@@ -107,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    with _engine().connect() as connection:
+    with options.engine().connect() as connection:
         status = store.status(connection)
     if options.json:
         print(json.dumps(status._asdict()))
@@ -117,7 +131,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    with _engine().connect() as connection:
+    with options.engine().connect() as connection:
         for row in store.failed(connection, options.limit):
             if options.json:
                 print(json.dumps({**row._asdict(), "failed_at": f"{row.failed_at:%Y-%m-%dT%H:%M:%SZ}"}))
@@ -142,7 +156,7 @@ def _discard(options: argparse.Namespace) -> int:
 
 
 def _change(change: Callable[[Connection, Sequence[int] | None], int], options: argparse.Namespace) -> int:
-    with _engine().begin() as connection:
+    with options.engine().begin() as connection:
         return change(connection, None if options.all else options.ids)
 
 

@@ -72,7 +72,7 @@ class RedisSettings:
         "AWS_REGION",
         text("a region's name"),
         "",
-        "Region of the secret and of IAM authentication.",
+        "Region of secrets and of IAM authentication.",
         note="as the AWS SDK finds it",
     )
     aws_endpoint_url: str = variable(
