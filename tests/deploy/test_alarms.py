@@ -52,7 +52,9 @@ class Sidecar:
         self.counted.spool_max_bytes.set(100)
         self.counted.spool_free_bytes.set(1 << 30)
         self._read, self._write = os.pipe()
-        self._emf = EmbeddedMetrics(self.counted, cast("Any", self), cast("Any", self), service=SOURCE, fd=self._write)
+        self._emf = EmbeddedMetrics(
+            self.counted, cast("Any", self), cast("Any", self), service=SOURCE, outbox=True, fd=self._write
+        )
 
     async def observe(self) -> Observed:
         oldest = round((time.time() - self.oldest_age) * 1000)

@@ -76,7 +76,7 @@ class Reader:
 
 
 def emf_of(metrics: Metrics, inspector: Inspector, service: str, fd: int) -> EmbeddedMetrics:
-    return EmbeddedMetrics(metrics, cast("Any", inspector), cast("Any", inspector), service=service, fd=fd)
+    return EmbeddedMetrics(metrics, cast("Any", inspector), cast("Any", inspector), service=service, outbox=True, fd=fd)
 
 
 @pytest.fixture
@@ -97,6 +97,8 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     metrics.redis_seconds.observe(0.0004)
     metrics.spool_bytes.set(125)
     metrics.spool_free_bytes.set(1 << 30)
+    metrics.outbox_waiting.set(3)
+    metrics.outbox_age.set(1.5)
     metrics.redis_up.set(1)
     root = await reader.tell()
     named = {one["Name"]: one["Unit"] for one in root["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
@@ -107,6 +109,7 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     assert 90 <= root["OldestUnacknowledgedAge"] < 100
     assert (root["PublishesStored"], root["PublishesDuplicate"], root["PublishesRefused"]) == (3, 0, 3)
     assert root["RpcLatency"] == {"Values": [2.0, 10000.0], "Counts": [2, 1]}
+    assert (root["OutboxDepth"], root["OutboxOldestAge"], root["OutboxRefused"]) == (3, 1.5, 0)
     assert root["RedisLatency"] == {"Values": [0.5], "Counts": [1]}
     assert root["SpoolDiskFreeBytes"] == 1 << 30
     assert (root["SpoolBytesUsedPercent"], root["RedisUp"], root["EvictionPolicyWrong"]) == (12.5, 1, 0)
