@@ -60,8 +60,9 @@ class Report:
 
     def complete(self) -> None:
         """Add a line for each check that was skipped, and sort them."""
-        # The spool is always checked; of the others the last failure is why there are no more.
-        failures = [line.check for line in self.lines if line.status == FAILURE and line.check != "spool"]
+        # The spool and the outbox are always checked; of the others the last failure is why there are no more.
+        alone = ("spool", "outbox")
+        failures = [line.check for line in self.lines if line.status == FAILURE and line.check not in alone]
         failed = failures[-1] if failures else "acl"
         done = {line.check for line in self.lines}
         for check in CHECKS:
