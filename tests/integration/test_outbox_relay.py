@@ -185,11 +185,8 @@ def test_a_database_that_hangs_holds_up_no_call_no_probe_and_no_stop(
             assert sidecar.terminate() == 0
             assert time.monotonic() - began < 20  # SIDECAR_SHUTDOWN_SECONDS is 25
         network.resume()
-        sidecar.start()
-        try:
+        with relaying(redis, url):
             until(lambda: "2" in [event.model.version for event in stream(redis)], 30, "the row that waited arrives")
-        finally:
-            sidecar.kill()
     assert len(stream(redis)) == 22
 
 
