@@ -36,6 +36,9 @@ def _status(**fields: Any) -> pb.GetQueueStatusResponse:
         ({"spool": {"bytes": 90}}, True, "warning: the spool is 90% full"),
         ({"promise": {"spooling": True, "summary": "by disk: the queue is full"}}, True,
          "warning: events are by disk: the queue is full"),
+        ({"outbox": {"depth": 3, "oldest_age": "90s", "error": "OperationalError: refused"}}, True,
+         "warning: the outbox is not being emptied, 3 rows for 1m 30s (OperationalError: refused)"),
+        ({"outbox": {"refused": 1}}, True, "warning: 1 row of the outbox refused"),
         ({"spool": {"error": "no room"}}, True, "warning: events are acknowledged by the Redis primary"),
         ({"redis": {"eviction_policy": "volatile-lru"}}, True, "volatile-lru, not noeviction"),
         ({"redis": {"eviction_policy": "allkeys-lfu"}, "dead_letters": 3}, False,
@@ -140,3 +143,9 @@ def test_it_stays_one_readable_line(length: int) -> None:
         assert len(line) <= 200
         assert line.isprintable()
         assert ("more warning" in line) == (len(fields) > 3)
+
+
+def test_the_outbox_has_its_line_in_the_table_where_there_is_one() -> None:
+    assert "outbox" not in table(_status())
+    found = table(_status(outbox={"depth": 2, "oldest_age": "90s", "refused": 1, "error": "away"}))
+    assert "\noutbox        2 rows, the oldest for 1m 30s, 1 refused; NOT BEING EMPTIED (away)" in found
