@@ -23,7 +23,7 @@ from modelready.receipt import Durability, Receipt
 from modelready.redis.settings import RedisSettings
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
-from sidecar.errors import InvalidEvent, Refused, RequestError
+from sidecar.errors import InvalidEvent, Overloaded, Refused, RequestError, ShuttingDown
 from sidecar.operations.outbox import OutboxState
 from sidecar.outbox.database import connect
 from sidecar.publishing.acceptance import Acceptance
@@ -96,11 +96,13 @@ class OwnPublisher:
     ) -> list[Receipt | client.PublishError]:
         results: list[Receipt | client.PublishError | None] = [None] * len(messages)
         accepted: dict[int, Event] = {}
+        await self._wait_for_room(messages, timeout)
+        arrived = time.monotonic()
         for index, message in enumerate(messages):
             try:
                 accepted[index] = self._acceptance.accept(message, dict, "event")
             except InvalidEvent as error:
-                self._observer.refused([message], error, time.monotonic())
+                self._observer.refused([message], error, arrived)
                 results[index] = _refusal(error, message.event_id)
         outcomes = await self._submit(list(accepted.values()), durability, timeout)
         for (index, event), outcome in zip(accepted.items(), outcomes, strict=True):
@@ -110,16 +112,21 @@ class OwnPublisher:
                 results[index] = self._receipt(event, outcome)
         return [result for result in results if result is not None]
 
+    async def _wait_for_room(self, messages: Sequence[ModelReadyToDeploy], timeout: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._publisher.wait_for_room(len(messages), sum(message.ByteSize() for message in messages))
+
     async def _submit(
         self, events: list[Event], durability: pb.Durability, timeout: float
     ) -> Sequence[Published | RequestError]:
         if not events:
             return []
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._publisher.wait_for_room(len(events), sum(len(event.data) for event in events))
         try:
-            return await self._publisher.submit(events, durability, timeout)
+            return await self._publisher.submit(events, durability, timeout, kept=True)
+        except (Overloaded, ShuttingDown) as error:  # it did not get there
+            self._observer.refused([event.message for event in events], error, time.monotonic(), kept=True)
+            return [error] * len(events)
         except RequestError as error:
             return [error] * len(events)
 

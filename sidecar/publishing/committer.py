@@ -353,7 +353,8 @@ class Committer:
         if not submission.answered:
             error = submission.note(error)
             submission.fail(error)
-            self._observer.refused([event.message for event in submission.events], error, submission.arrived)
+            messages = [event.message for event in submission.events]
+            self._observer.refused(messages, error, submission.arrived, kept=submission.kept)
 
     def _release(self, submission: Submission, *, in_redis: bool) -> None:
         self.waiting.release(submission)

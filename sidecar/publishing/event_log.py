@@ -57,11 +57,19 @@ class EventObserver:
         for kind, count in counts.items():
             self._counts[kind].inc(count)
 
-    def refused(self, messages: Sequence[ModelReadyToDeploy], error: RequestError, arrived: float) -> None:
-        """Nothing is kept of them, or it is not known whether anything is: the outcome is the error's reason."""
+    def refused(
+        self, messages: Sequence[ModelReadyToDeploy], error: RequestError, arrived: float, *, kept: bool = False
+    ) -> None:
+        """Nothing is kept of them, or it is not known whether anything is: the outcome is the error's reason.
+
+        `kept`: the caller has them and tries again; only their spans end.
+        """
         milliseconds = _since(arrived)
         for message in messages:
-            self._refused(message, error, milliseconds)
+            if not kept:
+                self._refused(message, error, milliseconds)
+            elif self._tracing is not None:
+                self._tracing.fail(message, error.reason)
 
     def _refused(self, message: ModelReadyToDeploy, error: RequestError, milliseconds: float) -> None:
         self._published.labels(error.reason).inc()

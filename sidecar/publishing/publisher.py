@@ -94,16 +94,18 @@ class Publisher:
         return self.pending + count <= most and pending_bytes + size <= most_bytes
 
     def submit(
-        self, events: Sequence[Event], durability: pb.Durability, timeout: float | None
+        self, events: Sequence[Event], durability: pb.Durability, timeout: float | None, *, kept: bool = False
     ) -> asyncio.Future[Results]:
         """Take events, in order; the future ends within `timeout` seconds: a result for each, or a RequestError.
 
-        Cancelling the future withdraws nothing. Raises Overloaded and ShuttingDown.
+        Cancelling the future withdraws nothing. `kept`: the caller has them on a disk and tries again, so that no
+        event counts as refused when Redis is away. Raises Overloaded and ShuttingDown.
         """
         if self._closing:
             raise ShuttingDown("the sidecar is stopping")
         most = self._settings.timeout
-        submission = Submission(events, durability or self._default, most if timeout is None else min(timeout, most))
+        seconds = most if timeout is None else min(timeout, most)
+        submission = Submission(events, durability or self._default, seconds, kept=kept)
         self.check_room(len(events), submission.size)
         (self._replicated if submission.durability == pb.DURABILITY_REPLICATED else self._plain).add(submission)
         return submission.future

@@ -44,14 +44,20 @@ class Submission:
     """The events of one call or frame: they share a group and an answer."""
 
     __slots__ = (
-        "answer_by", "answered", "arrived", "durability", "error", "events", "future", "margin", "size", "spooling",
-        "timer",
+        "answer_by", "answered", "arrived", "durability", "error", "events", "future", "kept", "margin", "size",
+        "spooling", "timer",
     )  # fmt: skip
 
-    def __init__(self, events: Sequence[Event], durability: pb.Durability, seconds: float) -> None:
-        """`seconds`: until the caller's deadline. A part of them, `margin`, is left for the way of the answer."""
+    def __init__(
+        self, events: Sequence[Event], durability: pb.Durability, seconds: float, *, kept: bool = False
+    ) -> None:
+        """`seconds`: until the caller's deadline. A part of them, `margin`, is left for the way of the answer.
+
+        `kept`: see Publisher.submit.
+        """
         self.events = events
         self.durability = durability
+        self.kept = kept
         self.arrived = time.monotonic()
         self.margin = min(seconds * _MARGIN_SHARE, _MAX_MARGIN)
         self.answer_by = self.arrived + seconds - self.margin

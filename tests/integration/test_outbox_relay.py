@@ -129,6 +129,13 @@ def test_while_redis_is_away_the_rows_wait_in_the_database_and_not_in_the_spool(
         redis.start()
         arrived(redis, *range(10))
         until(lambda: sidecar.metrics()["modelready_outbox_failing"] == 0, 30, "it says that it is over")
+        counted = {
+            name for name, count in sidecar.metrics().items() if name.startswith("modelready_published") and count
+        }
+        assert {name for name in counted if "_total" in name} <= {
+            'modelready_published_events_total{outcome="stored"}',
+            'modelready_published_events_total{outcome="duplicate"}',
+        }, "what waits in the outbox was not refused"
 
 
 def test_an_outbox_of_durability_spooled_goes_to_the_disk_while_redis_is_away(
