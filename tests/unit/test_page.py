@@ -127,6 +127,14 @@ def test_what_is_not_known_is_not_shown_as_nothing() -> None:
     assert "No consumer group" in show(status())
 
 
+def test_the_outbox_is_shown_where_there_is_one() -> None:
+    outbox = pb.OutboxStatus(depth=12, refused=1, error="away")
+    outbox.oldest_age.FromSeconds(90)
+    shown = show(status(outbox=outbox))
+    assert "<dt>Outbox</dt><dd>12<small>oldest for 1m 30s, 1 refused, not being emptied" in shown
+    assert "Outbox" not in show(status())
+
+
 def test_the_mirror_list_is_shown_to_who_may_read() -> None:
     first = pb.ListStatus(name="deployments", depth=17, processing=2, dead_letters=1)
     second = pb.ListStatus(name="audit", depth=31)
