@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
-import threading
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
-
-from sidecar.errors import SettingsError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -31,6 +27,8 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Return 0 when it is done, 1 where the database failed, 2 for wrong usage or settings."""
+    from sidecar.errors import SettingsError
+
     try:
         from modelready.outbox.__main__ import main
     except ImportError as error:
@@ -45,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _engine() -> Engine:
     from modelready.redis.env import read
+    from sidecar.errors import SettingsError
     from sidecar.settings import OutboxSettings
 
     settings = read(OutboxSettings, os.environ)
@@ -55,6 +54,9 @@ def _engine() -> Engine:
 
 def engine_of(settings: OutboxSettings, environ: Mapping[str, str]) -> Engine:
     """The engine of these settings, for a process without an event loop. Raises SettingsError and ImportError."""
+    import asyncio
+    import threading
+
     from sidecar.outbox.database import connect
 
     loop = asyncio.new_event_loop()
