@@ -1,4 +1,4 @@
-"""Starts `python -m sidecar` by a fork of a process that has imported its modules, at a fraction of the cost.
+"""Starts sidecars by a fork of a process that has imported their modules, at a seventh of the cost in CPU time.
 
 What it starts is as `subprocess` starts it: a child of the process that asked, with an id, an environment, standard
 streams, signals and an end of its own. As a program it serves the requests from the Unix socket that is its standard
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import NamedTuple, TextIO, cast
 
 ROOT = Path(__file__).parents[2]
+FORKED = ("sidecar", "tests.chaos.consumer_process")  # by `python -m`
+_PRELOADED = ("uvloop", "protovalidate", "sidecar.app", "sidecar.cli.main", "sidecar.cli.doctor", "modelready.consumer")
 # Read before the sidecar's first line, or by grpc's import: with others than the server's a command starts in full.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GRPC_", "COVERAGE_", "COV_CORE_")
 _INHERITED = ("PATH", "HOME", "PYTHONPATH")
@@ -30,6 +32,7 @@ _MAX_BYTES = 150_000  # of a message; the kernel takes 200 KB
 
 
 class Request(NamedTuple):
+    module: str
     arguments: list[str]
     env: dict[str, str]
     directory: str
@@ -37,9 +40,9 @@ class Request(NamedTuple):
 
 
 class ForkServer:
-    """A server for `serve` and one for the other commands, started with the first fork; they end with this process.
+    """A server for sidecars and one for all else, started with the first fork; they end with this process.
 
-    `serve` silences grpc's C core before it imports it, the others do not.
+    A sidecar silences grpc's C core before it imports it, the others do not.
     """
 
     def __init__(self, own: Callable[[subprocess.Popen[bytes]], None]) -> None:
@@ -51,15 +54,16 @@ class ForkServer:
 
     def can(self, command: object, env: Mapping[str, str]) -> bool:
         """Whether it starts this command, and as well as `subprocess` would."""
-        ours = isinstance(command, list | tuple) and list(command[:3]) == [sys.executable, "-m", "sidecar"]
-        return ours and _early(env) == _early(self._env)
+        if not isinstance(command, list | tuple) or list(command[:2]) != [sys.executable, "-m"]:
+            return False
+        return command[2] in FORKED and _early(env) == _early(self._env)
 
     def fork(self, request: Request, streams: Sequence[int]) -> int:
         """The id of the new process, which is a child of this one."""
         prctl = ctypes.CDLL(None).prctl
         with self._lock:
-            serve = request.arguments[:1] == ["serve"]
-            server = self._sockets.get(serve) or self._start(serve)
+            silent = request.arguments[:1] == ["serve"]
+            server = self._sockets.get(silent) or self._start(silent)
             prctl(_SET_CHILD_SUBREAPER, 1)  # it is the server's grandchild, and ours when its parent has ended
             try:
                 socket.send_fds(server, [json.dumps(request).encode()], streams)
@@ -69,13 +73,13 @@ class ForkServer:
                 prctl(_SET_CHILD_SUBREAPER, 0)
         return pid
 
-    def _start(self, serve: bool) -> socket.socket:
+    def _start(self, silent: bool) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", "tests.harness.forkserver"]
-            env = dict(self._env, **({"GRPC_VERBOSITY": "NONE"} if serve else {}))
+            env = dict(self._env, **({"GRPC_VERBOSITY": "NONE"} if silent else {}))
             self._own(subprocess.Popen(command, cwd=ROOT, env=env, stdin=theirs.fileno()))
-        self._sockets[serve] = ours
+        self._sockets[silent] = ours
         return ours
 
 
@@ -85,7 +89,7 @@ def _early(env: Mapping[str, str]) -> dict[str, str]:
 
 def _preload() -> None:
     sys.modules["opentelemetry"] = None  # type: ignore[assignment] # as `serve` does, for redis-py
-    for name in ("uvloop", "protovalidate", "sidecar.app", "sidecar.cli.main", "sidecar.cli.doctor", "modelready"):
+    for name in _PRELOADED:
         importlib.import_module(name)
     del sys.modules["opentelemetry"]
     gc.collect()
@@ -135,5 +139,6 @@ def _opened(like: TextIO, number: int, mode: str, buffering: int) -> TextIO:
 
 if __name__ == "__main__":
     _preload()
-    _become(_serve(socket.socket(fileno=os.dup(0))))
-    runpy.run_module("sidecar", run_name="__main__", alter_sys=True)
+    request = _serve(socket.socket(fileno=os.dup(0)))
+    _become(request)
+    runpy.run_module(request.module, run_name="__main__", alter_sys=True)

@@ -4,7 +4,7 @@ A pytest plugin, loaded by the conftest.py of the repository, that sees every pr
 
 - what a test's body starts and does not end is killed behind the test, which fails then (but see `owned`);
 - what is left when this process ends, by SIGKILL too, is killed by a process that waits for that: `keeper`;
-- `python -m sidecar` is started by a fork, where that is the same: `forkserver`.
+- a sidecar is started by a fork, where that is the same: `forkserver`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class _Popen(subprocess.Popen):  # type: ignore[type-arg] # it is one at run tim
             return
         ends = [options[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]
         streams = [end if end >= 0 else number for number, end in enumerate((ends[0], ends[3], ends[5]))]
-        arguments = [os.fspath(argument) for argument in options["args"][3:]]
+        module, *arguments = map(os.fspath, options["args"][2:])
         directory = os.fspath(options["cwd"] or Path.cwd())
-        request = Request(arguments, dict(env), directory, options["start_new_session"])
+        request = Request(module, arguments, dict(env), directory, options["start_new_session"])
         self.pid = _fork_server.fork(request, streams)
         self._child_created = True
         self._close_pipe_fds(*ends)  # type: ignore[attr-defined]
