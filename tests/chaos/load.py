@@ -103,7 +103,7 @@ class Load:
         timeout: float = 3,
         batch: int = 1,
         limit: int | None = None,
-        pause: float = 0.001,
+        pause: float = 0.005,
         name: str = "m",
     ) -> None:
         self.address = address
