@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= runtime
 WORKERS ?= 6
-# Empty is unset: without its bytecode each worker compiles all tests again, which takes six seconds of a core.
+# Empty is unset: without bytecode each worker compiles all tests again, which takes six seconds of a core.
 export PYTHONDONTWRITEBYTECODE :=
 LOWEST := tests/unit/test_credentials.py tests/unit/test_iam_credentials.py tests/unit/test_tracing.py \
   $(patsubst %,tests/integration/test_%.py,api aws_credentials cluster_owner iam_login queue_contract tracing tracing_collector) \
@@ -50,7 +50,7 @@ help: ## List the targets
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-check unit lowest soak mutants bench docs pins clean
+.PHONY: install demo serve test checks lint types imports proto proto-check unit lowest soak mutants bench docs pins clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -59,7 +59,10 @@ demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back 
 serve: .venv/runtime ## Run the sidecar with a Valkey server of its own
 	@SPOOL_DIR=$${SPOOL_DIR:-.cache/spool} $(BIN)/modelready-sidecar serve --embedded
 
-test: lint types imports proto-check unit ## Lint, types, import rules, contract and all tests
+test: ## Lint, types, import rules, contract and all tests
+	@$(MAKE) --no-print-directory -j2 checks unit
+
+checks: lint types imports proto-check ## All of that but the tests, which run beside it in `make test`
 
 lint: .venv/dev ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -70,8 +73,13 @@ types: .venv/dev ## mypy, strict
 imports: .venv/dev ## import-linter: imports point one way
 	@$(BIN)/lint-imports
 
+# Else each worker compiles all tests for itself.
+.venv/tests: .venv/dev $(shell find conftest.py tests clients/python/tests -name '*.py')
+	@$(BIN)/pytest --collect-only -qqq >/dev/null
+	@touch $@
+
 # More workers than a small machine has cores: most tests wait, for a server or a clock.
-unit: .venv/dev ## All tests but the long ones
+unit: .venv/tests ## All tests but the long ones
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(ARGS)
 
 lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
