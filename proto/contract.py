@@ -65,20 +65,28 @@ def run_protoc(*arguments: str) -> None:
         sys.exit("proto: protoc failed")
 
 
+def write_image(place: Path) -> Path:
+    """A descriptor set of the contract and all that it imports but buf's rules, which stay in the options as bytes.
+
+    protovalidate finds them there; generated code needs no `buf` package.
+    """
+    imports, image = place / "imports", place / "image.binpb"
+    fetch_imports(imports)
+    wellknown = str(importlib.resources.files("grpc_tools") / "_proto")
+    run_protoc(f"-I{PROTO}", f"-I{imports}", f"-I{wellknown}", "--include_imports", "--include_source_info",
+               f"--descriptor_set_out={image}", *sources(), *RPC)  # fmt: skip
+    files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
+    for file in files.file:
+        kept = [name for name in file.dependency if not name.startswith("buf/")]
+        file.ClearField("dependency")
+        file.dependency.extend(kept)
+    image.write_bytes(files.SerializeToString())
+    return image
+
+
 def generate(into: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
-        imports, image = Path(place) / "imports", Path(place) / "image.binpb"
-        fetch_imports(imports)
-        wellknown = str(importlib.resources.files("grpc_tools") / "_proto")
-        run_protoc(f"-I{PROTO}", f"-I{imports}", f"-I{wellknown}", "--include_imports", "--include_source_info",
-                   f"--descriptor_set_out={image}", *sources(), *RPC)  # fmt: skip
-        files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
-        for file in files.file:
-            # The rules stay in the options, where protovalidate finds them; users need no `buf` package.
-            kept = [name for name in file.dependency if not name.startswith("buf/")]
-            file.ClearField("dependency")
-            file.dependency.extend(kept)
-        image.write_bytes(files.SerializeToString())
+        image = write_image(Path(place))
         into.mkdir(parents=True, exist_ok=True)
         given = f"--descriptor_set_in={image}"
         run_protoc(given, f"--python_out={into}", f"--pyi_out={into}", *sources())
