@@ -1,31 +1,29 @@
-"""The examples of the clients in Go and TypeScript publish to a real sidecar."""
+"""The examples of the clients in other languages publish to a real sidecar."""
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Callable
 
-import pytest
-
+from tests.foreign.clients import Client
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.toolchains import ROOT, built_by_go
-from tests.integration.calls import queued, to_redis
+from tests.integration.calls import entries, queued, to_redis
 
 
-def go() -> list[str]:
-    return [str(built_by_go(ROOT / "clients/go", "./example")), "-target"]
-
-
-@pytest.mark.parametrize("example", [go])
-def test_the_example_publishes(example: Callable[[], list[str]], server: RedisServer) -> None:
+def test_the_example_publishes(client: Client, server: RedisServer) -> None:
+    before = len(entries(server))
+    env = {"PATH": os.environ["PATH"], "SIDECAR_API_TOKEN": "s3cret"}
     with SidecarProcess(to_redis(server, SIDECAR_API_TOKEN="s3cret")) as sidecar:
-        command = [*example(), sidecar.address, "fraud", "7", "s3://models/fraud/7/"]
-        run = subprocess.run(
-            command, env={"SIDECAR_API_TOKEN": "s3cret"}, capture_output=True, text=True, timeout=30, check=False
-        )
-    assert run.returncode == 0, run.stderr
-    (event,) = queued(server)
+        command = [*client.example, sidecar.address, "fraud", "7", "s3://models/fraud/7/"]
+        run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+        assert run.returncode == 0, run.stderr
+        command[-1] = "s3://key:secret@models/fraud/7/"
+        refused = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 1
+    assert "refused: " in refused.stderr
+    assert "event.artifact.uri: must carry neither" in refused.stderr
+    (event,) = queued(server)[before:]
     assert (event.model.name, event.model.version, event.artifact.uri) == ("fraud", "7", "s3://models/fraud/7/")
     assert event.event_id in run.stdout
     assert event.source == "//registry.example"

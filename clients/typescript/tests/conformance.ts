@@ -1,0 +1,54 @@
+// The client as the tests drive it: a request a line on standard input, an answer a line on standard output.
+// clients/python/tests/conformance.py says what they hold.
+import { createInterface } from "node:readline";
+import { fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
+import { status as Code } from "@grpc/grpc-js";
+
+import { ReceiptSchema } from "../src/gen/modelready/v1/publisher_service_pb.js";
+import { Durability, ModelReadyToDeploySchema, PublishError, Publisher } from "../src/index.js";
+
+interface Request {
+  target: string;
+  token?: string;
+  source?: string;
+  durability?: string;
+  timeout?: number;
+  ca_file?: string;
+}
+
+const publishers = new Map<string, Publisher>();
+for await (const line of createInterface({ input: process.stdin })) {
+  const { event, ...asked } = JSON.parse(line) as Request & { event: JsonValue };
+  const key = JSON.stringify(asked);
+  const publisher = publishers.get(key) ?? open(asked);
+  publishers.set(key, publisher);
+  const answer = await publisher.publish(fromJson(ModelReadyToDeploySchema, event)).then(
+    (receipt) => ({ receipt: toJson(ReceiptSchema, receipt) }),
+    (error: unknown) => ({ error: describe(error as PublishError) }),
+  );
+  console.log(JSON.stringify(answer));
+}
+publishers.forEach((publisher) => publisher.close());
+
+function open({ target, token, source, durability, timeout, ca_file }: Request): Publisher {
+  return new Publisher(target, {
+    ...(token && { token }),
+    ...(source && { source }),
+    ...(durability && { durability: Durability[durability.replace("DURABILITY_", "") as keyof typeof Durability] }),
+    ...(timeout && { timeoutMs: timeout * 1000 }),
+    ...(ca_file && { tls: { caFile: ca_file } }),
+  });
+}
+
+function describe(error: PublishError): object {
+  return {
+    kind: error.name,
+    code: Code[error.code],
+    reason: error.reason,
+    message: error.message,
+    retry_after: error.retryAfterMs === undefined ? null : error.retryAfterMs / 1000,
+    event_id: error.eventId,
+    violations: error.violations?.map(({ field, description }) => [field, description]),
+    cause: error.cause instanceof PublishError ? Code[error.cause.code] : null,
+  };
+}
