@@ -50,7 +50,7 @@ help: ## List the targets
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-clients proto-check unit foreign lowest soak mutants bench docs pins clean
+.PHONY: install demo serve test lint types imports proto proto-export proto-clients proto-check unit foreign lowest soak mutants bench docs pins clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -91,6 +91,9 @@ bench: .venv/dev ## Measure, as ratios to baselines, and write bench/RESULTS.md
 
 proto: .venv-proto/ready ## Generate the Python code of the contract
 	@.venv-proto/bin/python proto/contract.py generate
+
+proto-export: .venv-proto/ready ## Write the contract with all that it imports to .cache/contract, for other generators
+	@rm -rf .cache/contract && .venv-proto/bin/python proto/contract.py export .cache/contract
 
 proto-clients: .venv-proto/ready ## Generate the code of the clients in Go and TypeScript; needs go, node and npm
 	@.venv-proto/bin/python proto/clients.py

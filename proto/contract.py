@@ -2,6 +2,7 @@
 
     python proto/contract.py generate [--into DIR]     (default: clients/python/src)
     python proto/contract.py check [--against REF]     (lint, format, stale code, breaking changes against REF)
+    python proto/contract.py export DIR                (the contract with all that it imports, for other generators)
 
 It runs in an environment of its own (requirements/proto.txt), see docs/adr/0006. validate.proto comes from a pinned
 source distribution, since no wheel has it.
@@ -113,7 +114,7 @@ def buf(*arguments: str, cwd: Path) -> None:
 
 def workspace(place: Path, ref: str | None) -> Path:
     """A copy of proto/ as it stands (or at `ref`) with the imported files beside it, which is what buf wants."""
-    place.mkdir()
+    place.mkdir(parents=True)
     if ref is None:
         shutil.copytree(PROTO / "modelready", place / "modelready")
         shutil.copy(PROTO / "buf.yaml", place)
@@ -169,9 +170,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate").add_argument("--into", type=Path, default=ROOT / CODE)
     commands.add_parser("check").add_argument("--against", default=default_base())
+    commands.add_parser("export").add_argument("into", metavar="DIR", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "generate":
         generate(arguments.into)
+    elif arguments.command == "export":
+        workspace(arguments.into, None)
     else:
         check(arguments.against)
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -34,18 +34,27 @@ _OFFLINE = (
 
 def built_by_go(source: Path, package: str = ".") -> Path:
     """The program of one package of the module in the directory `source`."""
-    if not shutil.which("go"):
-        _missing("go is not installed", "REQUIRE_GO")
+    check_go()
     program = BUILT / f"go-{source.parent.name}-{source.name}-{Path(package).name or 'main'}"
     with _alone():
         _run("go", "build", "-o", str(program), package, directory=source, required="REQUIRE_GO")
     return program
 
 
+def installed_by_go(package: str) -> Path:
+    """The program of "path@version"."""
+    place = BUILT / package.replace("/", "-")
+    with _alone():
+        if not place.exists():
+            check_go()
+            _run("go", "install", package, directory=ROOT, required="REQUIRE_GO", env={"GOBIN": str(place)})
+    (program,) = place.iterdir()
+    return program
+
+
 def built_by_node(source: Path) -> Path:
     """A built copy of the package in the directory `source`: npm leaves what it installs beside the source."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        _missing("node or npm is not installed", "REQUIRE_NODE")
+    check_node()
     left_out = ("node_modules", "dist")
     files = [path for path in source.rglob("*") if path.is_file() and not set(path.parts) & set(left_out)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
@@ -62,6 +71,18 @@ def built_by_node(source: Path) -> Path:
     return place
 
 
+def check_go() -> None:
+    """Skips the test where Go is missing."""
+    if not shutil.which("go"):
+        _missing("go is not installed", "REQUIRE_GO")
+
+
+def check_node() -> None:
+    """Skips the test where Node.js is missing."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        _missing("node or npm is not installed", "REQUIRE_NODE")
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
     """One worker builds at a time."""
@@ -71,9 +92,10 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _run(*command: str, directory: Path, required: str) -> None:
+def _run(*command: str, directory: Path, required: str, env: Mapping[str, str] | None = None) -> None:
     """A build that fails because the registry does not answer counts as a missing toolchain."""
-    run = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=600, check=False)
+    environ = {**os.environ, **(env or {})}
+    run = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, timeout=600, check=False)
     said = run.stdout + run.stderr
     if run.returncode and any(word in said for word in _OFFLINE):
         _missing(f"the packages of {directory} cannot be fetched: {said[-200:]}", required)

@@ -246,7 +246,8 @@ def test_what_fails_becomes_a_dead_letter_and_holds_up_nobody(command: list[str]
     assert "waiting for Redis" not in deployer.output()
 
 
-def test_nothing_that_is_committed_names_where_packages_come_from() -> None:
-    lock = (EXAMPLES / "typescript/package-lock.json").read_text()
+@pytest.mark.parametrize("package", ["docs/examples/typescript", "clients/typescript"])
+def test_nothing_that_is_committed_names_where_packages_come_from(package: str) -> None:
+    lock = (ROOT / package / "package-lock.json").read_text()
     assert '"resolved"' not in lock
     assert '"integrity"' in lock
