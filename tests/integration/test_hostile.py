@@ -224,7 +224,7 @@ def test_a_message_that_is_too_large_is_refused(sidecar: SidecarProcess) -> None
         assert (too_many.code, too_many.fields) == (Code.INVALID_ARGUMENT, ("events",))
 
 
-def test_a_request_that_is_too_large_is_refused_for_good(sidecar: SidecarProcess) -> None:
+def test_a_request_that_is_too_large_is_refused_with_details(sidecar: SidecarProcess) -> None:
     """With our own details: bare, the code would read as one to retry. What is twice too large grpc itself refuses."""
     event = model_event(artifact=Artifact(uri="s3://models/", digest="x" * (4 << 20)))
     with calling(sidecar) as caller:

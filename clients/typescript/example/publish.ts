@@ -4,8 +4,7 @@
 import { InvalidEvent, Outcome, PublishError, Publisher } from "../src/index.js"; // from "modelready" in your own project
 
 const [target, name, version, uri] = process.argv.slice(2);
-const token = process.env.SIDECAR_API_TOKEN;
-const publisher = new Publisher(target, { source: "//registry.example", ...(token ? { token } : {}) });
+const publisher = new Publisher(target, { source: "//registry.example", token: process.env.SIDECAR_API_TOKEN });
 try {
   const receipt = await publisher.publish({ model: { name: name!, version: version! }, artifact: { uri: uri! } });
   console.log(`event ${receipt.eventId}: ${Outcome[receipt.outcome]} ${receipt.entryId}`);

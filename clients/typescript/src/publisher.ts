@@ -20,27 +20,27 @@ export type EventInit = MessageInitShape<typeof ModelReadyToDeploySchema>;
 /** How to trust the sidecar and, with a certificate and key, to be known to it. All files are PEM. */
 export interface TlsFiles {
   /** Without it the authorities of Node.js count. */
-  caFile?: string;
-  certFile?: string;
-  keyFile?: string;
+  caFile?: string | undefined;
+  certFile?: string | undefined;
+  keyFile?: string | undefined;
   /** The name in the sidecar's certificate where it is not the target's. */
-  serverName?: string;
+  serverName?: string | undefined;
 }
 
 export interface PublishOptions {
   /** How long `publish` may take, its retries included. Default: 5000. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** The least to accept for an acknowledgement. Default: what the sidecar's PUBLISH_DURABILITY says. */
-  durability?: Durability;
+  durability?: Durability | undefined;
 }
 
 export interface PublisherOptions extends PublishOptions {
   /** The sidecar's SIDECAR_API_TOKEN. */
-  token?: string;
+  token?: string | undefined;
   /** Without it the connection is in the clear, as it may be on one machine. */
-  tls?: TlsFiles;
+  tls?: TlsFiles | undefined;
   /** Names the registry in events that do not name it themselves. */
-  source?: string;
+  source?: string | undefined;
 }
 
 const maxEventBytes = 1 << 20; // larger than any valid event
@@ -81,7 +81,7 @@ export class Publisher {
    *
    * The event is not changed: an id, a time and a source that it lacks are set in a copy, once for all attempts.
    */
-  async publish(event: EventInit, options: PublishOptions & { signal?: AbortSignal } = {}): Promise<Receipt> {
+  async publish(event: EventInit, options: PublishOptions & { signal?: AbortSignal | undefined } = {}): Promise<Receipt> {
     const whole = complete(event, this.#options.source ?? "");
     const eventId = whole.eventId;
     const raw = this.#encode(whole, options.durability ?? this.#options.durability ?? Durability.UNSPECIFIED);

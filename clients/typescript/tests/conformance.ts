@@ -14,6 +14,8 @@ interface Request {
   durability?: string;
   timeout?: number;
   ca_file?: string;
+  /** Seconds after which the caller gives up. */
+  cancel_after?: number;
 }
 
 const publishers = new Map<string, Publisher>();
@@ -22,7 +24,8 @@ for await (const line of createInterface({ input: process.stdin })) {
   const key = JSON.stringify(asked);
   const publisher = publishers.get(key) ?? open(asked);
   publishers.set(key, publisher);
-  const answer = await publisher.publish(fromJson(ModelReadyToDeploySchema, event)).then(
+  const signal = asked.cancel_after ? AbortSignal.timeout(asked.cancel_after * 1000) : undefined;
+  const answer = await publisher.publish(fromJson(ModelReadyToDeploySchema, event), { signal }).then(
     (receipt) => ({ receipt: toJson(ReceiptSchema, receipt) }),
     (error: unknown) => ({ error: describe(error as PublishError) }),
   );
@@ -32,11 +35,11 @@ publishers.forEach((publisher) => publisher.close());
 
 function open({ target, token, source, durability, timeout, ca_file }: Request): Publisher {
   return new Publisher(target, {
-    ...(token && { token }),
-    ...(source && { source }),
-    ...(durability && { durability: Durability[durability.replace("DURABILITY_", "") as keyof typeof Durability] }),
-    ...(timeout && { timeoutMs: timeout * 1000 }),
-    ...(ca_file && { tls: { caFile: ca_file } }),
+    token,
+    source,
+    durability: durability ? Durability[durability.replace("DURABILITY_", "") as keyof typeof Durability] : undefined,
+    timeoutMs: timeout && timeout * 1000,
+    tls: ca_file ? { caFile: ca_file } : undefined,
   });
 }
 
@@ -48,7 +51,7 @@ function describe(error: PublishError): object {
     message: error.message,
     retry_after: error.retryAfterMs === undefined ? null : error.retryAfterMs / 1000,
     event_id: error.eventId,
-    violations: error.violations?.map(({ field, description }) => [field, description]),
+    violations: error.violations.map(({ field, description }) => [field, description]),
     cause: error.cause instanceof PublishError ? Code[error.cause.code] : null,
   };
 }

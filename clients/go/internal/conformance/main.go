@@ -25,7 +25,8 @@ import (
 type request struct {
 	Target, Token, Source, Durability string
 	Timeout                           float64
-	CAFile                            string `json:"ca_file"`
+	CAFile                            string  `json:"ca_file"`
+	CancelAfter                       float64 `json:"cancel_after"` // seconds after which the caller gives up
 	Event                             json.RawMessage
 }
 
@@ -48,7 +49,12 @@ func main() {
 		if publishers[key] == nil {
 			publishers[key] = open(asked)
 		}
-		receipt, err := publishers[key].Publish(context.Background(), event)
+		ctx, cancel := context.WithCancel(context.Background())
+		if asked.CancelAfter > 0 {
+			time.AfterFunc(time.Duration(asked.CancelAfter*float64(time.Second)), cancel)
+		}
+		receipt, err := publishers[key].Publish(ctx, event)
+		cancel()
 		answer := map[string]any{"error": describe(err)}
 		if err == nil {
 			raw, _ := protojson.Marshal(receipt)

@@ -1,4 +1,4 @@
-"""What the clients' READMEs show compiles."""
+"""The sources of the clients are as their tools want them, and what the READMEs show compiles."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ def compiles(*command: str, directory: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_that_of_go(tmp_path: Path) -> None:
+def test_the_sources_of_go() -> None:
+    check_go()
+    done = subprocess.run(["gofmt", "-l", "."], cwd=GO, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == ""
+    compiles("go", "vet", "./...", directory=GO)
+
+
+def test_the_readme_of_go(tmp_path: Path) -> None:
     check_go()
     (tmp_path / "main.go").write_text(shown(GO, "go"))
     compiles("go", "vet", str(tmp_path / "main.go"), directory=GO)
 
 
-def test_that_of_typescript() -> None:
+def test_the_readme_of_typescript() -> None:
     built = built_by_node(TYPESCRIPT)
     (built / "readme.ts").write_text(shown(TYPESCRIPT, "ts"))
     options = (
