@@ -75,7 +75,7 @@ unit: .venv/dev ## All tests but the long ones
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak and not foreign" $(ARGS)
 
 foreign: .venv/dev .venv-proto/ready ## The clients in Go and TypeScript, and the contract in tools of other languages
-	@$(BIN)/pytest -n 2 --dist loadfile -m foreign tests/foreign $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile -m "foreign and not soak" tests/foreign $(ARGS)
 
 lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
 	@.venv-lowest/bin/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(LOWEST) $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.foreign.clients import Client, Driver
 from tests.harness.certificates import Authority
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
+from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import queued, to_redis
@@ -121,3 +123,22 @@ def test_without_a_sidecar(driver: Driver) -> None:
     error = driver.publish(asking(f"{LOOPBACK}:{lease.port}", timeout=1))["error"]
     assert (error["kind"], error["reason"]) == ("Unavailable", "")
     lease.release()
+
+
+@pytest.mark.soak
+def test_a_connection_whose_packets_vanish_is_replaced(client: Client, queue: RedisServer) -> None:
+    """A ping finds it out after 10 seconds, and gives it up 5 seconds later."""
+    with (
+        SidecarProcess(to_redis(queue, SIDECAR_API_TOKEN=TOKEN)) as sidecar,
+        Relay(int(sidecar.address.rpartition(":")[2])) as relay,
+        Driver(client) as driver,
+        ThreadPoolExecutor() as threads,
+    ):
+        target = f"{relay.host}:{relay.port}"
+        driver.publish(asking(target, 1, timeout=60))
+        relay.swallow_replies()
+        second = threads.submit(driver.publish, asking(target, 2, timeout=60))
+        until(lambda: len(queued(queue)) == 2, 10, "it is stored, and its receipt is lost")
+        relay.pass_replies()
+        assert second.result()["receipt"]["outcome"] == "OUTCOME_DUPLICATE"
+        assert relay.counters.accepted == 2
