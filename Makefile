@@ -50,7 +50,8 @@ help: ## List the targets
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test checks lint types imports proto proto-check unit lowest soak mutants bench docs pins clean
+.PHONY: install demo serve test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest soak mutants
+.PHONY: bench docs pins clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -80,7 +81,10 @@ imports: .venv/dev ## import-linter: imports point one way
 
 # More workers than a small machine has cores: most tests wait, for a server or a clock.
 unit: .venv/tests ## All tests but the long ones
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak and not foreign" $(ARGS)
+
+foreign: .venv/dev .venv-proto/ready ## The clients in Go and TypeScript, and the contract in tools of other languages
+	@$(BIN)/pytest -n 2 --dist loadfile -m "foreign and not soak" tests/foreign $(ARGS)
 
 lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
 	@.venv-lowest/bin/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
@@ -96,6 +100,12 @@ bench: .venv/dev ## Measure, as ratios to baselines, and write bench/RESULTS.md
 
 proto: .venv-proto/ready ## Generate the Python code of the contract
 	@.venv-proto/bin/python proto/contract.py generate
+
+proto-export: .venv-proto/ready ## Write the contract with all that it imports to .cache/contract, for other generators
+	@rm -rf .cache/contract && .venv-proto/bin/python proto/contract.py export .cache/contract
+
+proto-clients: .venv-proto/ready ## Generate the code of the clients in Go and TypeScript; needs go, node and npm
+	@.venv-proto/bin/python proto/clients.py
 
 proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
 	@.venv-proto/bin/python proto/contract.py check

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueueServiceStub(object):
-    """QueueService shows the queue to whoever runs it, and mends it.
+    """QueueService shows the queue to its operators, and changes its dead letters.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class QueueServiceStub(object):
 
 
 class QueueServiceServicer(object):
-    """QueueService shows the queue to whoever runs it, and mends it.
+    """QueueService shows the queue to its operators, and changes its dead letters.
     """
 
     def GetQueueStatus(self, request, context):
@@ -102,7 +102,7 @@ class QueueServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DiscardDeadLetters(self, request, context):
-        """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        """Removes dead letters. Needs SIDECAR_ADMIN_TOKEN where it is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +157,7 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService(object):
-    """QueueService shows the queue to whoever runs it, and mends it.
+    """QueueService shows the queue to its operators, and changes its dead letters.
     """
 
     @staticmethod

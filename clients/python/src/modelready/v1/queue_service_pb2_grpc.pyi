@@ -122,7 +122,7 @@ _QueueServiceTailEventsType = typing_extensions.TypeVar(
 )
 
 class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueServiceListDeadLettersType, _QueueServiceGetDeadLetterType, _QueueServiceReplayDeadLettersType, _QueueServiceDiscardDeadLettersType, _QueueServiceTailEventsType]):
-    """QueueService shows the queue to whoever runs it, and mends it."""
+    """QueueService shows the queue to its operators, and changes its dead letters."""
 
     @typing.overload
     def __init__(self: QueueServiceStub[
@@ -197,7 +197,7 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueSer
     """
 
     DiscardDeadLetters: _QueueServiceDiscardDeadLettersType
-    """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set."""
+    """Removes dead letters. Needs SIDECAR_ADMIN_TOKEN where it is set."""
 
     TailEvents: _QueueServiceTailEventsType
     """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it."""
@@ -230,7 +230,7 @@ QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
 ]
 
 class QueueServiceServicer(metaclass=abc.ABCMeta):
-    """QueueService shows the queue to whoever runs it, and mends it."""
+    """QueueService shows the queue to its operators, and changes its dead letters."""
 
     @abc.abstractmethod
     def GetQueueStatus(
@@ -274,7 +274,7 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.queue_service_pb2.DiscardDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.DiscardDeadLettersResponse]]:
-        """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set."""
+        """Removes dead letters. Needs SIDECAR_ADMIN_TOKEN where it is set."""
 
     @abc.abstractmethod
     def TailEvents(
