@@ -107,6 +107,7 @@ pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep th
 	pin proto.txt $(UPGRADE) --group proto; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
 	pin image.txt $(UPGRADE) --extra aws --extra consumer --extra embedded --extra otel $(BOTH); \
+	pin registry.txt $(UPGRADE) --extra sqlalchemy --group registry clients/python/pyproject.toml; \
 	pin dev.txt $(UPGRADE) --all-extras --group dev $(BOTH); \
 	pin lowest.txt --resolution lowest-direct --all-extras --group test $(BOTH)
 
