@@ -28,7 +28,7 @@ from tests.harness.child import Child, Started
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 STREAM = "{model-ready}:events"
@@ -42,6 +42,8 @@ class Registry(Started):
         self._lease = PortLease()
         self._env = {**os.environ, "PYTHONPATH": str(EXAMPLES), **env}
         self._log = directory / "registry.log"
+        self._created = False
+        self._tables = self._run("registry.tables")
         self._child = self._run("uvicorn", "registry.app:app", "--port", str(self._lease.port))
 
     def _run(self, *module: str) -> Child:
@@ -52,9 +54,10 @@ class Registry(Started):
         return self._child.running
 
     def start(self) -> None:
-        tables = self._run("registry.tables")
-        tables.start()
-        assert tables.process.wait(60) == 0, tables.tail()
+        if not self._created:
+            self._tables.start()
+            assert self._tables.process.wait(patience(30)) == 0, self._tables.tail()
+            self._created = True
         self._child.start()
         until(lambda: self.api("GET", "/healthz"), 30, f"the registry answers\n{self._child.tail()}")
 
@@ -303,7 +306,7 @@ def test_each_promotion_that_was_committed_is_in_the_stream_once_however_often_t
     for thread in threads:
         thread.start()
     try:
-        for _ in range(4):
+        for _ in range(3):
             reached = len(stream(redis)) + 10
             until(lambda: len(stream(redis)) >= reached, 60, "events arrive")  # noqa: B023
             registry.kill()
