@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import subprocess
 import sys
 import threading
 import urllib.error
@@ -50,6 +53,10 @@ class Registry(Started):
         return Child([sys.executable, "-m", *module], self._log, self._env)
 
     @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self._lease.port}"
+
+    @property
     def running(self) -> bool:
         return self._child.running
 
@@ -70,7 +77,7 @@ class Registry(Started):
 
     def api(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         request = urllib.request.Request(
-            f"http://{LOOPBACK}:{self._lease.port}{path}",
+            f"http://{self.address}{path}",
             None if body is None else json.dumps(body).encode(),
             {"content-type": "application/json"},
             method=method,
@@ -178,6 +185,20 @@ def promote_and_roll_back(registry: Registry, redis: RedisServer) -> None:
     assert (evaluation.metric_name, evaluation.baseline_value, evaluation.current_value) == ("auc", 0.91, 0.93)
     assert (dict(second.metrics), second.promotion.approved_by) == ({"auc": 0.93}, "kim")
     assert (third.promotion.reason, third.source) == ("latency", "//example-registry")
+
+
+def test_the_commands_of_its_readme(registry: Registry, redis: RedisServer) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    (commands,) = re.findall(r"```sh\n(.*?)```", (EXAMPLES / "registry/README.md").read_text(), re.DOTALL)
+    commands = commands.replace("127.0.0.1:8000", registry.address).replace(
+        "curl ", "curl --fail --silent --noproxy '*' "
+    )
+    done = subprocess.run(["sh", "-ec", commands], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    _, second, third = arrived(redis, 1, 2, 1)
+    assert (second.evaluation.baseline_value, second.evaluation.current_value) == (0.91, 0.93)
+    assert (third.promotion.previous_version, third.promotion.reason) == ("2", "too slow")
 
 
 def test_a_registration_that_is_ready_is_published(registry: Registry, redis: RedisServer) -> None:
