@@ -44,10 +44,10 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
-.venv-registry/ready: .venv/tools requirements/registry.txt
+.venv-registry/ready: requirements/registry.txt
 	@echo "installing the example registry"
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-registry
-	@VIRTUAL_ENV=.venv-registry $(BIN)/uv pip install --quiet --require-hashes -r requirements/registry.txt
+	@$(PYTHON) -m venv --clear .venv-registry
+	@.venv-registry/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/registry.txt
 	@touch $@
 
 .venv-proto/ready: requirements/proto.txt

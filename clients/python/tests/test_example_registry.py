@@ -153,7 +153,7 @@ def arrived(redis: RedisServer, *versions: int) -> list[ModelReadyToDeploy]:
     return stream(redis)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
 def test_what_is_promoted_and_rolled_back_is_published(
     kind: str, tmp_path: Path, redis: RedisServer, sidecar: SidecarProcess
 ) -> None:
