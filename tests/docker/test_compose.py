@@ -101,8 +101,7 @@ def test_one_command_and_what_is_promoted_is_deployed_also_what_was_while_redis_
     until(lambda: len(promoted(project)) >= before + 2, 20, "the registry goes on")
     project("kill", "registry")  # between its commit and the publish
     waited = promoted(project)
-    project("start", "registry")
-    project("start", "redis")
+    project("start", "redis", "registry")
     until(lambda: set(waited) <= set(deployed(project)), 60, "what was committed meanwhile arrives")
     project("stop", "training")
     until(lambda: set(promoted(project)) <= set(deployed(project)), 20, "everything arrives")

@@ -12,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,15 @@ NEW = {"uri": "s3://models/fraud/"}
 class Registry(Started):
     """The example as its README starts it, on a free port. `api` is a call: status and body."""
 
-    def __init__(self, directory: Path, env: dict[str, str]) -> None:
+    def __init__(self, directory: Path, env: dict[str, str], workers: int = 1) -> None:
         self._lease = PortLease()
         self._env = {**os.environ, "PYTHONPATH": str(EXAMPLES), **env}
         self._log = directory / "registry.log"
         self._created = False
         self._tables = self._run("registry.tables")
-        self._child = self._run("uvicorn", "registry.app:app", "--port", str(self._lease.port))
+        self._child = self._run(
+            "uvicorn", "registry.app:app", "--port", str(self._lease.port), "--workers", str(workers)
+        )
 
     def _run(self, *module: str) -> Child:
         return Child([sys.executable, "-m", *module], self._log, self._env)
@@ -72,7 +75,8 @@ class Registry(Started):
         self._child.kill()
 
     def close(self) -> None:
-        self._child.kill()
+        if self._child.running:
+            self._child.terminate(30)  # with its workers
         self._lease.release()
 
     def api(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -121,9 +125,9 @@ def sidecar(redis: RedisServer) -> Iterator[SidecarProcess]:
 
 
 @contextmanager
-def running(directory: Path, sidecar: SidecarProcess, url: str = "") -> Iterator[Registry]:
+def running(directory: Path, sidecar: SidecarProcess, url: str = "", workers: int = 1) -> Iterator[Registry]:
     env = {"DATABASE_URL": url or f"sqlite:///{directory}/registry.db", "MODELREADY_SIDECAR": sidecar.address}
-    with Registry(directory, env) as registry:
+    with Registry(directory, env, workers) as registry:
         yield registry
 
 
@@ -261,6 +265,7 @@ def test_what_is_not_there_and_what_is_there_already(registry: Registry) -> None
     assert registry.api("POST", path, {}) == (409, {"detail": "fraud had no version as champion before 1"})
     assert registry.api("GET", "/models/fraud")[1]["aliases"] == {"champion": 1}
     assert registry.api("POST", "/models/fraud/versions", NEW | {"digest": "md5:0"})[0] == 422
+    assert registry.api("POST", "/models/fraud/versions", {"uri": "s3://key:secret@models/"})[0] == 422
 
 
 def test_a_transaction_that_is_rolled_back_publishes_nothing(
@@ -305,6 +310,26 @@ def test_a_registry_that_is_killed_between_its_commit_and_the_publish_loses_noth
     assert stream(redis) == []
     registry.start()
     arrived(redis, 1)
+
+
+def test_with_several_workers_the_events_are_in_the_order_of_the_promotions(
+    tmp_path: Path, redis: RedisServer, sidecar: SidecarProcess
+) -> None:
+    with database_server("postgresql") as database, running(tmp_path, sidecar, database.url, 3) as registry:
+        registry.create("fraud", *[0.9] * 5)
+
+        def promote(first: int) -> None:
+            for number in range(10):
+                assert registry.promote("fraud", 1 + (first + number) % 5)[0] == 200
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(promote, range(4)))
+        engine = create_engine(database.url)
+        with Session(engine) as session:
+            promoted = list(session.scalars(select(Version.number).join(Promotion).order_by(Promotion.id)))
+        engine.dispose()
+        assert len(promoted) > 10
+        arrived(redis, *promoted)
 
 
 @pytest.mark.chaos

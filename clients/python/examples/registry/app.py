@@ -39,7 +39,7 @@ class NewModel(BaseModel):
 class NewVersion(BaseModel):
     """What a training run leaves behind. A `ready` version is published at once, without a promotion."""
 
-    uri: Annotated[str, Field(min_length=1, max_length=2048)]
+    uri: Annotated[str, Field(max_length=2048, pattern=r"^[^\x00-\x20\x7f-\x9f@?]+$")]  # nor a login, nor a signature
     digest: Annotated[str, Field(pattern=r"^$|^sha256:[0-9a-f]{64}$")] = ""
     framework: Annotated[str, Field(max_length=128)] = ""
     run_id: Text = ""
