@@ -56,7 +56,7 @@ def after_promotion(
 def must_have_improved(
     version: Version, baseline: Version | None, metric: str, *, lower_is_better: bool = False
 ) -> Evaluation:
-    """Raise NotImproved unless the version's metric is better than the baseline's. A first version only needs one."""
+    """Raise NotImproved unless the version's metric is better than the baseline's. The first needs the metric alone."""
     value = version.metrics.get(metric)
     if value is None:
         raise NotImproved(f"{version.model.name} {version.number} has no metric {metric}")
