@@ -44,13 +44,19 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
+.venv-registry/ready: requirements/registry.txt
+	@echo "installing the example registry"
+	@$(PYTHON) -m venv --clear .venv-registry
+	@.venv-registry/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/registry.txt
+	@touch $@
+
 .venv-proto/ready: requirements/proto.txt
 	@echo "installing the generator of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest soak mutants
+.PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest soak mutants
 .PHONY: bench docs pins clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
@@ -59,6 +65,11 @@ demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back 
 
 serve: .venv/runtime ## Run the sidecar with a Valkey server of its own
 	@SPOOL_DIR=$${SPOOL_DIR:-.cache/spool} $(BIN)/modelready-sidecar serve --embedded
+
+registry: .venv-registry/ready ## Run the example registry beside the sidecar of `make serve`
+	@mkdir -p .cache
+	@export DATABASE_URL=$${DATABASE_URL:-sqlite:///.cache/registry.db} PYTHONPATH=clients/python/src:clients/python/examples && \
+	  .venv-registry/bin/python -m registry.tables && exec .venv-registry/bin/python -m uvicorn registry.app:app
 
 test: ## Lint, types, import rules, contract and all tests
 	@$(MAKE) --no-print-directory -j2 checks unit
@@ -125,8 +136,9 @@ pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep th
 	pin proto.txt $(UPGRADE) --group proto; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
 	pin image.txt $(UPGRADE) --extra aws --extra consumer --extra embedded --extra otel $(BOTH); \
+	pin registry.txt $(UPGRADE) --extra sqlalchemy --group registry clients/python/pyproject.toml; \
 	pin dev.txt $(UPGRADE) --all-extras --group dev $(BOTH); \
 	pin lowest.txt --resolution lowest-direct --all-extras --group test $(BOTH)
 
 clean: ## Remove everything that the targets made
-	@rm -rf .venv .venv-proto .venv-lowest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf .venv .venv-proto .venv-lowest .venv-registry .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
