@@ -67,7 +67,7 @@ class Sidecar:
         """The line that it writes at this second; empty where it is silent."""
         if self.silent:
             return ""
-        self._emf._tell({} if self.away else await self._emf._queue())
+        self._emf._write({} if self.away else await self._emf._queue())
         root = json.loads(os.read(self._read, 1 << 16))
         root["_aws"]["Timestamp"] = round((EPOCH + at) * 1000)
         return json.dumps(root)

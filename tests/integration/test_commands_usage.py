@@ -166,7 +166,7 @@ def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
 def test_ages_are_written_and_read() -> None:
     assert [age(text) for text in ("90s", "15m", "1.5h", "3d")] == [90, 900, 5400, 259_200]
     for text in ("", "5", "h", "-1h", "1h30m", "1w", "1 h", "nans", "1e9s"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is no age: write 90s, 15m, 2h or 3d"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not an age: write 90s, 15m, 2h or 3d"):
             age(text)
     said = [duration(seconds) for seconds in (-1, 0, 59.9, 60, 3661, 7200, 90_061, 86_400 * 400)]
     assert said == ["0s", "0s", "59s", "1m", "1h 1m", "2h", "1d 1h", "400d"]

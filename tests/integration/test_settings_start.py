@@ -53,7 +53,7 @@ WRONG = [
     ("QUEUE_LIST", "{model-ready}:events", "the queue's own"),
     ("QUEUE_LIST", "a=xml", "name=envelope or name=payload"),
     ("QUEUE_LIST", "a,", "with a comma between several"),
-    ("QUEUE_LIST", "a, a=payload", "'a' stands there twice"),
+    ("QUEUE_LIST", "a, a=payload", "'a' is there twice"),
     ("QUEUE_LIST_FORMAT", "xml", "one of envelope, payload"),
     ("QUEUE_LIST_LABELS", "team,,token_symbol", "label, or list=label"),
     ("QUEUE_LIST_LABELS", "deployments=team", "a list of QUEUE_LIST"),
