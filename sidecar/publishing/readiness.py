@@ -124,7 +124,7 @@ class Readiness:
             problem = f"the spool takes no event: {spool_error}" if spool_error is not None else ""
             summary = "; ".join(filter(None, (self._by_redis, problem, behind)))
             return State(self._redis_up, True, problem, summary=summary)
-        # A fault of set-up is said to the caller at once, unless events wait already, whose order has to be kept.
+        # Report a fault of set-up to the caller at once, unless events are spooled: their order must be kept.
         if by_disk and spool_error is None and (spooled or not isinstance(error, SetupFault)):
             why = str(error) if error is not None else behind
             problem = str(error or "")

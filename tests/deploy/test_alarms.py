@@ -1,4 +1,4 @@
-"""Alarms fire when something is wrong, stop when it is mended, and are silent else.
+"""Alarms fire when something is wrong, stop when it is fixed, and stay silent otherwise.
 
 The lines are written by the sidecar's own code; only the time that they bear is given. The states are those that
 CloudWatch's rules make of them.
@@ -36,7 +36,7 @@ EPOCH = 30_000_000 * MINUTE
 
 
 class Sidecar:
-    """The metrics of one, of a queue that says what it is told to say. All is well with it, and nobody publishes."""
+    """The metrics of a sidecar whose values the test sets. At first all is well, and nobody publishes."""
 
     name = QUEUE
 
@@ -79,7 +79,7 @@ class Sidecar:
 
 
 Effect = Callable[[Sidecar, int, bool], object]
-"""What a fault does to a sidecar: it lasted for so many seconds since the last line, and whether it lasts still."""
+"""What a fault does to a sidecar, given its seconds since the last line and whether it still lasts."""
 
 
 class Fault(NamedTuple):

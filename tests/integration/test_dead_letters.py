@@ -467,7 +467,7 @@ def test_a_group_may_have_a_name_that_is_no_text(server: RedisServer, operator: 
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_pages_within_ages_end(server: RedisServer, newest_first: bool) -> None:
-    """The range moves on while one reads, and ids of one millisecond are told apart by their sequence."""
+    """The range moves on while one reads, and ids of one millisecond differ by their sequence number."""
     server.execute("FLUSHALL")
     store, connection = replaying(server, QueueSettings())
     dead_letters = DeadLetters(store, asyncio.Event())

@@ -68,7 +68,7 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
         unconfirmed = caller.refused(durability=REPLICATED, timeout=1)
         assert (unconfirmed.code, unconfirmed.reason) == (Code.UNAVAILABLE, "OUTCOME_UNKNOWN")  # there is no replica
         look_at_groups(caller, server)
-        mend(sidecar, server)
+        restore(sidecar, server)
         if "QUEUE_LIST" in sidecar.env:
             server.execute("LPUSH", f"{LIST}:dlq", "given up")
             with operating(sidecar) as operator:
@@ -83,7 +83,7 @@ def old_and_read_by_a_group(server: RedisServer) -> None:
     server.execute("XGROUP", "CREATE", KEYS.events, "early", "$")
 
 
-def mend(sidecar: SidecarProcess, server: RedisServer) -> None:
+def restore(sidecar: SidecarProcess, server: RedisServer) -> None:
     """Replay to a group and to all, discard, and follow the queue."""
     with operating(sidecar) as operator:
         (letter,) = give_up(server, "busy")
@@ -188,7 +188,7 @@ def test_in_a_cluster_one_more_right_finds_the_node() -> None:
         with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
             assert caller.publish(durability=PRIMARY).outcome == STORED
             node.execute("XGROUP", "CREATE", KEYS.events, "busy", "0")
-            mend(sidecar, node)
+            restore(sidecar, node)
         assert node.execute("ACL", "LOG") == []
 
 

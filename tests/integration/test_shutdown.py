@@ -1,4 +1,4 @@
-"""A stop: told first, everyone answered, nothing lost, and nobody can hold it up."""
+"""A stop: announced first, every call answered, nothing lost, and nobody can delay it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(server: 
     env["OTEL_EXPORTER_OTLP_TIMEOUT"] = "0.75"
     with SidecarProcess(to_redis(server, **env)) as sidecar:
         publish(sidecar)
-        until(lambda: NO_SPANS in sidecar.logs(), 10, "it is told")
+        until(lambda: NO_SPANS in sidecar.logs(), 10, "it is logged")
         with Collector(port=lease.port) as collector:
 
             def arrived() -> bool:
@@ -67,8 +67,8 @@ def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(server: 
             assert sidecar.terminate() == 0
             assert collector.services == {"registry"}
         logs = sidecar.logs()
-        (told,) = [line for line in logs.splitlines() if NO_SPANS in line]
-        assert f"to {LOOPBACK}:{lease.port}, error code: " in told
+        (line_logged,) = [line for line in logs.splitlines() if NO_SPANS in line]
+        assert f"to {LOOPBACK}:{lease.port}, error code: " in line_logged
         assert logs.count("spans reach the collector") == 1
         assert "opentelemetry" not in logs
     lease.release()

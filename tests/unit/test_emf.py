@@ -1,4 +1,4 @@
-"""Embedded metrics: what a line says, and that nobody waits for whoever reads it."""
+"""Embedded metrics: what a line says, and that nothing waits for its reader."""
 
 import errno
 import fcntl
@@ -70,7 +70,7 @@ class Reader:
             return ""
 
     def close(self) -> None:
-        os.close(self._read)  # first: whoever is still writing must end
+        os.close(self._read)  # first: a thread that is still writing must end
         self.emf.close()
         os.close(self.write)
 

@@ -104,7 +104,7 @@ def test_a_lane_ends_when_redis_knows_all_of_it() -> None:
     for _ in range(2):
         flight.done(*flight.take())
     assert (flight.finished(1), flight.finished(9)) == (["1-1"], ["1-1", "2-1"])
-    assert (flight.ended_lanes(1), flight.ended_lanes(9)) == ([b"m"], [b"m", b"n"])  # the second end is not told
+    assert (flight.ended_lanes(1), flight.ended_lanes(9)) == ([b"m"], [b"m", b"n"])  # the second end is not reported
     flight.acknowledged(["1-1", "8-8"])
     assert (flight.finished(9), list(flight.entries)) == (["2-1"], ["2-1"])
     flight.went_on([b"m", b"x"])

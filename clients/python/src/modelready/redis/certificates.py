@@ -1,4 +1,4 @@
-"""Certificate files, read again when they change: whoever renews them needs no restart.
+"""Certificate files, read again when they change: a renewal needs no restart.
 
 A renewal writes two files or three, and not at one moment. What does not fit together is never used: what was read
 before stays until it does.
@@ -82,7 +82,7 @@ class CertificateFiles(Generic[Loaded]):
 
 
 async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -> None:
-    """Look at them every so often, until cancelled: what cannot be used is said before a connection needs it.
+    """Check them regularly, until cancelled: files that cannot be used are logged before a connection needs them.
 
     In a thread that no stop waits for, as they may lie on a network mount that hangs.
     """

@@ -82,6 +82,6 @@ class IamCredentials:
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """Its error is for whoever waits, and nobody may any more."""
+    """Retrieve its error: the waiters that would get it may be gone."""
     if not task.cancelled():
         task.exception()
