@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_BETWEEN = re.compile(r"[-_.:/]")  # between two parts of a name
+_MAX_WORD = 40
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])", re.ASCII)
 
 
@@ -27,11 +29,23 @@ def legible(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def shorten(text: str, length: int, *, tail: int = 0) -> str:
-    """The text with at most `length` characters: `…` in place of the rest, before the last `tail` characters."""
+def shorten_name(name: str, length: int) -> str:
+    """The name with at most `length` characters: `…` replaces its middle, if possible between two parts."""
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 3
+    head = length - 1 - tail
+    ends = [mark.start() for mark in _BETWEEN.finditer(name, head // 2, head + 1)]
+    begins = [mark.end() for mark in _BETWEEN.finditer(name, len(name) - tail - 1, len(name) - tail // 2)]
+    return f"{name[: max(ends, default=head)]}…{name[min(begins, default=len(name) - tail) :]}"
+
+
+def shorten(text: str, length: int) -> str:
+    """The text with at most `length` characters: long words lose their middle, then the last words are left out."""
     if len(text) <= length:
         return text
-    return f"{text[: length - tail - 1]}…{text[len(text) - tail :]}"
+    text = " ".join(shorten_name(word, min(_MAX_WORD, length - 2)) for word in text.split(" "))
+    return text if len(text) <= length else f"{text[: text.rindex(' ', 0, length - 1)]} …"
 
 
 def legible_json(text: str) -> str:
