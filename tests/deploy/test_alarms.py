@@ -219,7 +219,7 @@ async def test_a_new_stack_is_silent_from_the_first_line_on(sidecars: list[Sidec
     assert fired({name: those[2:] for name, those in states.items()}) == set()
 
 
-async def test_one_event_that_is_refused_is_told(sidecars: list[Sidecar]) -> None:
+async def test_one_event_that_is_refused_raises_the_alarm(sidecars: list[Sidecar]) -> None:
     begin = 5 * MINUTE + 20
     states = await watch(sidecars, (30,), Fault(EFFECTS["publishes-refused"], begin, begin + 1))
     assert fired(states) == {"publishes-refused"}

@@ -55,7 +55,7 @@ def test_the_document_has_every_policy_of_the_template() -> None:
 
 
 @pytest.mark.parametrize("name", policies())
-def test_a_policy_is_told_as_the_template_has_it(name: str) -> None:
+def test_a_policy_is_documented_as_the_template_has_it(name: str) -> None:
     assert TOLD[name] == with_arns(policies()[name])
 
 

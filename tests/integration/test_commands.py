@@ -428,7 +428,7 @@ def test_the_certificate_may_have_another_name(
         sidecar.close()
 
 
-def test_a_sidecar_that_is_away_or_older_is_told_in_a_line(
+def test_a_sidecar_that_is_away_or_older_is_reported_in_a_line(
     sidecar: SidecarProcess, tmp_path: Path, capsys: Output
 ) -> None:
     lease = PortLease()

@@ -243,7 +243,7 @@ def test_what_was_trimmed_comes_as_a_new_entry_for_its_group(
     assert server.execute("LLEN", LIST) == 2  # when it was published, and by the replay to all
 
 
-def test_one_in_hand_or_still_to_be_delivered_is_left_alone(
+def test_one_in_flight_or_still_to_be_delivered_is_left_alone(
     server: RedisServer, operator: Operator, publisher: Caller
 ) -> None:
     with server.client() as client:

@@ -162,7 +162,7 @@ def test_without_a_key_s_pattern_nothing_is_written(key: str) -> None:
 
 
 @pytest.mark.parametrize("binary", BINARIES)
-def test_without_the_right_to_push_nobody_is_told_that_nothing_is_there(binary: str) -> None:
+def test_without_the_right_to_push_no_answer_says_that_nothing_is_there(binary: str) -> None:
     """LLEN is allowed, LPUSH is not: the events are in the stream when the script fails."""
     rights = f"{RIGHTS} {MIRROR}".replace(" +lpush", "")
     with RedisServer(binary=binary, acl=user(rights)) as server:

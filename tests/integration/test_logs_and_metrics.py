@@ -117,7 +117,7 @@ def test_each_event_s_fate_is_a_line(debug: Story) -> None:
     assert outcomes[-1]["milliseconds"] > outcomes[-2]["milliseconds"] > 0
 
 
-def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(debug: Story) -> None:
+def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(debug: Story) -> None:
     logged = [(line["level"], "seconds_away" in line) for line in by("sidecar.publishing.readiness", debug.said)]
     assert logged == [("info", False), ("warning", False), ("info", True)]
     emptying = [line["level"] for line in by("sidecar.publishing.forwarder", debug.said)]

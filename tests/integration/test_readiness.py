@@ -255,7 +255,7 @@ def test_all_say_what_a_caller_gets(tmp_path: Path) -> None:
                 redis.end(server)
                 each(lambda one: one.disk.end())
                 await_health(about)
-        each(lambda one: one.disk.begin())  # with Redis up it matters to nobody yet, and is said
+        each(lambda one: one.disk.begin())  # with Redis up it does not matter yet, but is shown
         spoiled = [one for one in all_of_them if one.disk.spoiled]
         for one in spoiled:
             until(partial(one.knows, "the spool takes no event"), 8, f"{one.name} says so")

@@ -184,7 +184,7 @@ def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
     reader.close()
 
 
-def test_an_output_that_is_gone_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_output_that_is_gone_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     reader = Reader()
     reader.close()
     full = os.open("/dev/full", os.O_WRONLY)
