@@ -50,8 +50,8 @@ class QueueSettings(ListSettings, QueueName):
         "QUEUE_RETENTION_SECONDS",
         seconds(0, 10 * 365 * DAY),
         7.0 * DAY,
-        "How long an entry is kept after every consumer group has acknowledged it; without groups, after the mirror"
-        " lists have it. 0 keeps entries for ever.",
+        "How long entries are kept, counted from their arrival. Older ones are removed when every consumer group has"
+        " acknowledged them; without groups, when the mirror lists have them. 0 keeps entries for ever.",
         note="a week",
     )
 

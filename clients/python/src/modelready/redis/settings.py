@@ -98,7 +98,7 @@ class RedisSettings:
         "REDIS_TIMEOUT_SECONDS", seconds(0.05, 60), 2.0, "The longest that a connection attempt or a command may take."
     )
     min_replicas: int = variable(
-        "REDIS_MIN_REPLICAS", number(1, 5), 1, "The replicas that must confirm an event for `DURABILITY_REPLICATED`."
+        "REDIS_MIN_REPLICAS", number(1, 5), 1, "How many replicas must confirm an event for `DURABILITY_REPLICATED`."
     )
 
     def check(self) -> None:
