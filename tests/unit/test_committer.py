@@ -46,6 +46,16 @@ async def test_groups_attempts_and_retries_are_counted(bench: Bench) -> None:
     assert "modelready_redis_append_seconds_count 1.0" in text
 
 
+async def test_a_lone_caller_is_not_delayed_not_even_the_first(bench: Bench) -> None:
+    """Gathering would take eight passes of the event loop."""
+    for number in range(2):
+        call = asyncio.ensure_future(bench.publish(events(number, number + 1)))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert len(bench.queue.calls) == number + 1
+        await call
+
+
 async def test_a_caller_whose_time_was_up_is_not_sent(bench: Bench) -> None:
     bench.queue.gate.clear()
     first = asyncio.ensure_future(bench.publish(events(0, 1), timeout=5))
