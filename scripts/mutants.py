@@ -100,6 +100,10 @@ TABLE: list[tuple[str, str]] = [
 
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
     ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
+    (
+        "sidecar/publishing/committer.py",
+        "0 -> 1, in passes = passes + 1 if self.waiting.arrived == seen else 0",
+    ): "one pass more or less",
     (f"{CLIENT}/_consumer/lua/dead_letter.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/forget.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/create.lua", "return 1 -> return 2"): "it is read as a truth value",
