@@ -248,9 +248,11 @@ async def test_a_single_refused_event_is_refused(bench: Bench) -> None:
 
 
 async def test_a_disk_that_stalls_leaves_the_outcome_open(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    stalled = asyncio.Event()
+    """And is asked once: a second put would wait behind the first."""
+    stalled, puts = asyncio.Event(), []
 
-    async def put(*_: object) -> None:
+    async def put(*arguments: object) -> None:
+        puts.append(arguments)
         await stalled.wait()
 
     monkeypatch.setattr(bench.spool, "put", put)
@@ -259,6 +261,7 @@ async def test_a_disk_that_stalls_leaves_the_outcome_open(bench: Bench, monkeypa
     assert (error.reason, str(error)) == ("OUTCOME_UNKNOWN", "the disk did not answer in time")
     stalled.set()
     await bench.until(lambda: not bench.publisher.pending)
+    assert len(puts) == 1
 
 
 async def test_without_enough_replicas_the_outcome_is_open_and_says_how_many(bench: Bench) -> None:
