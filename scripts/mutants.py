@@ -101,6 +101,13 @@ TABLE: list[tuple[str, str]] = [
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
     ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
     (
+        "sidecar/publishing/event_log.py",
+        (
+            "0 -> 1, in log.handle(log.makeRecord(log.name, level, __file__, 0, "
+            'f"{outcome}: %s", (model,), None, extra=about))'
+        ),
+    ): "no format shows the line of the code",
+    (
         "sidecar/publishing/committer.py",
         "0 -> 1, in passes = passes + 1 if self.waiting.arrived == seen else 0",
     ): "one pass more or less",

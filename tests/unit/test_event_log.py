@@ -9,6 +9,7 @@ from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy, ModelVersion
 from sidecar.errors import Refused
 from sidecar.metrics import Metrics
+from sidecar.publishing import event_log
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.interfaces import Appended, Attempts, DeadLetter, Spooled
 from sidecar.publishing.submission import SPOOLED, Published
@@ -36,6 +37,14 @@ def test_a_level_shows_what_is_not_below_it(level: int, caplog: pytest.LogCaptur
     )
     everything = [("stored", "DEBUG"), ("duplicate", "DEBUG"), ("spooled", "INFO"), ("REDIS_REFUSED", "WARNING")]
     assert logged(caplog) == [line for line in everything if getattr(logging, line[1]) >= level]
+
+
+def test_the_time_since_the_arrival_is_in_milliseconds_and_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[logging.LogRecord] = []
+    monkeypatch.setattr(event_log.log, "handle", lines.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 101.23456)
+    EventObserver(Metrics()).refused([ModelReadyToDeploy()], Refused("too large"), 100.0)
+    assert vars(lines[0])["milliseconds"] == 1234.6
 
 
 def test_what_leaves_the_spool_is_logged_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
