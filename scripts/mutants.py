@@ -111,6 +111,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "sidecar/publishing/committer.py",
         "0 -> 1, in passes = passes + 1 if self.waiting.arrived == seen else 0",
     ): "one pass more or less",
+    (
+        f"{CLIENT}/_consumer/in_flight.py",
+        "0.0 -> 1.0, in self._trial_ends_at = 0.0",
+    ): "it is read only while an entry is on trial, and set with that",
     (f"{CLIENT}/_consumer/lua/dead_letter.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/forget.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/create.lua", "return 1 -> return 2"): "it is read as a truth value",

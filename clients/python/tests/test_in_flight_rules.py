@@ -324,6 +324,12 @@ def test_one_for_another_group_is_acknowledged_unseen() -> None:
     assert (flight.finished(9), flight.ended_lanes(9), flight.take()) == (["1-1"], [b"m"], [])
 
 
+def test_the_first_change_wakes_a_loop_that_has_not_looked_yet() -> None:
+    flight = Flight()
+    flight.take()
+    assert flight.woken == 1
+
+
 def test_the_loop_is_woken_once_until_it_looks() -> None:
     one, two = of("1-1"), of("2-1", "n")
     flight = flying(one, two, begun=("1-1", "2-1"))
