@@ -330,6 +330,16 @@ def test_the_first_change_wakes_a_loop_that_has_not_looked_yet() -> None:
     assert flight.woken == 1
 
 
+def test_what_is_done_wakes_the_loop() -> None:
+    one = of("1-1")
+    flight = flying(one, begun=("1-1",))
+    flight.take()
+    flight.looked()
+    flight.woken = 0
+    flight.done(one)
+    assert flight.woken == 1
+
+
 def test_the_loop_is_woken_once_until_it_looks() -> None:
     one, two = of("1-1"), of("2-1", "n")
     flight = flying(one, two, begun=("1-1", "2-1"))
