@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -330,13 +331,23 @@ def test_the_first_change_wakes_a_loop_that_has_not_looked_yet() -> None:
     assert flight.woken == 1
 
 
-def test_what_is_done_wakes_the_loop() -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda flight, entry: flight.done(entry),
+        lambda flight, entry: flight.failed(entry, "why"),
+        lambda flight, entry: flight.put_back([entry]),
+        lambda flight, entry: flight.detach(entry),
+    ],
+    ids=["done", "failed", "put back", "detached"],
+)
+def test_every_end_of_a_handling_wakes_the_loop(end: Callable[[Flight, Entry], None]) -> None:
     one = of("1-1")
     flight = flying(one, begun=("1-1",))
     flight.take()
     flight.looked()
     flight.woken = 0
-    flight.done(one)
+    end(flight, one)
     assert flight.woken == 1
 
 
