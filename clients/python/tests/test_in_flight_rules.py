@@ -308,12 +308,13 @@ def test_what_is_dropped_and_what_is_kept() -> None:
     flight.done(finished)
     flight.acknowledged([])
     flight.give_up(Failure("7-1", b"g", None, "UNDECODABLE", ""))
+    flight.skip("8-1", b"h")
     flight.add(states.values(), ["3-1"], time.monotonic())
     assert flight.release() == {
         "1-1": 1, "5-1": 1, "1-2": 0, "2-1": 0, "3-1": 0, "4-1": 2,
     }  # fmt: skip
     assert flight.drop() == {
-        "1-1": "", "5-1": "", "6-1": "", "7-1": "", "1-2": 0, "2-1": 0, "3-1": 0, "4-1": 2,
+        "1-1": "", "5-1": "", "6-1": "", "7-1": "", "8-1": "", "1-2": 0, "2-1": 0, "3-1": 0, "4-1": 2,
     }  # fmt: skip
     assert sorted(flight.entries) == ["1-1", "5-1", "6-1"]
     assert (due(flight), flight.take(), flight.busy) == ([], [], 1)
