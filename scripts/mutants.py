@@ -100,6 +100,11 @@ TABLE: list[tuple[str, str]] = [
 
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
     ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
+    ("sidecar/publishing/depth_limit.py", "5.0 -> 6.0, in _NOT_IN_DEPTH_SECONDS = 5.0"): "any few seconds are enough",
+    (
+        "sidecar/publishing/depth_limit.py",
+        "self._appended[0][2] < time.monotonic() -> (self._appended[0][2] <= time.monotonic())",
+    ): "one moment more or less",
     (
         "sidecar/publishing/event_log.py",
         (

@@ -98,6 +98,10 @@ def stored(*entry_ids: str) -> list[Appended]:
     return [Appended(entry_id, False) for entry_id in entry_ids]
 
 
+def test_until_the_first_look_it_is_not_full() -> None:
+    assert not DepthLimit(cast("Any", Depths(9, "5-1")), 1).full
+
+
 async def test_what_was_appended_since_the_depth_was_taken_counts() -> None:
     observer = Depths(7, "5-1")
     limit = DepthLimit(cast("Any", observer), 10)
