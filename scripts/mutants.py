@@ -117,6 +117,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "0 -> 1, in passes = passes + 1 if self.waiting.arrived == seen else 0",
     ): "one pass more or less",
     (
+        f"{CLIENT}/_consumer/liveness.py",
+        "0.0 -> 1.0, in self._tidied_at = 0.0",
+    ): "a clock that begins with the machine's start is far beyond either",
+    (
         f"{CLIENT}/_consumer/in_flight.py",
         "0.0 -> 1.0, in self._trial_ends_at = 0.0",
     ): "it is read only while an entry is on trial, and set with that",
