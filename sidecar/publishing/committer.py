@@ -140,9 +140,10 @@ class Committer:
         """Refuse one and never send it. If it is on its way to Redis, the answer is that the outcome is not known."""
         if self._appending_since_ms and submission in self._group:
             error = Unavailable("Redis did not answer in time", ambiguous=True)
-        self._refuse(submission, error)
         if self.waiting.remove(submission):
-            self._release(submission, in_redis=False)
+            self._fail(submission, error)
+        else:
+            self._refuse(submission, error)
 
     def _not_tried(self) -> RequestError:
         """The error for one whose turn did not come in time: of the kind that the last attempt met."""

@@ -160,7 +160,7 @@ def read_status(status: status_pb2.Status) -> Refusal:
 
 
 class Load:
-    """Clients that publish one event after the other, each over a connection of its own, until told to stop.
+    """Clients that publish one event after the other, each over a connection of its own, until they are stopped.
 
     `acked` are the ids of events that were acknowledged, `errors` every other answer.
     """

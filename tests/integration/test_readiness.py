@@ -184,11 +184,11 @@ class Watched(NamedTuple):
         if self.disk.spoiled:
             self.disk.begin()  # again: the spool may have given its reserve back, which a small event fits into
         outcome = self.outcome()
-        told = (said.accepting, said.spooling)
-        assert told == (outcome != "refused", outcome == "spooled"), (self.name, outcome, said)
+        reported = (said.accepting, said.spooling)
+        assert reported == (outcome != "refused", outcome == "spooled"), (self.name, outcome, said)
         assert (code, serving[1]) == (200 if said.accepting else 503, said.accepting), self.name
         state = json.loads(body)
-        assert (state["accepting"], state["spooling"], state["summary"]) == (*told, said.summary), self.name
+        assert (state["accepting"], state["spooling"], state["summary"]) == (*reported, said.summary), self.name
         assert serving[2] == state["redis_up"]
         line = summarize(status)
         if outcome != "stored":

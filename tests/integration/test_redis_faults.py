@@ -157,7 +157,7 @@ def test_a_cut_at_every_byte_of_the_login_and_of_a_reply(
             pool = pool_to(relay, source, **options)
             size = await size_of(relay, pool)
             await pool.close()
-            # The connection is the same, whoever knows the token.
+            # The token does not matter: the connection stays the same.
             await survives(relay, pool, size, step=(tls_step or 1) if isinstance(source, StaticCredentials) else 13)
 
         run(fuzz())

@@ -24,39 +24,39 @@ const (
 
 // ModelReadyToDeploy says that one version of a model is ready to be deployed.
 //
-// Required are model.name, model.version and artifact.uri; everything else is optional. The sidecar fills
-// event_id, correlation_id, source and occurred_at where the caller left them empty.
+// model.name, model.version and artifact.uri are required; everything else is optional. The sidecar fills in
+// event_id, correlation_id, source and occurred_at if the caller leaves them empty.
 type ModelReadyToDeploy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The idempotency key: within the dedup window a second event with the same id is not queued again.
-	// 1 to 128 visible ASCII characters. Empty: the sidecar makes a UUIDv7; a retry is then not safe, so
-	// the clients always set it.
+	// The idempotency key: an event with the same id is not queued again within the dedup window.
+	// 1 to 128 visible ASCII characters. If it is empty, the sidecar generates a UUIDv7. A retry is not safe
+	// then, so the clients always set it.
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// Follows the event through logs, entries, receipts and dead letters. Empty: taken from the gRPC metadata
-	// key x-correlation-id, else generated.
+	// Follows the event through logs, entries, receipts and dead letters. If it is empty, the sidecar takes the
+	// gRPC metadata key x-correlation-id, or generates one.
 	CorrelationId string `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
-	// Which registry speaks, as a URI reference, e.g. "//registry.prod". Empty: the sidecar's SIDECAR_SOURCE.
+	// The registry that publishes, as a URI reference, e.g. "//registry.prod". If it is empty: SIDECAR_SOURCE.
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	// When it happened. Empty: the time at which the sidecar accepted the event.
+	// When the version became ready. If it is empty: the time when the sidecar accepted the event.
 	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	// The model version that is ready.
 	Model *ModelVersion `protobuf:"bytes,5,opt,name=model,proto3" json:"model,omitempty"`
-	// Where its files are.
+	// Where the files of the version are.
 	Artifact *Artifact `protobuf:"bytes,6,opt,name=artifact,proto3" json:"artifact,omitempty"`
-	// Why it is ready: the figure that was compared.
+	// Why it is ready: the metric that was compared.
 	Evaluation *Evaluation `protobuf:"bytes,7,opt,name=evaluation,proto3" json:"evaluation,omitempty"`
-	// Where it is to go, and who allowed it.
+	// Where it shall be deployed, and who approved it.
 	Promotion *Promotion `protobuf:"bytes,8,opt,name=promotion,proto3" json:"promotion,omitempty"`
 	// What it needs to run.
 	Runtime *Runtime `protobuf:"bytes,9,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	// Where it comes from.
 	Provenance *Provenance `protobuf:"bytes,10,opt,name=provenance,proto3" json:"provenance,omitempty"`
-	// Further figures by name. At most 100, each finite.
+	// Further metrics by name. At most 100, each finite.
 	Metrics map[string]float64 `protobuf:"bytes,11,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	// Free labels, e.g. team or token_symbol. At most 64. Never credentials: consumers and logs see them.
 	Labels map[string]string `protobuf:"bytes,12,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The W3C trace context of the caller, "00-<trace id>-<parent id>-<flags>". Empty: taken from the gRPC
-	// metadata key traceparent, where there is one.
+	// The W3C trace context of the caller, "00-<trace id>-<parent id>-<flags>". If it is empty, the sidecar takes
+	// the gRPC metadata key traceparent, if there is one.
 	Traceparent   string `protobuf:"bytes,13,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -186,10 +186,10 @@ func (x *ModelReadyToDeploy) GetTraceparent() string {
 // ModelVersion names one version of a model.
 type ModelVersion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The model's name; events of one name stay in order. 1 to 256 characters, none of them a control character.
+	// The model's name. Events of one name stay in order. 1 to 256 characters, no control characters.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The version, a string since registries disagree about what a version is. 1 to 128 characters, none of them
-	// a control character.
+	// The version: a string, since registries disagree about what a version is. 1 to 128 characters, no control
+	// characters.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Where the registry shows this version, e.g. "models:/fraud/7". No password and no pre-signed query.
 	Uri           string `protobuf:"bytes,3,opt,name=uri,proto3" json:"uri,omitempty"`
@@ -251,14 +251,14 @@ func (x *ModelVersion) GetUri() string {
 // Artifact says where the files of a model version are.
 type Artifact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The place, e.g. "s3://models/fraud/7/". No password and no pre-signed query: an event outlives both, and
-	// every consumer reads it.
+	// The location, e.g. "s3://models/fraud/7/". No password and no pre-signed query: the event is kept for longer
+	// than they are valid, and every consumer reads it.
 	Uri string `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
 	// The digest of the content, "sha256:" and 64 lower-case hexadecimal digits.
 	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	// The media type, e.g. "application/vnd.mlflow.model".
 	MediaType string `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
-	// The size in bytes; 0: not known.
+	// The size in bytes; 0 if it is not known.
 	SizeBytes     uint64 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -327,7 +327,7 @@ type Evaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The metric's name, e.g. "auc".
 	MetricName string `protobuf:"bytes,1,opt,name=metric_name,json=metricName,proto3" json:"metric_name,omitempty"`
-	// The metric of the version in use before.
+	// The metric of the version that was in use before.
 	BaselineValue *float64 `protobuf:"fixed64,2,opt,name=baseline_value,json=baselineValue,proto3,oneof" json:"baseline_value,omitempty"`
 	// The metric of this version.
 	CurrentValue  *float64 `protobuf:"fixed64,3,opt,name=current_value,json=currentValue,proto3,oneof" json:"current_value,omitempty"`
@@ -386,18 +386,18 @@ func (x *Evaluation) GetCurrentValue() float64 {
 	return 0
 }
 
-// Promotion says where the version is to go.
+// Promotion says where the version shall be deployed.
 type Promotion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The environment, e.g. "production".
 	Environment string `protobuf:"bytes,1,opt,name=environment,proto3" json:"environment,omitempty"`
-	// The alias or stage it gets, e.g. "champion".
+	// The alias or stage that it gets, e.g. "champion".
 	Alias string `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
 	// The version to roll back to.
 	PreviousVersion string `protobuf:"bytes,3,opt,name=previous_version,json=previousVersion,proto3" json:"previous_version,omitempty"`
-	// Who allowed it.
+	// Who approved it.
 	ApprovedBy string `protobuf:"bytes,4,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
-	// Why, in a person's words.
+	// Why, as free text.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

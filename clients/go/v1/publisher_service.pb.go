@@ -22,18 +22,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Durability is the least that a caller accepts for an acknowledgement.
+// Durability is the least that must hold before an event is acknowledged.
 type Durability int32
 
 const (
 	// The server's default, PUBLISH_DURABILITY.
 	Durability_DURABILITY_UNSPECIFIED Durability = 0
-	// Redis has the event or, while Redis is away, this task's disk does. Survives a restart of the sidecar.
+	// Redis has the event or, while Redis is away, this task's disk has it. Survives a restart of the sidecar.
 	Durability_DURABILITY_SPOOLED Durability = 1
-	// The Redis primary has the event. Else UNAVAILABLE. Survives the loss of the task as well.
+	// The Redis primary has the event; otherwise UNAVAILABLE. Survives the loss of the task, too.
 	Durability_DURABILITY_PRIMARY Durability = 2
-	// REDIS_MIN_REPLICAS replicas confirmed it too. Else UNAVAILABLE with the reason OUTCOME_UNKNOWN. Survives a
-	// failover of Redis as well.
+	// REDIS_MIN_REPLICAS replicas have confirmed it, too; otherwise UNAVAILABLE with the reason OUTCOME_UNKNOWN.
+	// Survives a failover of Redis, too.
 	Durability_DURABILITY_REPLICATED Durability = 3
 )
 
@@ -88,9 +88,9 @@ const (
 	Outcome_OUTCOME_UNSPECIFIED Outcome = 0
 	// In the stream, by this call.
 	Outcome_OUTCOME_STORED Outcome = 1
-	// In the stream already, from an earlier attempt; entry_id is the first one's.
+	// In the stream already, from an earlier attempt, whose entry_id this is.
 	Outcome_OUTCOME_DUPLICATE Outcome = 2
-	// On this task's disk; it follows when Redis is back.
+	// On this task's disk; it goes to the stream when Redis is back.
 	Outcome_OUTCOME_SPOOLED Outcome = 3
 )
 
@@ -140,9 +140,9 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 // Receipt acknowledges one event.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The event's id, as sent or as made by the sidecar.
+	// The event's id, as the caller sent it or as the sidecar generated it.
 	EventId string `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	// The correlation id, as sent or as found.
+	// The correlation id, as the caller sent it or as the sidecar generated it.
 	CorrelationId string `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	// Where the event is.
 	Outcome Outcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=modelready.v1.Outcome" json:"outcome,omitempty"`
@@ -150,7 +150,7 @@ type Receipt struct {
 	Stream string `protobuf:"bytes,4,opt,name=stream,proto3" json:"stream,omitempty"`
 	// The id of the entry in the stream; empty while the event is spooled.
 	EntryId string `protobuf:"bytes,5,opt,name=entry_id,json=entryId,proto3" json:"entry_id,omitempty"`
-	// How many replicas confirmed the write; 0 where nobody asked for it.
+	// How many replicas confirmed the write; 0 if the durability does not need replicas.
 	Replicas      uint32 `protobuf:"varint,6,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -228,10 +228,10 @@ func (x *Receipt) GetReplicas() uint32 {
 	return 0
 }
 
-// PublishResult is what became of one event of a batch or a frame.
+// PublishResult is the result for one event of a batch or a frame.
 type PublishResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Acknowledged or refused.
+	// The event is either acknowledged or refused.
 	//
 	// Types that are valid to be assigned to Result:
 	//
@@ -307,7 +307,7 @@ type PublishResult_Receipt struct {
 }
 
 type PublishResult_Error struct {
-	// The refusal, with the same code and details that Publish would have answered with.
+	// The refusal, with the code and details that Publish would answer.
 	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
 }
 

@@ -28,18 +28,18 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PublisherService takes events and owns them from the receipt on.
+// PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 //
 // Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-// RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-// says that the event may be there already and that a retry with the same event_id is safe.
+// RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+// OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
 type PublisherServiceClient interface {
-	// Publishes one event. OK means that it will reach the queue, once, whatever happens next.
+	// Publishes one event. OK means that it will reach the queue, exactly once, whatever happens next.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
-	// Publishes up to 1,000 events in order, with a result for each: one refused event does not stop the others.
+	// Publishes up to 1,000 events in order. Each has its own result: a refused event does not stop the others.
 	PublishBatch(ctx context.Context, in *PublishBatchRequest, opts ...grpc.CallOption) (*PublishBatchResponse, error)
-	// Publishes frames of 1 to 1,000 events. Each frame is answered once, in the order of the frames; a sender may
-	// have several frames under way.
+	// Publishes frames of 1 to 1,000 events. Each frame gets one answer, in the order of the frames. A sender may
+	// send further frames before the answers arrive.
 	PublishStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PublishStreamRequest, PublishStreamResponse], error)
 }
 
@@ -88,18 +88,18 @@ type PublisherService_PublishStreamClient = grpc.BidiStreamingClient[PublishStre
 // All implementations must embed UnimplementedPublisherServiceServer
 // for forward compatibility.
 //
-// PublisherService takes events and owns them from the receipt on.
+// PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 //
 // Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-// RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-// says that the event may be there already and that a retry with the same event_id is safe.
+// RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+// OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
 type PublisherServiceServer interface {
-	// Publishes one event. OK means that it will reach the queue, once, whatever happens next.
+	// Publishes one event. OK means that it will reach the queue, exactly once, whatever happens next.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
-	// Publishes up to 1,000 events in order, with a result for each: one refused event does not stop the others.
+	// Publishes up to 1,000 events in order. Each has its own result: a refused event does not stop the others.
 	PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error)
-	// Publishes frames of 1 to 1,000 events. Each frame is answered once, in the order of the frames; a sender may
-	// have several frames under way.
+	// Publishes frames of 1 to 1,000 events. Each frame gets one answer, in the order of the frames. A sender may
+	// send further frames before the answers arrive.
 	PublishStream(grpc.BidiStreamingServer[PublishStreamRequest, PublishStreamResponse]) error
 	mustEmbedUnimplementedPublisherServiceServer()
 }

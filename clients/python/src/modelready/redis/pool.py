@@ -21,7 +21,7 @@ from modelready.redis.script import Script
 
 
 class Pool:
-    """Up to `size` connections, each opened when it is needed; who waits for one gets it in turn. For one event loop.
+    """Up to `size` connections, each opened when it is needed; waiters get one in turn. For one event loop.
 
     The connection that was used last is used next, so that the others age and are known to be idle.
     """

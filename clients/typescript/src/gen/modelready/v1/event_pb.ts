@@ -17,38 +17,38 @@ export const file_modelready_v1_event: GenFile = /*@__PURE__*/
 /**
  * ModelReadyToDeploy says that one version of a model is ready to be deployed.
  *
- * Required are model.name, model.version and artifact.uri; everything else is optional. The sidecar fills
- * event_id, correlation_id, source and occurred_at where the caller left them empty.
+ * model.name, model.version and artifact.uri are required; everything else is optional. The sidecar fills in
+ * event_id, correlation_id, source and occurred_at if the caller leaves them empty.
  *
  * @generated from message modelready.v1.ModelReadyToDeploy
  */
 export type ModelReadyToDeploy = Message<"modelready.v1.ModelReadyToDeploy"> & {
   /**
-   * The idempotency key: within the dedup window a second event with the same id is not queued again.
-   * 1 to 128 visible ASCII characters. Empty: the sidecar makes a UUIDv7; a retry is then not safe, so
-   * the clients always set it.
+   * The idempotency key: an event with the same id is not queued again within the dedup window.
+   * 1 to 128 visible ASCII characters. If it is empty, the sidecar generates a UUIDv7. A retry is not safe
+   * then, so the clients always set it.
    *
    * @generated from field: string event_id = 1;
    */
   eventId: string;
 
   /**
-   * Follows the event through logs, entries, receipts and dead letters. Empty: taken from the gRPC metadata
-   * key x-correlation-id, else generated.
+   * Follows the event through logs, entries, receipts and dead letters. If it is empty, the sidecar takes the
+   * gRPC metadata key x-correlation-id, or generates one.
    *
    * @generated from field: string correlation_id = 2;
    */
   correlationId: string;
 
   /**
-   * Which registry speaks, as a URI reference, e.g. "//registry.prod". Empty: the sidecar's SIDECAR_SOURCE.
+   * The registry that publishes, as a URI reference, e.g. "//registry.prod". If it is empty: SIDECAR_SOURCE.
    *
    * @generated from field: string source = 3;
    */
   source: string;
 
   /**
-   * When it happened. Empty: the time at which the sidecar accepted the event.
+   * When the version became ready. If it is empty: the time when the sidecar accepted the event.
    *
    * @generated from field: google.protobuf.Timestamp occurred_at = 4;
    */
@@ -62,21 +62,21 @@ export type ModelReadyToDeploy = Message<"modelready.v1.ModelReadyToDeploy"> & {
   model?: ModelVersion | undefined;
 
   /**
-   * Where its files are.
+   * Where the files of the version are.
    *
    * @generated from field: modelready.v1.Artifact artifact = 6;
    */
   artifact?: Artifact | undefined;
 
   /**
-   * Why it is ready: the figure that was compared.
+   * Why it is ready: the metric that was compared.
    *
    * @generated from field: modelready.v1.Evaluation evaluation = 7;
    */
   evaluation?: Evaluation | undefined;
 
   /**
-   * Where it is to go, and who allowed it.
+   * Where it shall be deployed, and who approved it.
    *
    * @generated from field: modelready.v1.Promotion promotion = 8;
    */
@@ -97,7 +97,7 @@ export type ModelReadyToDeploy = Message<"modelready.v1.ModelReadyToDeploy"> & {
   provenance?: Provenance | undefined;
 
   /**
-   * Further figures by name. At most 100, each finite.
+   * Further metrics by name. At most 100, each finite.
    *
    * @generated from field: map<string, double> metrics = 11;
    */
@@ -111,8 +111,8 @@ export type ModelReadyToDeploy = Message<"modelready.v1.ModelReadyToDeploy"> & {
   labels: { [key: string]: string };
 
   /**
-   * The W3C trace context of the caller, "00-<trace id>-<parent id>-<flags>". Empty: taken from the gRPC
-   * metadata key traceparent, where there is one.
+   * The W3C trace context of the caller, "00-<trace id>-<parent id>-<flags>". If it is empty, the sidecar takes
+   * the gRPC metadata key traceparent, if there is one.
    *
    * @generated from field: string traceparent = 13;
    */
@@ -133,15 +133,15 @@ export const ModelReadyToDeploySchema: GenMessage<ModelReadyToDeploy> = /*@__PUR
  */
 export type ModelVersion = Message<"modelready.v1.ModelVersion"> & {
   /**
-   * The model's name; events of one name stay in order. 1 to 256 characters, none of them a control character.
+   * The model's name. Events of one name stay in order. 1 to 256 characters, no control characters.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * The version, a string since registries disagree about what a version is. 1 to 128 characters, none of them
-   * a control character.
+   * The version: a string, since registries disagree about what a version is. 1 to 128 characters, no control
+   * characters.
    *
    * @generated from field: string version = 2;
    */
@@ -169,8 +169,8 @@ export const ModelVersionSchema: GenMessage<ModelVersion> = /*@__PURE__*/
  */
 export type Artifact = Message<"modelready.v1.Artifact"> & {
   /**
-   * The place, e.g. "s3://models/fraud/7/". No password and no pre-signed query: an event outlives both, and
-   * every consumer reads it.
+   * The location, e.g. "s3://models/fraud/7/". No password and no pre-signed query: the event is kept for longer
+   * than they are valid, and every consumer reads it.
    *
    * @generated from field: string uri = 1;
    */
@@ -191,7 +191,7 @@ export type Artifact = Message<"modelready.v1.Artifact"> & {
   mediaType: string;
 
   /**
-   * The size in bytes; 0: not known.
+   * The size in bytes; 0 if it is not known.
    *
    * @generated from field: uint64 size_bytes = 4;
    */
@@ -219,7 +219,7 @@ export type Evaluation = Message<"modelready.v1.Evaluation"> & {
   metricName: string;
 
   /**
-   * The metric of the version in use before.
+   * The metric of the version that was in use before.
    *
    * @generated from field: optional double baseline_value = 2;
    */
@@ -241,7 +241,7 @@ export const EvaluationSchema: GenMessage<Evaluation> = /*@__PURE__*/
   messageDesc(file_modelready_v1_event, 3);
 
 /**
- * Promotion says where the version is to go.
+ * Promotion says where the version shall be deployed.
  *
  * @generated from message modelready.v1.Promotion
  */
@@ -254,7 +254,7 @@ export type Promotion = Message<"modelready.v1.Promotion"> & {
   environment: string;
 
   /**
-   * The alias or stage it gets, e.g. "champion".
+   * The alias or stage that it gets, e.g. "champion".
    *
    * @generated from field: string alias = 2;
    */
@@ -268,14 +268,14 @@ export type Promotion = Message<"modelready.v1.Promotion"> & {
   previousVersion: string;
 
   /**
-   * Who allowed it.
+   * Who approved it.
    *
    * @generated from field: string approved_by = 4;
    */
   approvedBy: string;
 
   /**
-   * Why, in a person's words.
+   * Why, as free text.
    *
    * @generated from field: string reason = 5;
    */

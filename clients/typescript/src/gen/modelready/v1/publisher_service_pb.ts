@@ -23,14 +23,14 @@ export const file_modelready_v1_publisher_service: GenFile = /*@__PURE__*/
  */
 export type Receipt = Message<"modelready.v1.Receipt"> & {
   /**
-   * The event's id, as sent or as made by the sidecar.
+   * The event's id, as the caller sent it or as the sidecar generated it.
    *
    * @generated from field: string event_id = 1;
    */
   eventId: string;
 
   /**
-   * The correlation id, as sent or as found.
+   * The correlation id, as the caller sent it or as the sidecar generated it.
    *
    * @generated from field: string correlation_id = 2;
    */
@@ -58,7 +58,7 @@ export type Receipt = Message<"modelready.v1.Receipt"> & {
   entryId: string;
 
   /**
-   * How many replicas confirmed the write; 0 where nobody asked for it.
+   * How many replicas confirmed the write; 0 if the durability does not need replicas.
    *
    * @generated from field: uint32 replicas = 6;
    */
@@ -73,13 +73,13 @@ export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
   messageDesc(file_modelready_v1_publisher_service, 0);
 
 /**
- * PublishResult is what became of one event of a batch or a frame.
+ * PublishResult is the result for one event of a batch or a frame.
  *
  * @generated from message modelready.v1.PublishResult
  */
 export type PublishResult = Message<"modelready.v1.PublishResult"> & {
   /**
-   * Acknowledged or refused.
+   * The event is either acknowledged or refused.
    *
    * @generated from oneof modelready.v1.PublishResult.result
    */
@@ -93,7 +93,7 @@ export type PublishResult = Message<"modelready.v1.PublishResult"> & {
     case: "receipt";
   } | {
     /**
-     * The refusal, with the same code and details that Publish would have answered with.
+     * The refusal, with the code and details that Publish would answer.
      *
      * @generated from field: google.rpc.Status error = 2;
      */
@@ -271,7 +271,7 @@ export const PublishStreamResponseSchema: GenMessage<PublishStreamResponse> = /*
   messageDesc(file_modelready_v1_publisher_service, 7);
 
 /**
- * Durability is the least that a caller accepts for an acknowledgement.
+ * Durability is the least that must hold before an event is acknowledged.
  *
  * @generated from enum modelready.v1.Durability
  */
@@ -284,22 +284,22 @@ export enum Durability {
   UNSPECIFIED = 0,
 
   /**
-   * Redis has the event or, while Redis is away, this task's disk does. Survives a restart of the sidecar.
+   * Redis has the event or, while Redis is away, this task's disk has it. Survives a restart of the sidecar.
    *
    * @generated from enum value: DURABILITY_SPOOLED = 1;
    */
   SPOOLED = 1,
 
   /**
-   * The Redis primary has the event. Else UNAVAILABLE. Survives the loss of the task as well.
+   * The Redis primary has the event; otherwise UNAVAILABLE. Survives the loss of the task, too.
    *
    * @generated from enum value: DURABILITY_PRIMARY = 2;
    */
   PRIMARY = 2,
 
   /**
-   * REDIS_MIN_REPLICAS replicas confirmed it too. Else UNAVAILABLE with the reason OUTCOME_UNKNOWN. Survives a
-   * failover of Redis as well.
+   * REDIS_MIN_REPLICAS replicas have confirmed it, too; otherwise UNAVAILABLE with the reason OUTCOME_UNKNOWN.
+   * Survives a failover of Redis, too.
    *
    * @generated from enum value: DURABILITY_REPLICATED = 3;
    */
@@ -333,14 +333,14 @@ export enum Outcome {
   STORED = 1,
 
   /**
-   * In the stream already, from an earlier attempt; entry_id is the first one's.
+   * In the stream already, from an earlier attempt, whose entry_id this is.
    *
    * @generated from enum value: OUTCOME_DUPLICATE = 2;
    */
   DUPLICATE = 2,
 
   /**
-   * On this task's disk; it follows when Redis is back.
+   * On this task's disk; it goes to the stream when Redis is back.
    *
    * @generated from enum value: OUTCOME_SPOOLED = 3;
    */
@@ -354,17 +354,17 @@ export const OutcomeSchema: GenEnum<Outcome> = /*@__PURE__*/
   enumDesc(file_modelready_v1_publisher_service, 1);
 
 /**
- * PublisherService takes events and owns them from the receipt on.
+ * PublisherService accepts events; from the receipt on the sidecar is responsible for them.
  *
  * Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
- * RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
- * says that the event may be there already and that a retry with the same event_id is safe.
+ * RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+ * OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
  *
  * @generated from service modelready.v1.PublisherService
  */
 export const PublisherService: GenService<{
   /**
-   * Publishes one event. OK means that it will reach the queue, once, whatever happens next.
+   * Publishes one event. OK means that it will reach the queue, exactly once, whatever happens next.
    *
    * @generated from rpc modelready.v1.PublisherService.Publish
    */
@@ -374,7 +374,7 @@ export const PublisherService: GenService<{
     output: typeof PublishResponseSchema;
   },
   /**
-   * Publishes up to 1,000 events in order, with a result for each: one refused event does not stop the others.
+   * Publishes up to 1,000 events in order. Each has its own result: a refused event does not stop the others.
    *
    * @generated from rpc modelready.v1.PublisherService.PublishBatch
    */
@@ -384,8 +384,8 @@ export const PublisherService: GenService<{
     output: typeof PublishBatchResponseSchema;
   },
   /**
-   * Publishes frames of 1 to 1,000 events. Each frame is answered once, in the order of the frames; a sender may
-   * have several frames under way.
+   * Publishes frames of 1 to 1,000 events. Each frame gets one answer, in the order of the frames. A sender may
+   * send further frames before the answers arrive.
    *
    * @generated from rpc modelready.v1.PublisherService.PublishStream
    */
