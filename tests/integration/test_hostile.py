@@ -284,7 +284,9 @@ def test_callers_who_never_read_do_not_fill_the_memory(sidecar: SidecarProcess) 
         stub = PublisherServiceStub(channel)
         calls: list[Any] = [stub.PublishStream(frames(number)) for number in range(8)]
         with calling(sidecar) as caller:
-            for number in range(20):  # the greedy may take all room for a moment; then one tries again, as told to
+            for number in range(
+                20
+            ):  # the greedy may take all room for a moment; then one tries again, as the refusal asks
                 event = model_event(number)
                 until(partial(is_stored, caller, event), 20, "stored")
         assert peak(sidecar) < MAX_MEGABYTES
