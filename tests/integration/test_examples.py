@@ -188,7 +188,7 @@ def test_events_of_both_encodings_are_handled_acknowledged_and_survive_an_outage
 # -- what the examples in other languages do by themselves
 
 
-def in_hand_of(deployer: Deployer, world: World) -> ModelReadyToDeploy:
+def frozen_with_an_event(deployer: Deployer, world: World) -> ModelReadyToDeploy:
     """Freezes it while it waits for an event, and gives it one, which it cannot handle: as if it hung there."""
     for version in range(1, 20):
         until(lambda: world.server.info("clients")["blocked_clients"] == 1, 10, "it waits for an event")
@@ -204,14 +204,14 @@ def in_hand_of(deployer: Deployer, world: World) -> ModelReadyToDeploy:
 @in_other_languages
 def test_what_a_dead_one_left_is_taken_over(command: list[str], world: World, start: Any) -> None:
     dying = start(command)
-    event = in_hand_of(dying, world)
+    event = frozen_with_an_event(dying, world)
     dying.kill()
     assert not any(event.event_id in line for line in dying.deployed())
 
-    heir = start(command)
-    until(lambda: heir.saw(event), 10, "the other one takes it over")
+    successor = start(command)
+    until(lambda: successor.saw(event), 10, "the other one takes it over")
     until(lambda: world.pending() == 0, 5, "it is acknowledged")
-    assert heir.terminate(10) == 0
+    assert successor.terminate(10) == 0
     assert len(world.consumers()) == 1, "the one that left has removed its name"
 
 

@@ -1,4 +1,4 @@
-"""Whatever strangers do: at most 256 MiB, and those who may call are served."""
+"""No stranger makes the sidecar need more than 256 MiB, or keeps it from serving callers with a token."""
 
 from __future__ import annotations
 
