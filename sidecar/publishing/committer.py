@@ -214,8 +214,8 @@ class Committer:
         started, passes, seen = time.monotonic(), 0, self.waiting.arrived
         while passes < _IDLE_PASSES and seen < GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
             await asyncio.sleep(0)
-            passes = passes + 1 if self.waiting.arrived == seen else 0
-            seen = self.waiting.arrived
+            before, seen = seen, self.waiting.arrived
+            passes = passes + 1 if before == seen else 0
 
     def _may_append(self, submission: Submission) -> bool:
         return not self._replicas or self._gate.settled(submission.arrived)
