@@ -107,7 +107,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             settings.publish,
             metrics,
             event_observer,
-            timeout=settings.redis.timeout,
             min_replicas=settings.redis.min_replicas,
         )
         _watch(metrics, spool, publisher)
@@ -121,7 +120,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             backoff=Backoff(settings.publish.retry_base, settings.publish.retry_max),
             dedup_seconds=settings.queue.dedup_seconds,
             max_age=settings.spool.max_age,
-            timeout=settings.redis.timeout,
         )
         readiness = Readiness(
             queue,

@@ -51,10 +51,9 @@ class Committer:
         observer: EventObserver,
         *,
         released: Callable[[], None],
-        timeout: float,
         replicas: int,
     ) -> None:
-        """`released` is called whenever less waits in memory. `timeout`: REDIS_TIMEOUT_SECONDS.
+        """`released` is called whenever less waits in memory.
 
         `replicas`: how many must confirm what is committed here; 0 where none need.
         """
@@ -63,7 +62,6 @@ class Committer:
         self._metrics = metrics
         self._observer = observer
         self._released = released
-        self._timeout = timeout
         self._replicas = replicas
         self._backoff = Backoff(settings.retry_base, settings.retry_max)
         self.waiting = Waiting()
@@ -253,7 +251,7 @@ class Committer:
     async def _attempt(self, events: list[Event]) -> tuple[list[Appended], int]:
         self._appending_since_ms = _now_ms()
         try:
-            return await self._queue.append(events, replicas=self._replicas, timeout=self._timeout)
+            return await self._queue.append(events, replicas=self._replicas)
         finally:
             self._appending_since_ms = 0
 

@@ -77,10 +77,10 @@ class BoundedQueue:
         self._queue = queue
         self._limit = limit
 
-    async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
+    async def append(self, events: Sequence[Event], *, replicas: int = 0) -> tuple[list[Appended], int]:
         """See publishing.interfaces.Queue.append. Raises QueueFull, too, and nothing was sent then."""
         self._limit.check()
-        appended, confirmed = await self._queue.append(events, replicas=replicas, timeout=timeout)
+        appended, confirmed = await self._queue.append(events, replicas=replicas)
         self._limit.added(appended)
         return appended, confirmed
 
@@ -88,9 +88,9 @@ class BoundedQueue:
         """See publishing.interfaces.Queue.find."""
         return await self._queue.find(event_ids, since_ms, until_ms)
 
-    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """See publishing.interfaces.Queue.dead_letter."""
-        await self._queue.dead_letter(letters, timeout=timeout)
+        await self._queue.dead_letter(letters)
 
     async def try_write(self) -> None:
         """See publishing.interfaces.Queue.try_write."""

@@ -66,10 +66,10 @@ class Queue(Protocol):
     """The queue in Redis.
 
     Every method raises Unavailable (or AuthFailed) when a later attempt may succeed, and SetupFault when a person has
-    to act first. None retries by itself, and each ends within `timeout` seconds or the connection's own time limit.
+    to act first. None retries by itself, and each ends within REDIS_TIMEOUT_SECONDS.
     """
 
-    async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
+    async def append(self, events: Sequence[Event], *, replicas: int = 0) -> tuple[list[Appended], int]:
         """Append the events in order, each at most once in the dedup window, however often this is called.
 
         Returns where each is, and how many replicas confirmed all of them (0 when `replicas` is 0; it may be fewer
@@ -80,7 +80,7 @@ class Queue(Protocol):
     async def find(self, event_ids: Sequence[str], since_ms: int, until_ms: int) -> dict[str, str]:
         """The entry ids of those events that stand in the stream in this range of time (with room for clock skew)."""
 
-    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """Write dead letters, each at most once in the dedup window."""
 
     async def ping(self) -> None:

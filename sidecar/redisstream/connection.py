@@ -22,21 +22,17 @@ class RedisConnection:
 
     def __init__(self, settings: RedisSettings, credentials: CredentialSource, metrics: Metrics, key: str) -> None:
         """`key`: any key of the queue; in a cluster it decides the node."""
-        self._settings = settings
+        self._size = settings.pool_size
+        self._timeout = settings.timeout
         self._metrics = metrics
         server = Server(settings, credentials, key=key, client_name="modelready-sidecar")
         self.tls = server.tls
         """None: plain TCP."""
         self._pool = Pool(server, settings.pool_size)
 
-    @property
-    def timeout(self) -> float:
-        """The longest that a command may take, in seconds."""
-        return self._settings.timeout
-
     async def warm(self) -> None:
         """Open all connections. Raises QueueErrors."""
-        await asyncio.gather(*(self.execute("PING") for _ in range(self._settings.pool_size)))
+        await asyncio.gather(*(self.execute("PING") for _ in range(self._size)))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -46,41 +42,30 @@ class RedisConnection:
         """Log in again on every connection, without an error to anyone: idle ones now, the others when free."""
         await self._pool.renew()
 
-    async def execute(self, *command: Any, timeout: float | None = None, write: bool = False) -> Any:
+    async def execute(self, *command: Any) -> Any:
         """One command, see `pipeline`."""
-        return (await self.pipeline([command], timeout=timeout, write=write))[0]
+        return (await self.pipeline([command]))[0]
 
-    async def pipeline(
-        self, commands: Sequence[tuple[Any, ...]], *, timeout: float | None = None, write: bool = False
-    ) -> list[Any]:
-        """Send commands to the queue's node on one connection and return their replies.
-
-        Seconds in `timeout`; the settings' own where it is None or more. Raises QueueErrors; an Unavailable is
-        ambiguous only where `write` is set and the commands may have reached Redis.
-        """
-        return await self._translated(partial(self._pool.call, *commands, timeout=self._limit(timeout)), write=write)
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands to the queue's node on one connection and return their replies. Raises QueueErrors."""
+        return await self._translated(partial(self._pool.call, *commands), write=False)
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """The script's reply, see `script_and_wait`."""
-        return (await self.script_and_wait(script, keys, arguments, replicas=0, timeout=self.timeout))[0]
+        return (await self.script_and_wait(script, keys, arguments))[0]
 
     async def script_and_wait(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, replicas: int, timeout: float
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, replicas: int = 0
     ) -> tuple[Any, int]:
         """The script's reply, and how many replicas confirmed what it wrote; they are asked if `replicas` is not 0.
 
         Raises QueueErrors; an ambiguous Unavailable where it may have run.
         """
-        limit = self._limit(timeout)
         # WAIT counts from the last write of its own connection, so it goes right behind the script. It must answer
         # before this call's time is up.
-        wait = [("WAIT", str(replicas), str(max(int(limit * 800), 1)))] if replicas else []
-        call = partial(self._pool.run, script, keys, arguments, *wait, timeout=limit)
-        reply, *confirmed = await self._translated(call, write=True)
+        wait = [("WAIT", str(replicas), str(int(self._timeout * 800)))] if replicas else []
+        reply, *confirmed = await self._translated(partial(self._pool.run, script, keys, arguments, *wait), write=True)
         return reply, confirmed[0] if confirmed else 0
-
-    def _limit(self, timeout: float | None) -> float:
-        return min(timeout or self._settings.timeout, self._settings.timeout)
 
     async def _translated(self, call: Callable[..., Awaitable[list[Any]]], *, write: bool) -> list[Any]:
         sent = False
