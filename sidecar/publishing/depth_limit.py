@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from sidecar.errors import QueueError, QueueFull
 from sidecar.publishing.entry_ids import number
-from sidecar.publishing.interfaces import Appended, DeadLetter, Depth, Event, Queue, QueueObserver
+from sidecar.publishing.interfaces import Appended, DeadLetter, Depth, DepthObserver, Event, Queue
 
 _PERIOD_SECONDS = 1.0
 _NOT_IN_DEPTH_SECONDS = 5.0
@@ -23,7 +23,7 @@ _NOT_IN_DEPTH_SECONDS = 5.0
 class DepthLimit:
     """Whether the queue is full. `run` refreshes it; until the first look it is not full."""
 
-    def __init__(self, observer: QueueObserver, max_depth: int) -> None:
+    def __init__(self, observer: DepthObserver, max_depth: int) -> None:
         self._observer = observer
         self._max_depth = max_depth
         self._seen = Depth(0, 0)
