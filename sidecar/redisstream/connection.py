@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from modelready.credentials import CredentialSource
 from modelready.redis.cluster import Server
-from modelready.redis.faults import Kind, RedisError, fault
+from modelready.redis.faults import Kind, RedisError, checked, fault
 from modelready.redis.pool import Pool
 from modelready.redis.script import Script
 from modelready.redis.settings import RedisSettings
@@ -28,7 +27,8 @@ class RedisConnection:
         server = Server(settings, credentials, key=key, client_name="modelready-sidecar")
         self.tls = server.tls
         """None: plain TCP."""
-        self._pool = Pool(server, settings.pool_size)
+        self.pool = Pool(server, settings.pool_size, self._failure)
+        """Its `run` raises QueueErrors; an ambiguous Unavailable where the script may have run."""
 
     async def warm(self) -> None:
         """Open all connections. Raises QueueErrors."""
@@ -36,11 +36,11 @@ class RedisConnection:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pool.close()
+        await self.pool.close()
 
     async def reauthenticate(self) -> None:
         """Log in again on every connection, without an error to anyone: idle ones now, the others when free."""
-        await self._pool.renew()
+        await self.pool.renew()
 
     async def execute(self, *command: Any) -> Any:
         """One command, see `pipeline`."""
@@ -48,45 +48,29 @@ class RedisConnection:
 
     async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send commands to the queue's node on one connection and return their replies. Raises QueueErrors."""
-        return await self._translated(partial(self._pool.call, *commands), write=False)
+        try:
+            return [checked(reply) for reply in await self.pool.call(*commands)]
+        except RedisError as error:
+            raise self._failure(error, sent=False) from error
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """The script's reply, see `script_and_wait`."""
-        return (await self.script_and_wait(script, keys, arguments))[0]
+        """The script's reply. Raises QueueErrors; an ambiguous Unavailable where it may have run."""
+        return (await self.pool.run(script, keys, arguments))[0]
 
-    async def script_and_wait(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, replicas: int = 0
-    ) -> tuple[Any, int]:
-        """The script's reply, and how many replicas confirmed what it wrote; they are asked if `replicas` is not 0.
+    def wait(self, replicas: int) -> tuple[str, str, str]:
+        """The command that counts the replicas which confirm the last write of its own connection.
 
-        Raises QueueErrors; an ambiguous Unavailable where it may have run.
+        So it must go right behind that write, and it must answer before the call's time is up.
         """
-        # WAIT counts from the last write of its own connection, so it goes right behind the script. It must answer
-        # before this call's time is up.
-        wait = [("WAIT", str(replicas), str(int(self._timeout * 800)))] if replicas else []
-        reply, *confirmed = await self._translated(partial(self._pool.run, script, keys, arguments, *wait), write=True)
-        return reply, confirmed[0] if confirmed else 0
+        return "WAIT", str(replicas), str(int(self._timeout * 800))
 
-    async def _translated(self, call: Callable[..., Awaitable[list[Any]]], *, write: bool) -> list[Any]:
-        sent = False
-
-        def note() -> None:
-            nonlocal sent
-            sent = True
-
-        try:
-            replies = await call(sent=note)
-            for reply in replies:
-                if isinstance(reply, RedisError):
-                    raise reply
-        except RedisError as error:
-            failure = translate(error, sent=sent and write)
-            if isinstance(failure, AuthFailed):
-                self._metrics.auth_failures.inc()
-            elif isinstance(failure, Unavailable):
-                self._metrics.connection_failures.inc()
-            raise failure from error
-        return replies
+    def _failure(self, error: RedisError, sent: bool) -> QueueError:  # noqa: FBT001 - as Pool calls it
+        failure = translate(error, sent=sent)
+        if isinstance(failure, AuthFailed):
+            self._metrics.auth_failures.inc()
+        elif isinstance(failure, Unavailable):
+            self._metrics.connection_failures.inc()
+        return failure
 
 
 def translate(error: BaseException, *, sent: bool) -> QueueError:

@@ -63,7 +63,8 @@ class RedisQueue:
         except UnencodableEvent as error:
             raise Refused(f"the event cannot be encoded: {error}", reason="UNENCODABLE") from error
         try:
-            reply, confirmed = await self._connection.script_and_wait(self._append, names, arguments, replicas=replicas)
+            after = [self._connection.wait(replicas)] if replicas else []
+            reply, *confirmed = await self._connection.pool.run(self._append, names, arguments, *after)
         except SetupFault as error:
             if _APPENDED in str(error):
                 raise SetupFault(str(error), reason=error.reason, ambiguous=True) from error
@@ -71,7 +72,7 @@ class RedisQueue:
         return [
             Appended(entry[1:].decode(), True) if entry[:1] == b"=" else Appended(entry.decode(), False)
             for entry in reply
-        ], confirmed
+        ], (confirmed[0] if confirmed else 0)
 
     def _arguments_of(self, event: Event) -> list[Any]:
         """What append.lua takes of one event. Raises UnencodableEvent."""

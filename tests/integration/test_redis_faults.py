@@ -272,13 +272,13 @@ def test_only_a_write_that_was_sent_is_ambiguous(run: Callable[[Any], Any], serv
             assert not (await failure(connection.execute("GET", "key"))).ambiguous
             relay.pass_replies()
 
-            async with connection._pool._turn, connection._pool._turn:  # both connections are in use
+            async with connection.pool._turn, connection.pool._turn:  # both connections are in use
                 assert not (await failure(write(connection))).ambiguous
 
             await connection.warm()
             relay.refuse()
             relay.cut()
-            await auntil(lambda: not any(idle.is_usable() for idle in connection._pool._idle), 2, "it is noticed")
+            await auntil(lambda: not any(idle.is_usable() for idle in connection.pool._idle), 2, "it is noticed")
             for _ in range(3):
                 refused = await failure(write(connection))
                 assert (refused.ambiguous, refused.reason) == (False, "REDIS_UNAVAILABLE")
@@ -311,7 +311,7 @@ async def test_a_write_to_a_connection_that_is_closing_was_not_sent(
 ) -> None:
     async with connection_to(server) as connection:
         await connection.warm()
-        for idle in connection._pool._idle:
+        for idle in connection.pool._idle:
             assert idle._writer is not None
             idle._writer.close()
             with pytest.raises(exceptions.ConnectionError):
