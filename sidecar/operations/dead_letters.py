@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.errors import InvalidRequest, NotFound, ShuttingDown, Violation
+from sidecar.operations.interfaces import DeadLetterStore, Replayed, StoredDeadLetter
 from sidecar.publishing.entry_ids import milliseconds, number, parse
-from sidecar.publishing.interfaces import DeadLetterStore, Replayed, StoredDeadLetter
 
 log = logging.getLogger(__name__)
 

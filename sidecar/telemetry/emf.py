@@ -23,8 +23,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from sidecar.errors import QueueError
 from sidecar.metrics import Metrics
+from sidecar.operations.interfaces import QueueInspector, QueueObserver
 from sidecar.output import Output
-from sidecar.publishing.interfaces import QueueInspector, QueueObserver
 
 log = logging.getLogger(__name__)
 

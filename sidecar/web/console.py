@@ -29,7 +29,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, NotFound, SidecarError
 from sidecar.format import count
 from sidecar.operations.dead_letters import MAX_IDS, DeadLetters, Filter, Outcome, Page
-from sidecar.publishing.interfaces import StoredDeadLetter
+from sidecar.operations.interfaces import StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
 from sidecar.web.auth import LIFETIME_SECONDS, Sessions, peer, read_cookie, set_cookie

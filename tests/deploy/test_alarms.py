@@ -18,7 +18,7 @@ import pytest
 
 from modelready.redis.lists import ListSettings
 from sidecar.metrics import Metrics as Counted
-from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
+from sidecar.operations.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
 from sidecar.telemetry.emf import EmbeddedMetrics
 from tests.deploy.cloudwatch import ALARM, FURTHER_BACK, OK, UNKNOWN, Metrics, alarms, state
 from tests.deploy.template import RESOURCES, resolve

@@ -188,7 +188,7 @@ async def test_while_it_is_full_no_attempt_is_counted_and_redis_is_asked_once_a_
     gate = SpoolGate(spool)
     forwarder = Forwarder(
         BoundedQueue(queue, limit), spool, gate, metrics, EventObserver(metrics), backoff=Backoff(0.01, 0.02),
-        dedup_seconds=86400, max_age=604800, timeout=1,
+        dedup_seconds=86400, max_age=604800,
     )  # fmt: skip
     tasks = [asyncio.create_task(forwarder.run()), asyncio.create_task(limit.run())]
     await auntil(lambda: gate.last_error is not None, 5, "it is met")

@@ -15,7 +15,7 @@ import pytest
 from modelready.redis.lists import ListSettings
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
+from sidecar.operations.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
 from sidecar.telemetry.emf import UNITS, EmbeddedMetrics, task_id
 from tests.harness.embedded_metrics import check, embedded
 from tests.harness.waiting import patience, until

@@ -66,13 +66,12 @@ async def _send(report: Report, settings: Settings, connection: RedisConnection,
     queue = RedisQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
     wanted = settings.publish.durability == "replicated" and not report.failed("replicas")
     replicas = settings.redis.min_replicas if wanted else 0
-    timeout = settings.redis.timeout
     began = time.monotonic()
-    (first,), confirmed = await queue.append([event], replicas=replicas, timeout=timeout)
+    (first,), confirmed = await queue.append([event], replicas=replicas)
     took = (time.monotonic() - began) * 1000
     now = int(time.time() * 1000)
     found = await queue.find([event.id], now - _MINUTE_MS, now + _MINUTE_MS)
-    (second,), _ = await queue.append([event], timeout=timeout)
+    (second,), _ = await queue.append([event])
     said = f"an event was appended to {keys.events} in {took:.1f} ms"
     if confirmed < replicas:
         report.add("probe-unconfirmed", f"{said}, but {confirmed} of {replicas} replicas confirmed it; it is removed")
