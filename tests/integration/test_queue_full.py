@@ -141,9 +141,9 @@ async def test_a_full_queue_takes_no_event_and_everything_else_goes_on_to_redis(
     queue = MemoryQueue()
     full = BoundedQueue(queue, DepthLimit(cast("Any", Depths(0, "0-0")), 2))
     await full.ping()
-    appended, confirmed = await full.append(events(0, 2), replicas=1, timeout=1)
+    appended, confirmed = await full.append(events(0, 2), replicas=1)
     assert ([where.entry_id for where in appended], confirmed) == (["1-0", "2-0"], 1)
-    for call in (full.append(events(2, 3), timeout=1), full.ping()):
+    for call in (full.append(events(2, 3)), full.ping()):
         with pytest.raises(QueueFull, match="the queue is full, QUEUE_MAX_DEPTH is 2"):
             await call
     assert (len(queue.calls), queue.pings) == (1, 1)
@@ -151,7 +151,7 @@ async def test_a_full_queue_takes_no_event_and_everything_else_goes_on_to_redis(
     assert await full.find(["e"], 5, 9) == {"e": "7-0"}
     assert queue.searched == [(5, 9)]
     letter = DeadLetter("e", b"", "TOO_OLD", "", 1, 0, 0)
-    await full.dead_letter([letter], timeout=1)
+    await full.dead_letter([letter])
     assert queue.letters == [letter]
     queue.always = Unavailable("away")
     with pytest.raises(Unavailable):
