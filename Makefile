@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= runtime
 WORKERS ?= 6
-# Empty is unset: without its bytecode each worker compiles all tests again, which takes six seconds of a core.
+# Empty is unset: without bytecode each worker compiles all tests again, which takes six seconds of a core.
 export PYTHONDONTWRITEBYTECODE :=
 LOWEST := tests/unit/test_credentials.py tests/unit/test_iam_credentials.py tests/unit/test_tracing.py \
   $(patsubst %,tests/integration/test_%.py,api aws_credentials cluster_owner iam_login queue_contract tracing tracing_collector) \
@@ -44,13 +44,20 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
+.venv-registry/ready: requirements/registry.txt
+	@echo "installing the example registry"
+	@$(PYTHON) -m venv --clear .venv-registry
+	@.venv-registry/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/registry.txt
+	@touch $@
+
 .venv-proto/ready: requirements/proto.txt
 	@echo "installing the generator of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve test lint types imports proto proto-check unit lowest soak mutants bench docs pins clean
+.PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest soak mutants
+.PHONY: bench docs pins clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -59,7 +66,15 @@ demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back 
 serve: .venv/runtime ## Run the sidecar with a Valkey server of its own
 	@SPOOL_DIR=$${SPOOL_DIR:-.cache/spool} $(BIN)/modelready-sidecar serve --embedded
 
-test: lint types imports proto-check unit ## Lint, types, import rules, contract and all tests
+registry: .venv-registry/ready ## Run the example registry beside the sidecar of `make serve`
+	@mkdir -p .cache
+	@export DATABASE_URL=$${DATABASE_URL:-sqlite:///.cache/registry.db} PYTHONPATH=clients/python/src:clients/python/examples && \
+	  .venv-registry/bin/python -m registry.tables && exec .venv-registry/bin/python -m uvicorn registry.app:app
+
+test: ## Lint, types, import rules, contract and all tests
+	@$(MAKE) --no-print-directory -j2 checks unit
+
+checks: lint types imports proto-check ## All of that but the tests, which run beside it in `make test`
 
 lint: .venv/dev ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -70,9 +85,17 @@ types: .venv/dev ## mypy, strict
 imports: .venv/dev ## import-linter: imports point one way
 	@$(BIN)/lint-imports
 
+# Else each worker compiles all tests for itself.
+.venv/tests: .venv/dev $(shell find conftest.py tests clients/python/tests -name '*.py')
+	@$(BIN)/pytest --collect-only -qqq >/dev/null
+	@touch $@
+
 # More workers than a small machine has cores: most tests wait, for a server or a clock.
-unit: .venv/dev ## All tests but the long ones
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(ARGS)
+unit: .venv/tests ## All tests but the long ones
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak and not foreign" $(ARGS)
+
+foreign: .venv/dev .venv-proto/ready ## The clients in Go and TypeScript, and the contract in tools of other languages
+	@$(BIN)/pytest -n 2 --dist loadfile -m "foreign and not soak" tests/foreign $(ARGS)
 
 lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
 	@.venv-lowest/bin/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
@@ -88,6 +111,12 @@ bench: .venv/dev ## Measure, as ratios to baselines, and write bench/RESULTS.md
 
 proto: .venv-proto/ready ## Generate the Python code of the contract
 	@.venv-proto/bin/python proto/contract.py generate
+
+proto-export: .venv-proto/ready ## Write the contract with all that it imports to .cache/contract, for other generators
+	@rm -rf .cache/contract && .venv-proto/bin/python proto/contract.py export .cache/contract
+
+proto-clients: .venv-proto/ready ## Generate the code of the clients in Go and TypeScript; needs go, node and npm
+	@.venv-proto/bin/python proto/clients.py
 
 proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of the contract
 	@.venv-proto/bin/python proto/contract.py check
@@ -107,8 +136,9 @@ pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep th
 	pin proto.txt $(UPGRADE) --group proto; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
 	pin image.txt $(UPGRADE) --extra aws --extra consumer --extra embedded --extra otel --extra outbox $(BOTH); \
+	pin registry.txt $(UPGRADE) --extra sqlalchemy --group registry clients/python/pyproject.toml; \
 	pin dev.txt $(UPGRADE) --all-extras --group dev $(BOTH); \
 	pin lowest.txt --resolution lowest-direct --all-extras --group test $(BOTH)
 
 clean: ## Remove everything that the targets made
-	@rm -rf .venv .venv-proto .venv-lowest .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf .venv .venv-proto .venv-lowest .venv-registry .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -160,7 +160,7 @@ def _full_stream(scale: Scale) -> Rounds:
         def measure(into: Pair, length: int) -> float:
             rate = scale.stream / load.stream(into.sidecar.address, frames, _UNDER_WAY)
             into.check(length + scale.stream)
-            # Both are put back in the same way: FLUSHALL would make a server slower that gets its memory anew.
+            # Both are put back in the same way: after FLUSHALL a server is slower, since it allocates its memory again.
             into.redis.execute("XTRIM", events.KEYS.events, "MAXLEN", length)
             _forget_ids(into)
             return rate

@@ -2,6 +2,7 @@
 
     python proto/contract.py generate [--into DIR]     (default: clients/python/src)
     python proto/contract.py check [--against REF]     (lint, format, stale code, breaking changes against REF)
+    python proto/contract.py export DIR                (the contract with all that it imports, for other generators)
 
 It runs in an environment of its own (requirements/proto.txt), see docs/adr/0006. validate.proto comes from a pinned
 source distribution, since no wheel has it.
@@ -65,20 +66,28 @@ def run_protoc(*arguments: str) -> None:
         sys.exit("proto: protoc failed")
 
 
+def write_image(place: Path) -> Path:
+    """A descriptor set of the contract and all that it imports but buf's rules, which stay in the options as bytes.
+
+    protovalidate finds them there; generated code needs no `buf` package.
+    """
+    imports, image = place / "imports", place / "image.binpb"
+    fetch_imports(imports)
+    wellknown = str(importlib.resources.files("grpc_tools") / "_proto")
+    run_protoc(f"-I{PROTO}", f"-I{imports}", f"-I{wellknown}", "--include_imports", "--include_source_info",
+               f"--descriptor_set_out={image}", *sources(), *RPC)  # fmt: skip
+    files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
+    for file in files.file:
+        kept = [name for name in file.dependency if not name.startswith("buf/")]
+        file.ClearField("dependency")
+        file.dependency.extend(kept)
+    image.write_bytes(files.SerializeToString())
+    return image
+
+
 def generate(into: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
-        imports, image = Path(place) / "imports", Path(place) / "image.binpb"
-        fetch_imports(imports)
-        wellknown = str(importlib.resources.files("grpc_tools") / "_proto")
-        run_protoc(f"-I{PROTO}", f"-I{imports}", f"-I{wellknown}", "--include_imports", "--include_source_info",
-                   f"--descriptor_set_out={image}", *sources(), *RPC)  # fmt: skip
-        files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes())
-        for file in files.file:
-            # The rules stay in the options, where protovalidate finds them; users need no `buf` package.
-            kept = [name for name in file.dependency if not name.startswith("buf/")]
-            file.ClearField("dependency")
-            file.dependency.extend(kept)
-        image.write_bytes(files.SerializeToString())
+        image = write_image(Path(place))
         into.mkdir(parents=True, exist_ok=True)
         given = f"--descriptor_set_in={image}"
         run_protoc(given, f"--python_out={into}", f"--pyi_out={into}", *sources())
@@ -105,7 +114,7 @@ def buf(*arguments: str, cwd: Path) -> None:
 
 def workspace(place: Path, ref: str | None) -> Path:
     """A copy of proto/ as it stands (or at `ref`) with the imported files beside it, which is what buf wants."""
-    place.mkdir()
+    place.mkdir(parents=True)
     if ref is None:
         shutil.copytree(PROTO / "modelready", place / "modelready")
         shutil.copy(PROTO / "buf.yaml", place)
@@ -161,9 +170,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("generate").add_argument("--into", type=Path, default=ROOT / CODE)
     commands.add_parser("check").add_argument("--against", default=default_base())
+    commands.add_parser("export").add_argument("into", metavar="DIR", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "generate":
         generate(arguments.into)
+    elif arguments.command == "export":
+        workspace(arguments.into, None)
     else:
         check(arguments.against)
 

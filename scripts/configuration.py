@@ -1,4 +1,4 @@
-"""Generates the documents of the variables from the settings, the one place that says what each is.
+"""Generates the documents of the variables from the settings, where each variable is described once.
 
 python scripts/configuration.py    # writes docs/configuration.md and .env.example, as `make docs` does
 """
@@ -19,7 +19,7 @@ HOST = "redis.example.internal"
 
 
 class Section(NamedTuple):
-    """Some variables, from the first one to the next section's."""
+    """A section of the documents: its variables are `first` and those up to the next section."""
 
     first: str
     title: str
@@ -36,8 +36,8 @@ SECTIONS = (
     Section(
         "REDIS_TLS",
         "Redis: TLS",
-        "Certificate and host name are always verified. The files are read again when they change, for the next"
-        " connection. While the new ones cannot be used, those before stay in use, and the log says why.",
+        "The server's certificate and host name are always verified. Changed files are read again, for the next"
+        " connection. While the new ones cannot be used, the previous ones stay in use and the log says why.",
     ),
     Section("REDIS_POOL_SIZE", "Redis: connections"),
     Section("QUEUE_NAME", "The queue"),
@@ -50,20 +50,21 @@ SECTIONS = (
         " `OUTBOX_PASSWORD`, `OUTBOX_SECRET_ID` and `OUTBOX_IAM`.",
     ),
     Section("SIDECAR_LISTEN", "The local API"),
-    Section("METRICS_EMF", "Metrics", "`/metrics` of `SIDECAR_HTTP_LISTEN` always has them."),
+    Section("METRICS_EMF", "Metrics", "`/metrics` of `SIDECAR_HTTP_LISTEN` has all metrics, whatever is set here."),
     Section(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "Tracing",
-        "OpenTelemetry's own variables; these decide whether it is on. The SDK knows many more (`OTEL_SERVICE_NAME`,"
-        " `OTEL_TRACES_SAMPLER`, ...): see docs/operations.md. A wrong value is a warning and does not end the start.",
+        "OpenTelemetry's own variables. These turn tracing on or off; the SDK knows many more (`OTEL_SERVICE_NAME`,"
+        " `OTEL_TRACES_SAMPLER`, ...): see docs/operations.md. A wrong value is logged as a warning and"
+        " does not end the start.",
     ),
-    Section("LOG_LEVEL", "Logs", "They go to standard error."),
+    Section("LOG_LEVEL", "Logs", "Logs go to standard error."),
 )
 
 EXAMPLE_HEAD = (
-    "Every variable of the sidecar, each with its default: this file changes nothing but REDIS_HOST. A variable that is"
-    " not set, or empty, has its default. A wrong value ends the start with one line that names the variable."
-    " `make docs` generates this file from sidecar/settings.py."
+    "Every variable of the sidecar with its default; only REDIS_HOST differs. A variable that is not set, or empty, "
+    "has its default. A wrong value ends the start with one line that names the variable. `make docs` generates this "
+    "file from sidecar/settings.py."
 )
 
 DOCUMENT_HEAD = """\
@@ -103,9 +104,9 @@ These end the start in the same way:
 
 ## Variables of others
 
-ECS sets these; they are no settings of the sidecar.
+ECS sets these. They are not settings of the sidecar.
 
-- `ECS_CONTAINER_METADATA_URI_V4`: the task's id in the lines of `METRICS_EMF` comes from there.
+- `ECS_CONTAINER_METADATA_URI_V4`: the lines of `METRICS_EMF` have the task's id from there.
 - `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`: set if the task has a role. The AWS SDK gets the role's credentials from
   there. Elsewhere it looks for credentials as usual (environment, profile, instance).
 """
@@ -123,7 +124,7 @@ class Row(NamedTuple):
 
 
 def row(setting: Field[Any]) -> Row:
-    """Return what the documents say of a setting."""
+    """Return what the documents say about a setting."""
     said = setting.metadata
     return Row(said["name"], said["doc"], said["kind"].accepts, as_text(setting.default), said["note"], said["secret"])
 
@@ -176,12 +177,12 @@ def document() -> str:
 
 
 def files() -> dict[Path, str]:
-    """Return all that is generated, as it should be."""
+    """Return the text of each generated file."""
     return {DOCUMENT: document(), EXAMPLE: example()}
 
 
 def main() -> None:
-    """Write those that are not as they should be."""
+    """Write the files that differ."""
     for path, text in files().items():
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

@@ -1,4 +1,4 @@
-"""Grafana's dashboard, made from tables of panels. It asks Prometheus for the metrics of sidecar/metrics.py."""
+"""Grafana's dashboard, generated from tables of panels. It queries Prometheus for the metrics of sidecar/metrics.py."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 
 class Panel(NamedTuple):
-    """A panel of Grafana; `queries` are pairs of PromQL and legend, `unit` is Grafana's word.
+    """A panel. `queries` are pairs of PromQL and legend; `unit` is Grafana's name for it.
 
-    `threshold` is drawn, and turns a number red; text names an alarm, whose it is. `colors`: of series, by legend or,
-    between slashes, pattern.
+    `threshold` is drawn as a line and turns a number red. Text names an alarm, whose threshold is used. `colors` are
+    pairs of a legend, or a pattern between slashes, and the color of its series.
     """
 
     title: str
@@ -25,7 +25,7 @@ def _quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
     group, legend = (f"le, {by}", f" {{{{{by}}}}}") if by else ("le", "")
     return tuple(
         (
-            # Without the comparison, a method that nobody calls has a legend and no line.
+            # Without the comparison, a method without calls has a legend but no line.
             f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket[$__rate_interval]))) >= 0",
             f"p{q * 100:g}{legend}",
         )
@@ -34,12 +34,12 @@ def _quantiles(metric: str, by: str = "") -> tuple[tuple[str, str], ...]:
 
 
 def _minutely(counter: str, by: str = "") -> str:
-    """A counter's growth in a minute."""
+    """A counter's increase per minute."""
     return f"60 * sum{f' by ({by})' if by else ''} (rate({counter}[$__rate_interval]))"
 
 
 def _known(gauge: str, by: str = "") -> str:
-    """A gauge of what is in Redis: while Redis is away, a sidecar keeps the last value, which says nothing."""
+    """A gauge of what is in Redis. A sidecar keeps its last value while Redis is away; that one is left out."""
     return f"max{f' by ({by})' if by else ''} ({gauge} and on (job, instance) modelready_redis_up == 1)"
 
 
@@ -50,7 +50,7 @@ _MEAN_GROUP = (
     " / sum(rate(modelready_group_events_count[$__rate_interval]))"
 )
 _OUTCOMES = (("stored", "green"), ("spooled", "orange"), ("duplicate", "blue"), ("/^[A-Z_]+$/", "red"))
-# In the first row, as a number each.
+# The first row: one number each.
 STATS = (
     Panel("Redis answers", "bool_yes_no", (("min(modelready_redis_up)", "up"),)),
     Panel("Events acknowledged", "eps", (
@@ -61,7 +61,7 @@ STATS = (
     Panel("Oldest spooled event", "s", (("max(modelready_spool_oldest_age_seconds)", "age"),), "spool-growing"),
     Panel("Spool in use", "percent", ((_USED, "used"),), "spool-filling"),
 )  # fmt: skip
-# Below it, three in a row: publishing, the queue, the spool, Redis, inside.
+# Below it, three panels a row: publishing, the queue, the spool, Redis, the inside.
 PANELS = (
     Panel("Events published, by outcome", "eps", (
         ("sum by (outcome) (rate(modelready_published_events_total[$__rate_interval]))", "{{outcome}}"),
@@ -117,17 +117,17 @@ PANELS = (
 
 
 def dashboard(limit: Callable[[str], float]) -> str:
-    """Return the dashboard as JSON. `limit` knows the threshold of an alarm by its name."""
+    """Return the dashboard as JSON. `limit` returns the threshold of an alarm, given its name."""
     return json.dumps(_dashboard(limit), indent=2) + "\n"
 
 
 def _dashboard(limit: Callable[[str], float]) -> dict[str, Any]:
-    """24 columns, as CloudWatch's."""
+    """The dashboard has 24 columns, like CloudWatch's."""
     panels = []
     for number, panel in enumerate(STATS):
         made = _panel(panel, _threshold(panel, limit), "stat", {"x": number * 4, "y": 0, "w": 4, "h": 3})
         for target in made["targets"]:
-            target["instant"] = True  # what is not known now is "No data", not what was known last
+            target["instant"] = True  # an unknown value shows as "No data", not as the last known one
         made["options"] = {"colorMode": "value", "graphMode": "none", "reduceOptions": {"calcs": ["lastNotNull"]}}
         panels.append(made)
     for number, panel in enumerate(PANELS):
@@ -136,7 +136,7 @@ def _dashboard(limit: Callable[[str], float]) -> dict[str, Any]:
         made = _panel(panel, threshold, "timeseries", place)
         custom: dict[str, Any] = {"thresholdsStyle": {"mode": "off"}}
         if threshold is not None:
-            custom = {"thresholdsStyle": {"mode": "dashed"}, "axisSoftMax": threshold}  # always in sight
+            custom = {"thresholdsStyle": {"mode": "dashed"}, "axisSoftMax": threshold}  # always visible
         made["fieldConfig"]["defaults"]["custom"] = custom
         made["options"] = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
         panels.append(made)

@@ -1,10 +1,10 @@
 """Which changes of the core does no test notice? `make mutants ARGS="-j 2 --sample 40 sidecar/spool/"`.
 
-One mutant at a time is made in a copy of the repository, and the tests of its file run there, first those that are
-likely to fail. A mutant survives when they all pass; each survivor is listed. Some change nothing that anybody could
-see: they go into EQUIVALENT, with the reason. Exit 1 where any survived.
+It makes one mutant at a time in a copy of the repository and runs the tests of its file there, the likeliest to fail
+first. A mutant survives if they all pass, and is listed. A mutant that changes nothing visible goes into EQUIVALENT,
+with the reason. Exit code 1 if any survived.
 
-Tests that take longer than `--slowest` seconds are left out: the rules are to be held by quick ones.
+Tests that take longer than `--slowest` seconds are left out: quick tests must hold the rules.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
 WORKER = _client("in_flight_rules", "in_flight", "consumer", "consumer_group")
 REDIS = f"{_unit('credentials')} {_integration('redis_faults', 'redis_names', 'taxonomy')}"
 
-# Files, and the quick tests that must notice, the likeliest first. The first pattern that fits counts.
+# Files, and the quick tests that must notice a mutant, the likeliest first. The first pattern that matches counts.
 TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/committer.py", PUBLISHING),
     ("sidecar/publishing/submission.py", _unit("submission", "committer", "publisher", "spool_gate")),
@@ -99,6 +99,31 @@ TABLE: list[tuple[str, str]] = [
 ]
 
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
+    ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
+    ("sidecar/publishing/depth_limit.py", "5.0 -> 6.0, in _NOT_IN_DEPTH_SECONDS = 5.0"): "any few seconds are enough",
+    (
+        "sidecar/publishing/depth_limit.py",
+        "self._appended[0][2] < time.monotonic() -> (self._appended[0][2] <= time.monotonic())",
+    ): "one moment more or less",
+    (
+        "sidecar/publishing/event_log.py",
+        (
+            "0 -> 1, in log.handle(log.makeRecord(log.name, level, __file__, 0, "
+            'f"{outcome}: %s", (model,), None, extra=about))'
+        ),
+    ): "no format shows the line of the code",
+    (
+        "sidecar/publishing/committer.py",
+        "0 -> 1, in passes = passes + 1 if self.waiting.arrived == seen else 0",
+    ): "one pass more or less",
+    (
+        f"{CLIENT}/_consumer/liveness.py",
+        "0.0 -> 1.0, in self._tidied_at = 0.0",
+    ): "a clock that begins with the machine's start is far beyond either",
+    (
+        f"{CLIENT}/_consumer/in_flight.py",
+        "0.0 -> 1.0, in self._trial_ends_at = 0.0",
+    ): "it is read only while an entry is on trial, and set with that",
     (f"{CLIENT}/_consumer/lua/dead_letter.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/forget.lua", "return 1 -> return 2"): "it is read as a truth value",
     (f"{CLIENT}/_consumer/lua/create.lua", "return 1 -> return 2"): "it is read as a truth value",
@@ -222,7 +247,7 @@ def of_python(path: str, text: str) -> Iterator[Mutant]:
 
 
 def _tests(path: str) -> list[str]:
-    """The test files of a file, the likeliest to notice first; none where the table does not name it."""
+    """The test files for a file, the likeliest to notice first; none if the table does not name it."""
     named = next((tests for pattern, tests in TABLE if fnmatch.fnmatch(path, pattern)), "").split()
     missing = [name for name in named if not (ROOT / name).is_file()]
     if missing:
@@ -231,17 +256,17 @@ def _tests(path: str) -> list[str]:
 
 
 class Outcome(NamedTuple):
-    """Of one run of tests."""
+    """The outcome of one run of tests."""
 
     passed: bool
     failed: str
-    """The test that failed; empty where none did, or where it got no chance."""
+    """The test that failed; empty if none did, or the run ended before."""
     seconds: dict[str, float]
     """How long each test took that ran."""
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """As a plugin of the runs: those tests first that are named, in that order, and none may take much longer."""
+    """A hook of the runs: put the named tests first, in their order, and limit the time of each."""
     plan = json.loads(Path(os.environ["MUTANTS_PLAN"]).read_text())
     rank = {node: position for position, node in enumerate(plan["order"])}
     seconds = plan["seconds"]
@@ -252,19 +277,19 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """As a plugin of the runs: what ran, for how long, and what failed."""
+    """A hook of the runs: write what ran, for how long, and what failed."""
     with Path(os.environ["MUTANTS_RESULT"]).open("a") as result:
         result.write(json.dumps([report.nodeid, report.duration, report.failed]) + "\n")
 
 
 def pytest_sessionfinish() -> None:
-    """As a plugin of the runs: what others wrote of all that was imported."""
+    """A hook of the runs: write which third-party modules were imported."""
     names = [name for name, module in sys.modules.items() if "site-packages" in (getattr(module, "__file__", "") or "")]
     Path(os.environ["MUTANTS_MODULES"]).write_text(json.dumps(names))
 
 
 class Suite:
-    """A file of tests: how long each takes, and which of them killed mutants of which lines."""
+    """A file of tests: how long each test takes, and which mutants it has killed."""
 
     def __init__(self, name: str, slowest: float) -> None:
         self._name = name
@@ -274,7 +299,7 @@ class Suite:
         self._limit = 900.0
 
     def measure(self, place: Path) -> None:
-        """Run all without a mutant, twice: the second time as mutants are. Exits where one fails."""
+        """Run all tests without a mutant, twice: the second time as with mutants. Exits if one fails."""
         began = time.monotonic()
         self._seconds = self._passing(place).seconds
         self._limit = 3 * (time.monotonic() - began) + 20
@@ -287,7 +312,7 @@ class Suite:
         self._passing(place)
 
     def survives(self, place: Path, mutant: Mutant) -> bool:
-        """Whether all pass with this mutant in place. Those that killed its neighbours come first, then the quick."""
+        """Whether all tests pass with this mutant. Those that killed its neighbours run first, then the quick ones."""
         near = sorted(self._kills, key=lambda kill: (kill[0] != mutant.path, abs(kill[1] - mutant.line)))
         outcome = self._run(place, [test for _, _, test in near])
         if outcome.failed:
@@ -319,7 +344,7 @@ class Suite:
             else:
                 time.sleep(0.02)
         with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # with the servers that it left
+            os.killpg(pid, signal.SIGKILL)  # also the servers that it left running
         if status is None:
             os.waitpid(pid, 0)
         elif status == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -333,7 +358,7 @@ class Suite:
 
 
 def _become_a_run(place: Path, tests: str) -> NoReturn:
-    """Run the tests in this process, and end it."""
+    """Run the tests in this process, then end it."""
     status = 1
     try:
         os.setsid()
@@ -351,7 +376,7 @@ def _become_a_run(place: Path, tests: str) -> NoReturn:
         options = ["-x", "-q", "-m", "not soak and not docker", "-p", "no:cacheprovider", "-p", "scripts.mutants"]
         status = int(pytest.main([*options, tests]))
     finally:
-        os._exit(status)  # nothing of the parent's is to be done here
+        os._exit(status)  # skip what the parent would do at its exit
 
 
 def _copied(files: list[str], place: Path) -> Path:
@@ -364,11 +389,11 @@ def _copied(files: list[str], place: Path) -> Path:
 def _put(place: Path, path: str, text: str) -> None:
     (place / path).write_text(text)
     for compiled in (place / path).parent.glob(f"__pycache__/{Path(path).stem}.*"):
-        compiled.unlink()  # its check by size and second is too coarse
+        compiled.unlink()  # its check by size and second would miss the change
 
 
 def drawn(part: str, tracked: list[str], sample: int, seed: int) -> list[Mutant]:
-    """A part's mutants, the same for the same seed; all where `sample` is 0."""
+    """The mutants of a part, the same for the same seed; all of them if `sample` is 0."""
     begins = tuple(part.split(","))
     paths = [path for path in tracked if (path.startswith(begins) or fnmatch.fnmatch(path, part)) and _tests(path)]
     texts = {path: (ROOT / path).read_text() for path in paths if (ROOT / path).is_file()}
@@ -388,7 +413,7 @@ def _work_in(free: multiprocessing.SimpleQueue[Path]) -> None:
 
 
 def judged(mutant: Mutant, deadline: float) -> str:
-    """What became of it, in a word."""
+    """The verdict on a mutant, in a word."""
     if (mutant.path, mutant.change) in EQUIVALENT:
         return "equivalent"
     if time.monotonic() > deadline:
@@ -402,7 +427,7 @@ def judged(mutant: Mutant, deadline: float) -> str:
 
 
 def main() -> int:
-    """Makes them, runs them, reports."""
+    """Make the mutants, run the tests, report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", help="paths, or comma-separated beginnings of paths; default: the table's")
     parser.add_argument("-j", type=int, default=2, help="how many at a time (2)")

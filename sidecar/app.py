@@ -26,6 +26,7 @@ from sidecar import __version__, logs
 from sidecar.errors import RequestError, SettingsError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
+from sidecar.operations.interfaces import QueueInspector, QueueObserver, StreamTrimmer
 from sidecar.operations.queue_metrics import QueueMetrics
 from sidecar.operations.trimmer import Trimmer
 from sidecar.publishing.acceptance import Acceptance
@@ -33,7 +34,7 @@ from sidecar.publishing.backoff import Backoff
 from sidecar.publishing.depth_limit import BoundedQueue, DepthLimit
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.forwarder import Forwarder
-from sidecar.publishing.interfaces import Queue, QueueInspector, QueueObserver, Spool, StreamTrimmer
+from sidecar.publishing.interfaces import DepthObserver, Queue, Spool
 from sidecar.publishing.publisher import Publisher
 from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.spool_gate import SpoolGate
@@ -111,7 +112,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             settings.publish,
             metrics,
             event_observer,
-            timeout=settings.redis.timeout,
             min_replicas=settings.redis.min_replicas,
         )
         _watch(metrics, spool, publisher)
@@ -125,7 +125,6 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             backoff=Backoff(settings.publish.retry_base, settings.publish.retry_max),
             dedup_seconds=settings.queue.dedup_seconds,
             max_age=settings.spool.max_age,
-            timeout=settings.redis.timeout,
         )
         readiness = Readiness(
             queue,
@@ -290,7 +289,7 @@ def _give_back_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _bounded(queue: Queue, observer: QueueObserver, max_depth: int) -> tuple[Queue, DepthLimit | None]:
+def _bounded(queue: Queue, observer: DepthObserver, max_depth: int) -> tuple[Queue, DepthLimit | None]:
     """The queue to append to, and what knows whether it is full; None where it never is."""
     if not max_depth:
         return queue, None

@@ -1,7 +1,7 @@
 """`serve --embedded`: a real Valkey server from an installed wheel, for a laptop or a demo.
 
-Authenticated, append-only file fsynced at every write, on loopback, data below SPOOL_DIR. One that a killed sidecar
-left behind is taken over, since two servers must never write one append-only file.
+It listens on loopback, needs a token, fsyncs its append-only file at every write, and keeps its data below SPOOL_DIR. A
+server that a killed sidecar left running is taken over: two servers must never write one append-only file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _START_SECONDS = 10.0
 
 
 class EmbeddedServer(NamedTuple):
-    """A server: where its data is, how to reach it, and its process."""
+    """A running server."""
 
     directory: Path
     port: int
@@ -42,7 +42,7 @@ class EmbeddedServer(NamedTuple):
     pid: int
 
     def answers(self) -> bool:
-        """Whether it is there and takes our token."""
+        """Whether it answers and accepts the token."""
         client = redis.Redis(
             port=self.port, password=self.token, socket_timeout=1, retry=Retry(NoBackoff(), 0), driver_info=None
         )
@@ -54,12 +54,12 @@ class EmbeddedServer(NamedTuple):
             client.close()
 
     def stop(self) -> None:
-        """End it and wait until it is gone."""
+        """Stop it and wait until it is gone."""
         _end(self.pid, signal.SIGTERM)
 
 
 def start(directory: Path, port: int = 0, token: str = "") -> EmbeddedServer:
-    """Start a server with its data in `directory`, or take over the one that runs there. Raises SettingsError."""
+    """Start a server with its data in `directory`, or take over one that runs there. Raises SettingsError, OSError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = directory / "server.json"
     if state.exists():
@@ -93,7 +93,7 @@ def start(directory: Path, port: int = 0, token: str = "") -> EmbeddedServer:
 @asynccontextmanager
 async def embedded_redis(environ: Mapping[str, str]) -> AsyncIterator[dict[str, str]]:
     """Run a server and yield the environment with REDIS_HOST, REDIS_PORT and REDIS_AUTH_TOKEN pointing to it."""
-    from sidecar.settings import SPOOL_PLACE, SpoolSettings  # noqa: PLC0415 - not at import: only --embedded needs it
+    from sidecar.settings import SPOOL_PLACE, SpoolSettings  # noqa: PLC0415 - only --embedded needs them
 
     directory = read(SpoolSettings, environ).directory / "embedded"
     given = environ.get("REDIS_PORT", "")

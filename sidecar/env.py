@@ -1,4 +1,4 @@
-"""What variables of the sidecar alone may be; modelready.redis.env has the others, and how a group of them is read."""
+"""Kinds of variables that the sidecar alone has. modelready.redis.env has the others, and reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _socket(value: str) -> str:
 
 
 class FileMode(int):
-    """A mode, in octal digits as text."""
+    """A file mode; its text is octal."""
 
     def __str__(self) -> str:
         return f"{self:04o}"
@@ -39,7 +39,9 @@ def _file_mode(value: str) -> FileMode:
 
 
 def _bearer_token(value: str) -> str:
-    if value.strip() != value or not (value.isascii() and value.isprintable()):  # metadata of gRPC carries nothing else
+    if value.strip() != value or not (
+        value.isascii() and value.isprintable()
+    ):  # the only values that gRPC metadata can carry
         raise ValueError
     return value
 

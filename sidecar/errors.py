@@ -91,7 +91,13 @@ class ShuttingDown(RequestError):
 
 
 class QueueError(RequestError):
-    """The queue in Redis did not take it."""
+    """The queue in Redis did not take it; or some of it, or perhaps all, where it is `ambiguous`."""
+
+    def __init__(self, text: str, *, reason: str = "", ambiguous: bool = False) -> None:
+        super().__init__(text)
+        self.ambiguous = ambiguous
+        if reason:
+            self.reason = reason
 
 
 class Unavailable(QueueError):
@@ -99,13 +105,8 @@ class Unavailable(QueueError):
 
     reason = "REDIS_UNAVAILABLE"
 
-    def __init__(self, text: str, *, ambiguous: bool = False, reason: str = "") -> None:
-        super().__init__(text)
-        self.ambiguous = ambiguous
-        if ambiguous:
-            self.reason = "OUTCOME_UNKNOWN"
-        elif reason:
-            self.reason = reason
+    def __init__(self, text: str, *, reason: str = "", ambiguous: bool = False) -> None:
+        super().__init__(text, reason="OUTCOME_UNKNOWN" if ambiguous else reason, ambiguous=ambiguous)
 
 
 class AuthFailed(Unavailable):
@@ -128,22 +129,11 @@ class SetupFault(QueueError):
 
     reason = "REDIS_SETUP"
 
-    def __init__(self, text: str, *, reason: str = "", ambiguous: bool = False) -> None:
-        super().__init__(text)
-        self.ambiguous = ambiguous
-        if reason:
-            self.reason = reason
-
 
 class Refused(QueueError):
     """Redis can never take this event."""
 
     reason = "REDIS_REFUSED"
-
-    def __init__(self, text: str, *, reason: str = "") -> None:
-        super().__init__(text)
-        if reason:
-            self.reason = reason
 
 
 class SpoolError(RequestError):

@@ -1,7 +1,7 @@
-"""Logs on standard error: JSON, a line a record, or text for people.
+"""Logs on standard error: JSON, one line a record, or text for people.
 
-Nothing waits for whoever reads them. Of one kind of line there are a few a second at most, and then how many were left
-out; LOG_LEVEL=debug has them all.
+The sidecar never waits for the reader of its log. Lines of one kind are limited to a few a second, and the log says how
+many were left out; LOG_LEVEL=debug has no limit.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ _MAX_KINDS = 256
 _LAST_SECONDS = 0.5
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode  # json.dumps would make one for each line
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode  # json.dumps would make an encoder for each line
 
 
 def set_up(settings: LogSettings, fd: int = _STANDARD_ERROR) -> Handler:
-    """Send all records to standard error in the form that the settings name."""
+    """Send all records to standard error, in the format that the settings name."""
     form = settings.format or ("text" if os.isatty(fd) else "json")
     handler = Handler(fd, limited=settings.level != "debug")
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    # grpc's debug log says more than the sidecar's, and botocore's holds the secret that it read.
+    # At debug level grpc logs more lines than the sidecar, and botocore logs the secret that it read.
     for library in ("asyncio", "boto3", "botocore", "grpc", "urllib3"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_holds_no_metadata)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_has_no_metadata)
     return handler
 
 
 def count_left_out(counter: Counter) -> None:
-    """Count from now on the lines that are left out, by their reason."""
+    """Count the lines that are left out from now on, by reason."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Handler):
             handler.left_out = counter
 
 
-def _holds_no_metadata(record: logging.LogRecord) -> bool:
-    """Of what grpc logs: it shows metadata that is no UTF-8, and that may be a token."""
+def _has_no_metadata(record: logging.LogRecord) -> bool:
+    """A filter: grpc logs metadata that is not UTF-8, and it may be a token."""
     return not str(record.msg).startswith("Invalid encoding")
 
 
 class _Kind:
-    """The lines that one statement logs: some at once, then a few a second."""
+    """The lines that one log statement writes: a few at once, then a few a second."""
 
     __slots__ = ("at", "credit", "left_out", "level", "logger", "message", "since")
 
@@ -67,7 +67,7 @@ class _Kind:
         self.left_out, self.since = 0, 0.0
 
     def is_due(self, now: float) -> bool:
-        """Whether one more may be written now; else it is counted."""
+        """Whether another line may be written now; if not, it is counted as left out."""
         self.credit = min(self.credit + (now - self.at) * _LINES_A_SECOND, _LINES_AT_ONCE)
         self.at = now
         if self.credit >= 1:
@@ -80,16 +80,16 @@ class _Kind:
 
 
 class Handler(logging.Handler):
-    """Writes records as lines by a thread, and leaves out what is too much."""
+    """Writes each record as a line, in a thread, and leaves out what exceeds the limits."""
 
     def __init__(self, fd: int, *, limited: bool) -> None:
-        """`limited`: to a few lines of one kind a second."""
+        """`limited`: whether lines of one kind are limited to a few a second."""
         super().__init__()
         self.left_out: Counter | None = None
         self._limited = limited
         self._kinds: dict[tuple[str, str | None], _Kind] = {}
         self._unread = 0
-        self._output = Output(fd, failed=lambda lines, _: self._count("unread", lines), every_second=self._tell)
+        self._output = Output(fd, failed=lambda lines, _: self._count("unread", lines), every_second=self._report)
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler.emit."""
@@ -98,20 +98,20 @@ class Handler(logging.Handler):
                 self._count("repeated")
             else:
                 self._put(record)
-        except Exception:  # noqa: BLE001 - as logging has it: what cannot be formatted ends nobody's work
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted ends no caller's work
             self.handleError(record)
 
     def write(self, line: str) -> None:
-        """Write a line that is no record."""
+        """Write a line that is not a record."""
         with self.lock or nullcontext():
-            self._say_unread()
+            self._report_unread()
             if self._unread or not self._enqueue(line):
                 self._unread += 1
                 self._count("unread")
 
     def close(self) -> None:
-        """Write what waits, half a second at most, and what was left out."""
-        self._tell(at_last=True)
+        """Report what was left out, and write the waiting lines, for at most half a second."""
+        self._report(at_last=True)
         self._output.close(_LAST_SECONDS)
         super().close()
 
@@ -122,30 +122,28 @@ class Handler(logging.Handler):
         if kind is None:
             if len(self._kinds) >= _MAX_KINDS:
                 self._kinds = {key: known for key, known in self._kinds.items() if now - known.at < 1 or known.left_out}
-            rest = (
-                len(self._kinds) >= _MAX_KINDS
-            )  # kinds beyond the limit, as of texts that differ each time, share one
-            key = (record.name, None if rest else message)
+            # Texts that differ each time would be kinds without end: those above the limit share one.
+            key = (record.name, message if len(self._kinds) < _MAX_KINDS else None)
             kind = self._kinds.setdefault(key, _Kind(record))
         if now - kind.since >= 1:
             self._end(kind)
         return kind.is_due(now)
 
-    def _tell(self, *, at_last: bool = False) -> None:
-        """How many were left out of the kinds whose second has ended."""
+    def _report(self, *, at_last: bool = False) -> None:
+        """Write how many lines were left out of each kind whose second is over; of all kinds `at_last`."""
         now = time.monotonic()
         with self.lock or nullcontext():
             for kind in self._kinds.values():
                 if at_last or now - kind.since >= 1:
                     self._end(kind)
-            self._say_unread()
+            self._report_unread()
 
     def _end(self, kind: _Kind) -> None:
         if kind.left_out:
             self._put(_left_out(kind.logger, kind.level, kind.left_out, f"more lines like this one: {kind.message}"))
             kind.left_out = 0
 
-    def _say_unread(self) -> None:
+    def _report_unread(self) -> None:
         if self._unread:
             about = _left_out(__name__, logging.WARNING, self._unread, "lines, since nobody read standard error")
             if self._enqueue(self.format(about)):
@@ -163,14 +161,14 @@ class Handler(logging.Handler):
 
 
 class Stream(io.TextIOBase):
-    """For sys.stderr: what does not log, as warnings and tracebacks of threads, goes the same way."""
+    """For sys.stderr: what does not go through logging, such as warnings, is written by the handler, too."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._rest = ""
 
     def write(self, text: str) -> int:
-        """Write the lines that it ends."""
+        """Write the complete lines; the rest waits for its end."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._handler.write(line)
@@ -187,7 +185,7 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, what the record carries beyond, and an exception."""
+    """One JSON object a line: time, level, logger, message, the record's extra fields and its exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter.format."""
@@ -204,7 +202,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message and what the record carries beyond; what is not printable is escaped."""
+    """Time, level, message and the record's extra fields; characters that are not printable are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter.format."""

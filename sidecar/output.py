@@ -1,4 +1,4 @@
-"""Lines to standard output or standard error, written by a thread: where nobody reads, nobody waits."""
+"""Lines for standard output or standard error, written by a thread: a reader that stops reading blocks no caller."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections import deque
 from collections.abc import Callable
 
 _MAX_BYTES = 1 << 20
-_AT_ONCE_BYTES = 4096  # PIPE_BUF: a write of so much is whole or not at all, also where the process ends meanwhile
+_AT_ONCE_BYTES = 4096  # PIPE_BUF: such a write is whole or not there at all, even if the process ends meanwhile
 
 
 class Output:
-    """Takes whole lines, and keeps their order. Any thread may call it."""
+    """Writes whole lines in their order. Any thread may call it."""
 
     def __init__(
         self, fd: int, *, failed: Callable[[int, OSError], None], every_second: Callable[[], None] = lambda: None
     ) -> None:
-        """`failed` gets how many lines could not be written, and why. Both are called by the thread that writes."""
+        """`failed` gets the number of lines that could not be written, and the error. The thread calls both."""
         self._fd = fd
         self._failed = failed
         self._every_second = every_second
@@ -31,11 +31,11 @@ class Output:
 
     @property
     def busy(self) -> bool:
-        """Whether a line waits already, behind what is being written."""
+        """Whether a line is waiting, behind the one that is being written."""
         return bool(self._lines)
 
     def put(self, line: bytes) -> bool:
-        """Write it soon; False where so much waits already that it is left out."""
+        """Write the line soon; False if too much is waiting, and the line is left out."""
         with self._changed:
             if self._size + len(line) > _MAX_BYTES:
                 return False
@@ -45,7 +45,7 @@ class Output:
         return True
 
     def close(self, seconds: float) -> None:
-        """Write what waits, within that time."""
+        """Write the waiting lines, for at most `seconds`."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -64,7 +64,7 @@ class Output:
                 self._every_second()
 
     def _next(self) -> bytes | None:
-        """What is to be written; empty after a second without any, None at the end."""
+        """The lines to write; empty after a second without any, None at the end."""
         with self._changed:
             if not self._lines and not self._closing:
                 self._changed.wait(1)
@@ -81,5 +81,5 @@ class Output:
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # somebody made the pipe so; this thread may wait
+            except BlockingIOError:  # another process made the pipe non-blocking; this thread may wait
                 select.select([], [self._fd], [])

@@ -1,7 +1,7 @@
-"""The settings: read once from the environment at start, each part gets only its own group.
+"""The settings, read from the environment once, at the start. Each part of the sidecar gets only its own group.
 
-A wrong value raises SettingsError with one line that names the variable, what it was and what it may be. An empty
-variable counts as unset. Values of secrets are never in an error, a repr or a log.
+A wrong value raises SettingsError: one line with the variable, its value and the allowed values. An empty variable
+counts as unset. The value of a secret is never in an error, a repr or a log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAY = 86400
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSettings(ListSettings, QueueName):
-    """What the queue looks like."""
+    """The queue in Redis."""
 
     encoding: Encoding = variable(
         "QUEUE_ENCODING", choice(*ENCODINGS), "protobuf", "Encoding of the data in the stream's entries."
@@ -35,42 +35,42 @@ class QueueSettings(ListSettings, QueueName):
         "QUEUE_DEDUP_SECONDS",
         number(60, 30 * DAY, "seconds"),
         DAY,
-        "How long a published event's id is remembered.",
+        "How long the id of a published event is remembered. Within this time a repeated event makes no second entry.",
         note="a day",
     )
     max_depth: int = variable(
         "QUEUE_MAX_DEPTH",
         number(0, 10**12),
         0,
-        "The most entries that the slowest consumer group may have unacknowledged (without groups: that the longest"
-        " mirror list, or without lists the stream, may hold); beyond it events are spooled or refused, never dropped.",
+        "The most entries that the slowest consumer group may leave unacknowledged. Further events are spooled or"
+        " refused, never dropped. Without groups it limits the longest mirror list; without lists, too, the stream.",
         note="no limit",
     )
     retention_seconds: float = variable(
         "QUEUE_RETENTION_SECONDS",
         seconds(0, 10 * 365 * DAY),
         7.0 * DAY,
-        "How long entries are kept that every consumer group has acknowledged, or without groups that the mirror lists"
-        " have got; 0 keeps them for ever.",
+        "How long entries are kept, counted from their arrival. Older ones are removed when every consumer group has"
+        " acknowledged them; without groups, when the mirror lists have them. 0 keeps entries for ever.",
         note="a week",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishSettings:
-    """How events are taken and retried."""
+    """How events are accepted, and how Redis is tried again."""
 
     durability: str = variable(
         "PUBLISH_DURABILITY",
         choice("spooled", "primary", "replicated"),
         "spooled",
-        "The least durability of calls that name none.",
+        "The durability of calls that name none.",
     )
     timeout: float = variable(
         "PUBLISH_TIMEOUT_SECONDS",
         seconds(0.1, 300),
         5.0,
-        "The longest that a publish may take; less where the call's deadline is nearer.",
+        "The longest that a publish may take. A call's own deadline may make it shorter.",
     )
     source: str = variable(
         "SIDECAR_SOURCE",
@@ -82,23 +82,24 @@ class PublishSettings:
         "SIDECAR_MAX_PENDING",
         number(1, 1_000_000),
         10_000,
-        "Events that may wait in memory, and at most 16 MiB of them; more are refused with `RESOURCE_EXHAUSTED`.",
+        "The most events that may wait in memory; they may also take at most 16 MiB there. Further events are refused"
+        " with `RESOURCE_EXHAUSTED`.",
     )
     retry_base: float = variable(
         "RETRY_BASE_SECONDS",
         seconds(0.001, 60),
         0.05,
-        "Longest wait before the first retry; doubles from there, with full jitter.",
+        "The longest wait before the first retry. It doubles with each retry; the wait is drawn at random below it.",
     )
     retry_max: float = variable(
         "RETRY_MAX_SECONDS",
         seconds(0.01, 3600),
         0.8,
-        "Longest wait between two retries; not below `RETRY_BASE_SECONDS`.",
+        "The longest wait between two retries; not below `RETRY_BASE_SECONDS`.",
     )
 
     def check(self) -> None:
-        """Refuse what does not fit together."""
+        """Raise SettingsError where two values contradict each other."""
         if self.retry_max < self.retry_base:
             raise SettingsError(
                 f"RETRY_MAX_SECONDS is {self.retry_max}: it must not be below RETRY_BASE_SECONDS, {self.retry_base}"
@@ -116,20 +117,20 @@ class SpoolSettings:
         "SPOOL_DIR",
         Kind(SPOOL_PLACE, Path),
         Path("/var/lib/modelready-sidecar"),
-        "Directory of the spool. Made with mode 0700 where it is not there. Its disk needs 18 MB free at least.",
+        "The directory of the spool. A missing one is made, with mode 0700. Its disk needs at least 18 MB free.",
     )
     max_bytes: int = variable(
         "SPOOL_MAX_BYTES",
         number(4096, 2**50, "bytes"),
         GIBIBYTE,
-        "The most that the spooled events may take.",
+        "The most bytes that the spooled events may take.",
         note="1 GiB",
     )
     max_age: float = variable(
         "SPOOL_MAX_AGE_SECONDS",
         seconds(1, 10 * 365 * DAY),
         7.0 * DAY,
-        "A spooled event that is older becomes a dead letter.",
+        "A spooled event that is older than this becomes a dead letter.",
         note="a week",
     )
 
@@ -209,30 +210,31 @@ class OutboxSettings:
 class ServerSettings:
     """The local API."""
 
-    listen: tuple[str, ...] = variable("SIDECAR_LISTEN", ADDRESSES, ("127.0.0.1:50051",), "Where gRPC is served.")
+    listen: tuple[str, ...] = variable(
+        "SIDECAR_LISTEN", ADDRESSES, ("127.0.0.1:50051",), "The addresses where gRPC is served."
+    )
     socket_mode: FileMode = variable(
         "SIDECAR_SOCKET_MODE",
         MODE,
         FileMode(0o660),
-        "Mode of the unix sockets: who may write may call, as the sidecar's user, its group or anyone. Where the"
-        " registry runs as another user, give it the sidecar's group (10001 in the image); or set 0666, and mount the"
-        " socket's directory into no other container: without `SIDECAR_ADMIN_TOKEN` a caller there may replay and"
-        " discard, too.",
+        "The mode of the unix sockets. A user who may write to a socket may call. If the registry runs as another user,"
+        " give it the sidecar's group (10001 in the image). Or set 0666, and mount the socket's directory into no other"
+        " container: without `SIDECAR_ADMIN_TOKEN`, callers on the socket may also replay and discard dead letters.",
     )
     api_token: str = variable(
         "SIDECAR_API_TOKEN",
         BEARER,
         "",
-        "Every call but health must carry it as a bearer token.",
-        note="no token is asked for",
+        "Every call but health checks must carry this bearer token.",
+        note="no token needed",
         secret=True,
     )
     admin_token: str = variable(
         "SIDECAR_ADMIN_TOKEN",
         BEARER,
         "",
-        "`ReplayDeadLetters` and `DiscardDeadLetters` must carry it as a bearer token, and it is good for every other"
-        " call; who signs in with it on the page may replay and discard there.",
+        "`ReplayDeadLetters` and `DiscardDeadLetters` must carry this bearer token. It is valid for every other call,"
+        " too. An operator who signs in with it on the page may replay and discard there.",
         note="those two calls are answered on loopback and unix sockets only, and the page offers neither",
         secret=True,
     )
@@ -240,36 +242,38 @@ class ServerSettings:
         "SIDECAR_TLS_CERT_FILE",
         FILE,
         None,
-        "Server certificate, PEM, for host:port and not for unix sockets; together with the next. This file and the"
-        " next two are read again when they change, and the next handshake has the new ones; while they cannot be used"
-        " together, those before stay in use, and the log says why. Mount their directory: a single file that is"
-        " mounted, or a subPath, stays what it was.",
+        "The server's certificate, PEM; needs `SIDECAR_TLS_KEY_FILE`. It serves host:port, not unix sockets. This"
+        " file and the next two are read again when they change; the next handshake uses the new ones. While the new"
+        " ones do not fit together, the previous ones stay in use and the log says why. Mount the files' directory: a"
+        " single mounted file, or a subPath, does not change in the container.",
         note="no TLS",
     )
-    tls_key_file: Path | None = variable("SIDECAR_TLS_KEY_FILE", FILE, None, "Its private key, PEM.")
+    tls_key_file: Path | None = variable(
+        "SIDECAR_TLS_KEY_FILE", FILE, None, "The private key of that certificate, PEM."
+    )
     tls_client_ca_file: Path | None = variable(
         "SIDECAR_TLS_CLIENT_CA_FILE",
         FILE,
         None,
-        "Clients must show a certificate of this authority, PEM.",
-        note="they need none",
+        "The authority, PEM, that must have signed the certificates of clients.",
+        note="clients need no certificate",
     )
     http_listen: str = variable(
         "SIDECAR_HTTP_LISTEN",
         ADDRESS,
         "127.0.0.1:9464",
-        "Where HTTP is served: `/metrics`, `/healthz`, `/readyz` and a page for people at `/`. `[::]` is every"
-        " address of IPv6 and IPv4.",
+        "The address where HTTP is served: `/metrics`, `/healthz`, `/readyz` and, at `/`, a page for operators. The"
+        " host `[::]` means every address, IPv6 and IPv4.",
     )
     shutdown: float = variable(
         "SIDECAR_SHUTDOWN_SECONDS",
         seconds(0.5, 600),
         25.0,
-        "The longest that a stop may take; on ECS below stopTimeout.",
+        "The longest that a stop may take. On ECS it must be below `stopTimeout`.",
     )
 
     def check(self) -> None:
-        """Refuse what does not fit together."""
+        """Raise SettingsError where two values contradict each other."""
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise SettingsError("SIDECAR_TLS_CERT_FILE and SIDECAR_TLS_KEY_FILE must be set together")
         if self.tls_client_ca_file and not self.tls_cert_file:
@@ -278,53 +282,62 @@ class ServerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSettings:
-    """Metrics beyond those that /metrics always has."""
+    """Metrics in other forms than /metrics."""
 
     emf: bool = variable(
         "METRICS_EMF",
         FLAG,
         False,
-        "Metrics for CloudWatch, in the embedded metric format, on standard output once a minute and at the stop, with"
-        " the dimensions Service (`SIDECAR_SOURCE`) and Queue (`QUEUE_NAME`).",
+        "Write metrics for CloudWatch to standard output, in the embedded metric format, once a minute and at the stop."
+        " Their dimensions are Service (`SIDECAR_SOURCE`) and Queue (`QUEUE_NAME`).",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TracingSettings:
-    """OpenTelemetry's own variables: those that decide whether there is tracing. Its SDK reads them and all others."""
+    """The variables of OpenTelemetry that turn tracing on or off. Its SDK reads these and many more."""
 
     endpoint: str = variable(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         text("a URL"),
         "",
-        "The collector's, such as `http://localhost:4317`: tracing is on.",
+        "The collector's URL, such as `http://localhost:4317`. A URL turns tracing on.",
     )
     traces_endpoint: str = variable(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", text("a URL"), "", "Another one for traces alone: tracing is on."
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        text("a URL"),
+        "",
+        "A URL for traces alone, instead of the one above. It turns tracing on, too.",
     )
     protocol: str = variable(
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         text("grpc, or http/protobuf, which needs `opentelemetry-exporter-otlp-proto-http`"),
         "grpc",
-        "How spans are sent.",
+        "The protocol that spans are sent by.",
     )
     traces_protocol: str = variable(
-        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", text("the same"), "", "Another way for traces alone."
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        text("the same"),
+        "",
+        "The protocol for traces alone, instead of the one above.",
     )
     exporter: str = variable(
         "OTEL_TRACES_EXPORTER",
         text("otlp or none"),
         "",
-        "`otlp` turns tracing on without a URL (then it is `http://localhost:4317`), `none` off.",
+        "`otlp` turns tracing on, also without a URL: it is `http://localhost:4317` then. `none` turns tracing off.",
         note="the URLs decide",
     )
     disabled: str = variable(
-        "OTEL_SDK_DISABLED", text("true, or any other text"), "", "`true` turns tracing off, whatever the others say."
+        "OTEL_SDK_DISABLED",
+        text("true, or any other text"),
+        "",
+        "`true` turns tracing off, whatever the other variables say.",
     )
 
     @property
     def on(self) -> bool:
-        """Whether spans are wanted."""
+        """Whether tracing is on."""
         if self.disabled.strip().lower() == "true":  # as the SDK reads it
             return False
         if self.exporter:
@@ -340,17 +353,17 @@ class LogSettings:
         "LOG_LEVEL",
         choice("debug", "info", "warning", "error"),
         "info",
-        "The least level that is logged. Of one kind of line there are 10 at once and 5 a second at most, and how many"
-        " more there were; debug has all, and a line for every event, which costs throughput.",
+        "The lowest level that is logged. Lines of one kind are limited to 10 at once and 5 a second; the log says how"
+        " many were left out. `debug` has no limit and logs every event, which costs throughput.",
     )
     format: str = variable(
-        "LOG_FORMAT", choice("json", "text"), "", "The logs' form.", note="text on a terminal and json elsewhere"
+        "LOG_FORMAT", choice("json", "text"), "", "The format of the log.", note="text on a terminal and json elsewhere"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All groups."""
+    """All settings, by group."""
 
     redis: RedisSettings
     queue: QueueSettings
@@ -364,7 +377,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read all groups, by default of this process. Raises SettingsError."""
+        """Read all groups. `environ` defaults to os.environ. Raises SettingsError."""
         environ = os.environ if environ is None else environ
         if not environ.get("REDIS_HOST"):
             raise SettingsError("REDIS_HOST is not set: it must name the Redis host (or start with serve --embedded)")
@@ -388,7 +401,7 @@ GROUPS: tuple[type, ...] = tuple(get_type_hints(Settings).values())
 def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
     """See modelready.redis.env.misspelt."""
     environ = os.environ if environ is None else environ
-    others = ("AWS_", "OTEL_")  # which have far more variables than stand here
+    others = ("AWS_", "OTEL_")  # their SDKs know far more variables than are listed here
     known = {setting.metadata["name"] for group in GROUPS for setting in fields(group)}
     ours = {name: value for name, value in environ.items() if not name.startswith(others)}
     return env.misspelt(ours, {name for name in known if not name.startswith(others)})

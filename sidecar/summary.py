@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from sidecar.format import count, duration, legible, shorten, since
+from sidecar.format import count, duration, legible, shorten, shorten_name, since
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 _NEARLY_FULL = 0.8
 _UNREAD_SECONDS = 300
-_MAX_LENGTH = 200  # a line that is read at one glance, and fits into an alarm's mail or a chat
+_MAX_LENGTH = 200  # fits into an alarm's mail or a chat, and is read at one glance
 _MAX_NAME = 40
 
 
 def is_well(status: pb.GetQueueStatusResponse) -> bool:
-    """Whether Redis answers and keeps the queue, and events are accepted; an older sidecar does not say the last."""
+    """Whether Redis answers and keeps the queue, and events are accepted, if the sidecar is new enough to say so."""
     return status.redis_up and not _evicts_queues(status) and not _refuses(status)
 
 
 def lists(status: pb.GetQueueStatusResponse) -> Sequence[pb.ListStatus]:
-    """The mirror lists; an older sidecar has one, and says so elsewhere."""
+    """The mirror lists. An older sidecar has only one, in another field."""
     return status.lists or ([status.list] if status.HasField("list") else [])
 
 
 def depth(status: pb.GetQueueStatusResponse) -> int:
-    """Entries of the slowest group; without groups messages of the longest list, and without lists all entries."""
+    """Entries of the slowest group; without groups, messages of the longest list; without lists, too, all entries."""
     return max((one.depth for one in status.groups or lists(status)), default=status.stream_length)
 
 
 def is_unread(group: pb.GroupStatus) -> bool:
-    """Whether events wait for the group, and it has no consumer or none that asked for any in the last five minutes."""
+    """Whether events wait for the group and none of its consumers has asked for events in the last five minutes."""
     return bool(group.depth) and (not group.consumers or group.idle.seconds >= _UNREAD_SECONDS)
 
 
 def summarize(status: pb.GetQueueStatusResponse) -> str:
-    """`ok: ...`, `warning: ...`, or `failure: ...` where events are refused or may be lost.
+    """`ok: ...`, `warning: ...`, or `failure: ...` if events are refused or may be lost.
 
-    The worst comes first. Of one kind the worst is named and the others are counted; the line has at most 200
-    characters.
+    The worst problem comes first. Of each kind the worst case is named and the others are counted. The line has at
+    most 200 characters.
     """
     evicting = []
     if _evicts_queues(status):
@@ -63,7 +63,7 @@ def summarize(status: pb.GetQueueStatusResponse) -> str:
 
 
 def _fit(level: str, found: Sequence[str]) -> str:
-    """The first, shortened where it is too long, and as many of the others as there is room for."""
+    """The first problem, shortened if it is too long, and as many of the others as fit."""
     line = level + found[0]
     for shown, text in enumerate(found[1:], 1):
         rest = f"; and {count(len(found) - shown, 'more warning')}"
@@ -83,11 +83,11 @@ def _evicts_queues(status: pb.GetQueueStatusResponse) -> bool:
 
 
 def _publishing(status: pb.GetQueueStatusResponse) -> Iterator[str]:
-    """What a caller gets, where it is not what it should be: the sidecar's own line."""
+    """What a caller gets, in the sidecar's own words, if something is wrong with it."""
     promise = status.promise
     if status.HasField("promise") and (not promise.accepting or promise.spooling or status.spool.error):
         yield f"events are {legible(promise.summary)}"
-    elif not status.redis_up:  # the sidecar has not met it yet
+    elif not status.redis_up:  # the sidecar has not noticed yet
         yield f"Redis is away ({legible(status.redis_error)})"
 
 
@@ -152,7 +152,7 @@ def _dead_letters(status: pb.GetQueueStatusResponse) -> Iterator[str]:
 
 
 def _deepest(found: Iterable[_T]) -> list[_T]:
-    """Those with the most events first; of as many, the first by name."""
+    """Those with the most events first; those with equally many by name."""
     return sorted(found, key=lambda one: (-one.depth, one.name))
 
 
@@ -161,4 +161,4 @@ def _more(found: Sequence[object], noun: str, about: str) -> str:
 
 
 def _name(text: str) -> str:
-    return shorten(legible(text), _MAX_NAME, tail=_MAX_NAME // 3)
+    return shorten_name(legible(text), _MAX_NAME)

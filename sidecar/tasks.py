@@ -1,4 +1,4 @@
-"""What runs in the background for as long as a sidecar serves."""
+"""The background tasks of a sidecar. One that fails ends the process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def in_daemon(name: str, work: Callable[[], Result]) -> Future[Result]:
 
 
 class Tasks:
-    """The background tasks. `failed` is set to the error of the first that fails."""
+    """Runs the background tasks. `failed` gets the error of the first that fails."""
 
     def __init__(self, failed: asyncio.Future[BaseException | None]) -> None:
         self._failed = failed
@@ -46,7 +46,7 @@ class Tasks:
 
     @property
     def alive(self) -> bool:
-        """Whether the event loop turned within the last five seconds. Any thread may ask."""
+        """Whether the event loop has run within the last five seconds. Any thread may ask."""
         return time.monotonic() - self._beat < _LATE_SECONDS
 
     async def _run(self) -> None:
@@ -55,14 +55,14 @@ class Tasks:
             await asyncio.sleep(_BEAT_SECONDS)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin one, with a name for the log."""
+        """Start a task, with its name for the log."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
         return task
 
     async def cancel(self) -> None:
-        """End all, and wait until they have ended."""
+        """Cancel all, and wait until they have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

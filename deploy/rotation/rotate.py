@@ -78,7 +78,7 @@ class _Rotation:
         while not self.accepts(token):
             self.wait("Redis does not take the new token yet")
         if not self.accepts(self.secret(self.having("AWSCURRENT"))[KEY]):
-            self.finish()  # tokens were changed by hand: nobody shall wait for the next step
+            self.finish()  # tokens were changed by hand: do not wait for the next step
 
     def test(self) -> None:
         if not self.accepts(self.secret(self.version)[KEY]):

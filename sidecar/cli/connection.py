@@ -20,7 +20,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _API, _ADMIN = "SIDECAR_API_TOKEN", "SIDECAR_ADMIN_TOKEN"
-# What grpc says, and what it means; the first that fits.
+# Words of grpc's errors, and what they mean; the first that fits counts.
 _CLOSED = "it closes the connection: give --ca-file if it speaks TLS, and --cert-file if it asks for a certificate"
 _SILENT = "it accepts connections and does not answer: check whether it hangs"
 _NOT_REACHED = {

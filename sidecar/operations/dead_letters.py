@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sidecar.errors import InvalidRequest, NotFound, ShuttingDown, Violation
+from sidecar.operations.interfaces import DeadLetterStore, Replayed, StoredDeadLetter
 from sidecar.publishing.entry_ids import milliseconds, number, parse
-from sidecar.publishing.interfaces import DeadLetterStore, Replayed, StoredDeadLetter
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ class DeadLetters:
             count = max(1, min(_PAGE, count * _READ_BYTES // size))
 
     async def _read_page(self, read: _Read, start: str, end: str, count: int) -> Sequence[StoredDeadLetter]:
-        """One at a time for all who read, with rests between: reading takes its share of this process, and no more."""
+        """One page at a time for all readers, with pauses: reading takes only a share of this process's time."""
         async with self._reading:
             await asyncio.sleep(self._rests_until - time.monotonic())
             began = time.monotonic()

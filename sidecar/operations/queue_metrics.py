@@ -8,8 +8,8 @@ import time
 
 from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
+from sidecar.operations.interfaces import GroupState, QueueObserver
 from sidecar.operations.trimmer import held_back
-from sidecar.publishing.interfaces import GroupState, QueueObserver
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from sidecar.errors import InvalidRequest, NotFound, ShuttingDown, Unavailable, Violation
-from sidecar.publishing.interfaces import Entry, StreamReader
+from sidecar.operations.interfaces import Entry, StreamReader
 
 _PERIOD_SECONDS = 0.25
 _BREATH_SECONDS = 0.02  # a reader that catches up leaves time for publishing

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import GroupState, StreamTrimmer
+from sidecar.operations.interfaces import GroupState, StreamTrimmer
 
 log = logging.getLogger(__name__)
 

@@ -51,10 +51,9 @@ class Committer:
         observer: EventObserver,
         *,
         released: Callable[[], None],
-        timeout: float,
         replicas: int,
     ) -> None:
-        """`released` is called whenever less waits in memory. `timeout`: REDIS_TIMEOUT_SECONDS.
+        """`released` is called whenever less waits in memory.
 
         `replicas`: how many must confirm what is committed here; 0 where none need.
         """
@@ -63,7 +62,6 @@ class Committer:
         self._metrics = metrics
         self._observer = observer
         self._released = released
-        self._timeout = timeout
         self._replicas = replicas
         self._backoff = Backoff(settings.retry_base, settings.retry_max)
         self.waiting = Waiting()
@@ -140,9 +138,10 @@ class Committer:
         """Refuse one and never send it. If it is on its way to Redis, the answer is that the outcome is not known."""
         if self._appending_since_ms and submission in self._group:
             error = Unavailable("Redis did not answer in time", ambiguous=True)
-        self._refuse(submission, error)
         if self.waiting.remove(submission):
-            self._release(submission, in_redis=False)
+            self._fail(submission, error)
+        else:
+            self._refuse(submission, error)
 
     def _not_tried(self) -> RequestError:
         """The error for one whose turn did not come in time: of the kind that the last attempt met."""
@@ -214,8 +213,8 @@ class Committer:
         started, passes, seen = time.monotonic(), 0, self.waiting.arrived
         while passes < _IDLE_PASSES and seen < GROUP_EVENTS and time.monotonic() - started < _GROUP_SECONDS:
             await asyncio.sleep(0)
-            passes = passes + 1 if self.waiting.arrived == seen else 0
-            seen = self.waiting.arrived
+            before, seen = seen, self.waiting.arrived
+            passes = passes + 1 if before == seen else 0
 
     def _may_append(self, submission: Submission) -> bool:
         return not self._replicas or self._gate.settled(submission.arrived)
@@ -253,7 +252,7 @@ class Committer:
     async def _attempt(self, events: list[Event]) -> tuple[list[Appended], int]:
         self._appending_since_ms = _now_ms()
         try:
-            return await self._queue.append(events, replicas=self._replicas, timeout=self._timeout)
+            return await self._queue.append(events, replicas=self._replicas)
         finally:
             self._appending_since_ms = 0
 

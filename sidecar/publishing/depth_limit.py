@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from sidecar.errors import QueueError, QueueFull
 from sidecar.publishing.entry_ids import number
-from sidecar.publishing.interfaces import Appended, DeadLetter, Depth, Event, Queue, QueueObserver
+from sidecar.publishing.interfaces import Appended, DeadLetter, Depth, DepthObserver, Event, Queue
 
 _PERIOD_SECONDS = 1.0
 _NOT_IN_DEPTH_SECONDS = 5.0
@@ -23,7 +23,7 @@ _NOT_IN_DEPTH_SECONDS = 5.0
 class DepthLimit:
     """Whether the queue is full. `run` refreshes it; until the first look it is not full."""
 
-    def __init__(self, observer: QueueObserver, max_depth: int) -> None:
+    def __init__(self, observer: DepthObserver, max_depth: int) -> None:
         self._observer = observer
         self._max_depth = max_depth
         self._seen = Depth(0, 0)
@@ -77,10 +77,10 @@ class BoundedQueue:
         self._queue = queue
         self._limit = limit
 
-    async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
+    async def append(self, events: Sequence[Event], *, replicas: int = 0) -> tuple[list[Appended], int]:
         """See publishing.interfaces.Queue.append. Raises QueueFull, too, and nothing was sent then."""
         self._limit.check()
-        appended, confirmed = await self._queue.append(events, replicas=replicas, timeout=timeout)
+        appended, confirmed = await self._queue.append(events, replicas=replicas)
         self._limit.added(appended)
         return appended, confirmed
 
@@ -88,9 +88,9 @@ class BoundedQueue:
         """See publishing.interfaces.Queue.find."""
         return await self._queue.find(event_ids, since_ms, until_ms)
 
-    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """See publishing.interfaces.Queue.dead_letter."""
-        await self._queue.dead_letter(letters, timeout=timeout)
+        await self._queue.dead_letter(letters)
 
     async def try_write(self) -> None:
         """See publishing.interfaces.Queue.try_write."""

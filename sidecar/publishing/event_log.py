@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import DecodeError
@@ -40,22 +39,22 @@ class EventObserver:
         """The results as callers get them; some of one call may be refusals."""
         milliseconds = _since(arrived)
         info, debug = log.isEnabledFor(logging.INFO), log.isEnabledFor(logging.DEBUG)
-        counts: Counter[pb.Outcome] = Counter()
+        outcomes: list[pb.Outcome] = []
         for event, result in zip(events, results, strict=True):
             if isinstance(result, RequestError):
                 self._refused(event.message, result, milliseconds)
                 continue
-            counts[result.outcome] += 1
-            outcome = _OUTCOMES[result.outcome]
+            outcomes.append(result.outcome)
             if result is SPOOLED:
                 if info:
-                    _write(logging.INFO, event.message, outcome, milliseconds)
+                    _write(logging.INFO, event.message, "spooled", milliseconds)
             elif debug:
+                outcome = _OUTCOMES[result.outcome]
                 _write(logging.DEBUG, event.message, outcome, milliseconds, entry_id=result.entry_id)
             if self._tracing is not None:
-                self._tracing.end(event.message, outcome, result.entry_id)
-        for kind, count in counts.items():
-            self._counts[kind].inc(count)
+                self._tracing.end(event.message, _OUTCOMES[result.outcome], result.entry_id)
+        for kind in set(outcomes):
+            self._counts[kind].inc(outcomes.count(kind))
 
     def refused(
         self, messages: Sequence[ModelReadyToDeploy], error: RequestError, arrived: float, *, kept: bool = False

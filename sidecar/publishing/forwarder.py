@@ -39,9 +39,8 @@ class Forwarder:
         backoff: Backoff,
         dedup_seconds: float,
         max_age: float,
-        timeout: float,
     ) -> None:
-        """`timeout`: seconds that one attempt may take. `max_age`: seconds after which a spooled event is dead."""
+        """`max_age`: seconds after which a spooled event is dead."""
         self._queue = queue
         self._spool = spool
         self._gate = gate
@@ -50,7 +49,6 @@ class Forwarder:
         self._backoff = backoff
         self._dedup_ms = int(dedup_seconds * 1000)
         self._max_age_ms = int(max_age * 1000)
-        self._timeout = timeout
 
     async def run(self) -> None:
         """Forward until cancelled."""
@@ -146,7 +144,7 @@ class Forwarder:
     async def _append_group(self, group: Sequence[tuple[Spooled, Event]]) -> list[Spooled]:
         """Append, one by one where Redis refuses one of them; return those refused."""
         try:
-            places, _ = await self._queue.append([event for _, event in group], timeout=self._timeout)
+            places, _ = await self._queue.append([event for _, event in group])
         except Refused as error:
             if len(group) == 1:
                 return [await self._mark(group[0][0], error.reason, str(error))]
@@ -190,16 +188,16 @@ class Forwarder:
             first, last = attempts.first_ms or row.spooled_ms, attempts.last_ms or row.spooled_ms
             letters.append(DeadLetter(row.event_id, row.data, reason, detail, attempts.count, first, last))
         with suppress(Refused):  # Redis refuses one of them: write them one by one
-            await self._queue.dead_letter(letters, timeout=self._timeout)
+            await self._queue.dead_letter(letters)
             for letter in letters:
                 self._observer.dead(letter)
             return
         for letter in letters:
             try:
-                await self._queue.dead_letter([letter], timeout=self._timeout)
+                await self._queue.dead_letter([letter])
             except Refused:
                 cut = letter._replace(data=b"", detail=f"{letter.detail}; {len(letter.data)} bytes of data left out")
-                await self._queue.dead_letter([cut], timeout=self._timeout)
+                await self._queue.dead_letter([cut])
             self._observer.dead(letter)
 
 

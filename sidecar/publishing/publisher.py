@@ -34,10 +34,8 @@ class Publisher:
         metrics: Metrics,
         observer: EventObserver,
         *,
-        timeout: float,
         min_replicas: int = 1,
     ) -> None:
-        """`timeout`: REDIS_TIMEOUT_SECONDS."""
         self._settings = settings
         self._default = DURABILITIES[settings.durability]
         self._released = asyncio.Event()
@@ -49,7 +47,6 @@ class Publisher:
                 metrics,
                 observer,
                 released=self._released.set,
-                timeout=timeout,
                 replicas=replicas,
             )
             for replicas in (0, min_replicas)

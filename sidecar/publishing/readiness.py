@@ -1,7 +1,7 @@
-"""What a Publish is answered at this moment, and why: the same for health, /readyz, the status and the page.
+"""What a Publish would get at this moment, and why: the same for health, /readyz, the status and the page.
 
-Redis and the spool are checked every second; what changes more often (a full queue, the spool's depth) is read when it
-is needed.
+Redis and the spool are checked every second. What changes more often (a full queue, the spool's depth) is read when
+needed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SPOOL_SECONDS = 2.0
 
 
 class State(NamedTuple):
-    """For a call that names no durability. `summary`: one line for people; `problem`: what is wrong, or empty.
+    """What a call that names no durability gets. `summary`: one line for people; `problem`: what is wrong, or empty.
 
-    `accepting`: an event is acknowledged. `spooling`: by this task's disk, where it is.
+    `accepting`: events are acknowledged; `spooling`: by this task's disk.
     """
 
     redis_up: bool
@@ -49,7 +49,7 @@ class Readiness:
         replicas: int,
         met: Callable[[], RequestError | None],
     ) -> None:
-        """`durability`: PUBLISH_DURABILITY. `met`: what committer and forwarder last met."""
+        """`durability`: PUBLISH_DURABILITY. `met`: the last error of committer and forwarder, if it still holds."""
         self._queue = queue
         self._spool = spool
         self._metrics = metrics
@@ -68,12 +68,12 @@ class Readiness:
 
     @property
     def state(self) -> State:
-        """What is known now."""
+        """The state as it is known now."""
         return self._judge(self._error)
 
     @property
     def spool_error(self) -> str:
-        """Why the spool would take no event; empty when it would."""
+        """Why the spool cannot take an event; empty if it can."""
         return str(self._spool_error or "")
 
     async def refresh(self) -> None:
@@ -92,7 +92,7 @@ class Readiness:
             await self.refresh()
 
     async def _ask_redis(self) -> tuple[bool, QueueError | None]:
-        """Whether it answers, and the error that a write would meet."""
+        """Whether Redis answers, and the error that a write would get."""
         answers = False
         try:
             await self._queue.ping()
@@ -124,7 +124,7 @@ class Readiness:
             problem = f"the spool takes no event: {spool_error}" if spool_error is not None else ""
             summary = "; ".join(filter(None, (self._by_redis, problem, behind)))
             return State(self._redis_up, True, problem, summary=summary)
-        # A fault of set-up is said to the caller at once, unless events wait already, whose order has to be kept.
+        # Report a fault of set-up to the caller at once, unless events are spooled: their order must be kept.
         if by_disk and spool_error is None and (spooled or not isinstance(error, SetupFault)):
             why = str(error) if error is not None else behind
             problem = str(error or "")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from modelready.credentials import CredentialSource
 from modelready.redis.cluster import Server
-from modelready.redis.faults import Kind, RedisError, fault
+from modelready.redis.faults import Kind, RedisError, checked, fault
 from modelready.redis.pool import Pool
 from modelready.redis.script import Script
 from modelready.redis.settings import RedisSettings
@@ -22,86 +21,56 @@ class RedisConnection:
 
     def __init__(self, settings: RedisSettings, credentials: CredentialSource, metrics: Metrics, key: str) -> None:
         """`key`: any key of the queue; in a cluster it decides the node."""
-        self._settings = settings
+        self._size = settings.pool_size
+        self._timeout = settings.timeout
         self._metrics = metrics
         server = Server(settings, credentials, key=key, client_name="modelready-sidecar")
         self.tls = server.tls
         """None: plain TCP."""
-        self._pool = Pool(server, settings.pool_size)
-
-    @property
-    def timeout(self) -> float:
-        """The longest that a command may take, in seconds."""
-        return self._settings.timeout
+        self.pool = Pool(server, settings.pool_size, self._failure)
+        """Its `run` raises QueueErrors; an ambiguous Unavailable where the script may have run."""
 
     async def warm(self) -> None:
         """Open all connections. Raises QueueErrors."""
-        await asyncio.gather(*(self.execute("PING") for _ in range(self._settings.pool_size)))
+        await asyncio.gather(*(self.execute("PING") for _ in range(self._size)))
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._pool.close()
+        await self.pool.close()
 
     async def reauthenticate(self) -> None:
         """Log in again on every connection, without an error to anyone: idle ones now, the others when free."""
-        await self._pool.renew()
+        await self.pool.renew()
 
-    async def execute(self, *command: Any, timeout: float | None = None, write: bool = False) -> Any:
+    async def execute(self, *command: Any) -> Any:
         """One command, see `pipeline`."""
-        return (await self.pipeline([command], timeout=timeout, write=write))[0]
+        return (await self.pipeline([command]))[0]
 
-    async def pipeline(
-        self, commands: Sequence[tuple[Any, ...]], *, timeout: float | None = None, write: bool = False
-    ) -> list[Any]:
-        """Send commands to the queue's node on one connection and return their replies.
-
-        Seconds in `timeout`; the settings' own where it is None or more. Raises QueueErrors; an Unavailable is
-        ambiguous only where `write` is set and the commands may have reached Redis.
-        """
-        return await self._translated(partial(self._pool.call, *commands, timeout=self._limit(timeout)), write=write)
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands to the queue's node on one connection and return their replies. Raises QueueErrors."""
+        try:
+            return [checked(reply) for reply in await self.pool.call(*commands)]
+        except RedisError as error:
+            raise self._failure(error, sent=False) from error
 
     async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """The script's reply, see `script_and_wait`."""
-        return (await self.script_and_wait(script, keys, arguments, replicas=0, timeout=self.timeout))[0]
+        """The script's reply. Raises QueueErrors; an ambiguous Unavailable where it may have run."""
+        return (await self.pool.run(script, keys, arguments))[0]
 
-    async def script_and_wait(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Any], *, replicas: int, timeout: float
-    ) -> tuple[Any, int]:
-        """The script's reply, and how many replicas confirmed what it wrote; they are asked if `replicas` is not 0.
+    def wait(self, replicas: int) -> tuple[str, str, str]:
+        """The command that counts the replicas which confirm the last write of its own connection.
 
-        Raises QueueErrors; an ambiguous Unavailable where it may have run.
+        So it must go right behind that write, and it must answer before the call's time is up.
         """
-        limit = self._limit(timeout)
-        # WAIT counts from the last write of its own connection, so it goes right behind the script. It must answer
-        # before this call's time is up.
-        wait = [("WAIT", str(replicas), str(max(int(limit * 800), 1)))] if replicas else []
-        call = partial(self._pool.run, script, keys, arguments, *wait, timeout=limit)
-        reply, *confirmed = await self._translated(call, write=True)
-        return reply, confirmed[0] if confirmed else 0
+        return "WAIT", str(replicas), str(int(self._timeout * 800))
 
-    def _limit(self, timeout: float | None) -> float:
-        return min(timeout or self._settings.timeout, self._settings.timeout)
-
-    async def _translated(self, call: Callable[..., Awaitable[list[Any]]], *, write: bool) -> list[Any]:
-        sent = False
-
-        def note() -> None:
-            nonlocal sent
-            sent = True
-
-        try:
-            replies = await call(sent=note)
-            for reply in replies:
-                if isinstance(reply, RedisError):
-                    raise reply
-        except RedisError as error:
-            failure = translate(error, sent=sent and write)
-            if isinstance(failure, AuthFailed):
-                self._metrics.auth_failures.inc()
-            elif isinstance(failure, Unavailable):
-                self._metrics.connection_failures.inc()
-            raise failure from error
-        return replies
+    def _failure(self, error: RedisError, sent: bool) -> QueueError:  # noqa: FBT001 - as Pool calls it
+        failure = translate(error, sent=sent)
+        if isinstance(failure, AuthFailed):
+            self._metrics.auth_failures.inc()
+        elif isinstance(failure, Unavailable):
+            self._metrics.connection_failures.inc()
+        return failure
 
 
 def translate(error: BaseException, *, sent: bool) -> QueueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from sidecar.publishing.interfaces import DeadLetterCounts
+from sidecar.operations.interfaces import DeadLetterCounts
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.counter import EntryCounter
 from sidecar.redisstream.stream_info import edges

@@ -10,7 +10,7 @@ from modelready.keys import REPLAY_CONSUMER, Keys
 from modelready.redis.lists import MirrorList
 from modelready.redis.script import Script
 from sidecar.errors import InvalidRequest, Violation
-from sidecar.publishing.interfaces import Replayed, StoredDeadLetter
+from sidecar.operations.interfaces import Replayed, StoredDeadLetter
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.stream_info import read_groups
 from sidecar.settings import QueueSettings
@@ -19,7 +19,7 @@ _MAX_ATTEMPTS = 2**32 - 1
 
 
 class DeadLetterStream:
-    """See publishing.interfaces.DeadLetterStore."""
+    """See operations.interfaces.DeadLetterStore."""
 
     def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
         self._connection = connection
@@ -30,38 +30,38 @@ class DeadLetterStream:
         self._discard = Script("sidecar.redisstream", "lua/discard.lua")
 
     async def read(self, first: str, last: str, count: int) -> Sequence[StoredDeadLetter]:
-        """See publishing.interfaces.DeadLetterStore.read."""
+        """See operations.interfaces.DeadLetterStore.read."""
         page = await self._connection.execute("XRANGE", self._keys.dead_letters, first, last, "COUNT", count)
         return [_letter(*entry) for entry in page]
 
     async def read_back(self, last: str, first: str, count: int) -> Sequence[StoredDeadLetter]:
-        """See publishing.interfaces.DeadLetterStore.read_back."""
+        """See operations.interfaces.DeadLetterStore.read_back."""
         page = await self._connection.execute("XREVRANGE", self._keys.dead_letters, last, first, "COUNT", count)
         return [_letter(*entry) for entry in page]
 
     async def get(self, ids: Sequence[str]) -> Sequence[StoredDeadLetter | None]:
-        """See publishing.interfaces.DeadLetterStore.get."""
+        """See operations.interfaces.DeadLetterStore.get."""
         pages = await self._connection.pipeline([("XRANGE", self._keys.dead_letters, one, one) for one in ids])
         return [_letter(*page[0]) if page else None for page in pages]
 
     async def last_id(self) -> str | None:
-        """See publishing.interfaces.DeadLetterStore.last_id."""
+        """See operations.interfaces.DeadLetterStore.last_id."""
         page = await self._connection.execute("XREVRANGE", self._keys.dead_letters, "+", "-", "COUNT", 1)
         return page[0][0].decode() if page else None
 
     async def groups(self) -> set[bytes]:
-        """See publishing.interfaces.DeadLetterStore.groups."""
+        """See operations.interfaces.DeadLetterStore.groups."""
         return {group.name for group in await read_groups(self._connection, self._keys.events)}
 
     async def check_rights(self) -> None:
-        """See publishing.interfaces.DeadLetterStore.check_rights. Neither the entry nor the key can exist."""
+        """See operations.interfaces.DeadLetterStore.check_rights. Neither the entry nor the key can exist."""
         await self._connection.pipeline([
             ("XDEL", self._keys.dead_letters, "0-1"),
             ("DEL", self._keys.seen_dead(" ")),
         ])  # fmt: skip
 
     async def replay(self, letter: StoredDeadLetter, *, everyone: bool) -> Replayed:
-        """See publishing.interfaces.DeadLetterStore.replay."""
+        """See operations.interfaces.DeadLetterStore.replay."""
         keys = self._keys
         group = b"" if everyone else letter.group
         messages: dict[str, bytes] = {}
@@ -87,13 +87,13 @@ class DeadLetterStream:
         return Replayed(reply.decode())
 
     async def given_up(self, list_name: str, count: int) -> tuple[int, Sequence[bytes]]:
-        """See publishing.interfaces.DeadLetterStore.given_up."""
+        """See operations.interfaces.DeadLetterStore.given_up."""
         key = self._mirror(list_name).dead_letters
         length, page = await self._connection.pipeline([("LLEN", key), ("LRANGE", key, -count, -1)])
         return length, page[::-1]  # the oldest stands last
 
     async def replay_to_list(self, list_name: str, message: bytes) -> Replayed:
-        """See publishing.interfaces.DeadLetterStore.replay_to_list."""
+        """See operations.interfaces.DeadLetterStore.replay_to_list."""
         mirror = self._mirror(list_name)
         keys = (mirror.dead_letters, mirror.name)
         reply = await self._connection.script(self._replay_to_list, keys, (message, first_try(message)))
@@ -107,7 +107,7 @@ class DeadLetterStream:
         raise InvalidRequest([Violation("list.name", f"must be a mirror list of QUEUE_LIST ({known})")])
 
     async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
-        """See publishing.interfaces.DeadLetterStore.discard."""
+        """See operations.interfaces.DeadLetterStore.discard."""
         keys = [self._keys.dead_letters, *(self._keys.seen_dead(letter.event_id) for letter in letters)]
         return int(await self._connection.script(self._discard, keys, [letter.id for letter in letters]))
 

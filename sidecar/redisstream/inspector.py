@@ -10,8 +10,9 @@ from typing import Any
 
 from modelready.keys import NO_CONSUMERS, Keys
 from sidecar.errors import QueueError, SetupFault
+from sidecar.operations.interfaces import DeadLetterCounts, GroupState, MirrorState, QueueState, RedisState
 from sidecar.publishing.entry_ids import milliseconds, number, text
-from sidecar.publishing.interfaces import DeadLetterCounts, Depth, GroupState, MirrorState, QueueState, RedisState
+from sidecar.publishing.interfaces import Depth
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.counter import EntryCounter
 from sidecar.redisstream.dead_letter_reasons import DeadLetterReasons
@@ -26,7 +27,7 @@ _CONSUMERS_SECONDS = 10.0  # that what is known of consumers is good for, where 
 
 
 class RedisInspector:
-    """See publishing.interfaces.QueueInspector; what several sidecars share is SharedInspector's.
+    """See operations.interfaces.QueueInspector; what several sidecars share is SharedInspector's.
 
     A look asks for the groups and the stream as a whole, which costs the same whatever stands in it. Only where a group
     stands at an id whose position is not known are entries counted, see StreamPositions and EntryCounter.
@@ -46,16 +47,16 @@ class RedisInspector:
 
     @property
     def name(self) -> str:
-        """See publishing.interfaces.QueueInspector.name."""
+        """See operations.interfaces.QueueInspector.name."""
         return self._keys.queue
 
     @property
     def stream(self) -> str:
-        """See publishing.interfaces.QueueInspector.stream."""
+        """See operations.interfaces.QueueInspector.stream."""
         return self._keys.events
 
     async def inspect(self, *, consumers: bool = True) -> QueueState:
-        """See publishing.interfaces.QueueInspector.inspect. Without `consumers` those of a replay are not left out.
+        """See operations.interfaces.QueueInspector.inspect. Without `consumers` those of a replay are not left out.
 
         Where there are more than 50 groups, their consumers are asked for every ten seconds at most: one command each.
         """
@@ -74,7 +75,7 @@ class RedisInspector:
             return QueueState(stream.length, dead_letters, oldest, groups, await self.lists())
 
     async def depth(self) -> Depth:
-        """See publishing.interfaces.QueueInspector.depth."""
+        """See publishing.interfaces.DepthObserver.depth."""
         async with self._looking:
             groups = await self._look(_FEW)
             stream = self.positions.snapshot
@@ -84,7 +85,7 @@ class RedisInspector:
             return Depth(max(depths, default=stream.length), stream.last)
 
     async def dead_letter_counts(self) -> DeadLetterCounts:
-        """See publishing.interfaces.QueueInspector.dead_letter_counts."""
+        """See operations.interfaces.QueueInspector.dead_letter_counts."""
         async with self._looking:
             return await self._reasons.counts()
 
@@ -100,7 +101,7 @@ class RedisInspector:
             return self.positions.behind(since)
 
     async def redis(self) -> RedisState:
-        """See publishing.interfaces.QueueInspector.redis."""
+        """See operations.interfaces.QueueInspector.redis."""
         began = time.perf_counter()
         await self._connection.execute("PING")
         state = RedisState(time.perf_counter() - began)

@@ -53,7 +53,7 @@ class RedisQueue:
         """The key of the stream."""
         return self._keys.events
 
-    async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
+    async def append(self, events: Sequence[Event], *, replicas: int = 0) -> tuple[list[Appended], int]:
         """See publishing.interfaces.Queue.append."""
         names, arguments = [*self._names], [*self._arguments]
         try:
@@ -63,9 +63,8 @@ class RedisQueue:
         except UnencodableEvent as error:
             raise Refused(f"the event cannot be encoded: {error}", reason="UNENCODABLE") from error
         try:
-            reply, confirmed = await self._connection.script_and_wait(
-                self._append, names, arguments, replicas=replicas, timeout=timeout
-            )
+            after = [self._connection.wait(replicas)] if replicas else []
+            reply, *confirmed = await self._connection.pool.run(self._append, names, arguments, *after)
         except SetupFault as error:
             if _APPENDED in str(error):
                 raise SetupFault(str(error), reason=error.reason, ambiguous=True) from error
@@ -73,7 +72,7 @@ class RedisQueue:
         return [
             Appended(entry[1:].decode(), True) if entry[:1] == b"=" else Appended(entry.decode(), False)
             for entry in reply
-        ], confirmed
+        ], (confirmed[0] if confirmed else 0)
 
     def _arguments_of(self, event: Event) -> list[Any]:
         """What append.lua takes of one event. Raises UnencodableEvent."""
@@ -106,7 +105,7 @@ class RedisQueue:
                 return found
             start = f"({page[-1][0].decode()}"
 
-    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         """See publishing.interfaces.Queue.dead_letter."""
         names = [self._keys.dead_letters]
         arguments: list[Any] = [self._window]
@@ -114,7 +113,7 @@ class RedisQueue:
             fields = [part for pair in self._dead_letter_fields(letter).items() for part in pair]
             names.append(self._keys.seen_dead(letter.event_id))
             arguments += (str(len(fields)), *fields)
-        await self._connection.script_and_wait(self._dead_letter, names, arguments, replicas=0, timeout=timeout)
+        await self._connection.script(self._dead_letter, names, arguments)
 
     def _dead_letter_fields(self, letter: DeadLetter) -> dict[str, bytes]:
         # What is left of a damaged event, or of one that was cut.
@@ -134,7 +133,7 @@ class RedisQueue:
 
     async def ping(self) -> None:
         """See publishing.interfaces.Queue.ping."""
-        await self.append([], timeout=self._connection.timeout)
+        await self.append([])
 
     async def try_write(self) -> None:
         """See publishing.interfaces.Queue.try_write: to a key that is never there, which NOMKSTREAM does not make."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from modelready.entry import UndecodableEntry, decode
 from modelready.keys import Keys
+from sidecar.operations.interfaces import Entry
 from sidecar.publishing.entry_ids import text
-from sidecar.publishing.interfaces import Entry
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.stream_info import read_groups
 from sidecar.settings import QueueSettings
@@ -18,31 +18,31 @@ _PAGE = 1000
 
 
 class RedisStreamReader:
-    """See publishing.interfaces.StreamReader."""
+    """See operations.interfaces.StreamReader."""
 
     def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
         self._connection = connection
         self._stream = Keys(settings.name).events
 
     async def after(self, entry_id: str, count: int) -> Sequence[Entry]:
-        """See publishing.interfaces.StreamReader.after."""
+        """See operations.interfaces.StreamReader.after."""
         page = await self._connection.execute("XRANGE", self._stream, f"({entry_id}", "+", "COUNT", count)
         return [_entry(*raw) for raw in page]
 
     async def newest(self, count: int, after: str = "0-0") -> Sequence[Entry]:
-        """See publishing.interfaces.StreamReader.newest."""
+        """See operations.interfaces.StreamReader.newest."""
         page = await self._connection.execute("XREVRANGE", self._stream, "+", f"({after}", "COUNT", count)
         return [_entry(*raw) for raw in reversed(page)]
 
     async def last_delivered(self, group: str) -> str | None:
-        """See publishing.interfaces.StreamReader.last_delivered."""
+        """See operations.interfaces.StreamReader.last_delivered."""
         for one in await read_groups(self._connection, self._stream):
             if one.name.decode(errors="replace") == group:
                 return text(one.last)
         return None
 
     async def pending(self, group: str, last: str) -> Sequence[str]:
-        """See publishing.interfaces.StreamReader.pending."""
+        """See operations.interfaces.StreamReader.pending."""
         ids: list[str] = []
         start = "-"
         while True:
@@ -53,7 +53,7 @@ class RedisStreamReader:
             start = f"({ids[-1]}"
 
     async def get(self, ids: Sequence[str]) -> Sequence[Entry]:
-        """See publishing.interfaces.StreamReader.get."""
+        """See operations.interfaces.StreamReader.get."""
         pages = await self._connection.pipeline([("XRANGE", self._stream, one, one) for one in ids])
         return [_entry(*page[0]) for page in pages if page]
 

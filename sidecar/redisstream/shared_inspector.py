@@ -17,7 +17,8 @@ from typing import Any
 
 from modelready.keys import Keys
 from sidecar.errors import SetupFault
-from sidecar.publishing.interfaces import DeadLetterCounts, Depth, GroupState, Observed, QueueState
+from sidecar.operations.interfaces import DeadLetterCounts, GroupState, Observed, QueueState
+from sidecar.publishing.interfaces import Depth
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.inspector import RedisInspector
 from sidecar.redisstream.stream_positions import Snapshot
@@ -31,7 +32,7 @@ _KEEP_PERIODS = 6
 
 
 class SharedInspector:
-    """See publishing.interfaces.QueueObserver."""
+    """See operations.interfaces.QueueObserver and publishing.interfaces.DepthObserver."""
 
     def __init__(self, inspector: RedisInspector, connection: RedisConnection, queue: str) -> None:
         """`queue`: QUEUE_NAME."""
@@ -43,7 +44,7 @@ class SharedInspector:
         self._observed: tuple[float, Observed] | None = None
 
     async def observe(self) -> Observed:
-        """See publishing.interfaces.QueueObserver.observe."""
+        """See operations.interfaces.QueueObserver.observe."""
         async with self._asking:
             if self._observed is None or time.monotonic() - self._observed[0] > _TURN * _STATE_SECONDS:
                 observed = await self._shared("state", _STATE_SECONDS, self._look, self._read)
@@ -52,7 +53,7 @@ class SharedInspector:
             return self._observed[1]
 
     async def depth(self) -> Depth:
-        """See publishing.interfaces.QueueObserver.depth."""
+        """See publishing.interfaces.DepthObserver.depth."""
         depth: Depth = await self._shared(
             "depth", _DEPTH_SECONDS, self._look_at_depth, lambda raw: Depth(*json.loads(raw))
         )

@@ -13,7 +13,7 @@ _STEP = 10_000  # entries a script call: a millisecond or two, in which the serv
 
 
 class RedisTrimmer:
-    """See publishing.interfaces.StreamTrimmer."""
+    """See operations.interfaces.StreamTrimmer."""
 
     def __init__(self, connection: RedisConnection, settings: QueueSettings) -> None:
         self._connection = connection
@@ -22,12 +22,12 @@ class RedisTrimmer:
         self._trim = Script("sidecar.redisstream", "lua/trim.lua")
 
     async def take_turn(self, seconds: float) -> bool:
-        """See publishing.interfaces.StreamTrimmer.take_turn."""
+        """See operations.interfaces.StreamTrimmer.take_turn."""
         lock = ("SET", self._keys.trim_lock, "1", "NX", "PX", str(int(seconds * 1000)))
         return await self._connection.execute(*lock) is not None
 
     async def trim(self, before_ms: int) -> int:
-        """See publishing.interfaces.StreamTrimmer.trim."""
+        """See operations.interfaces.StreamTrimmer.trim."""
         now = str(time.time_ns() // 1_000_000) if self._mirrored else ""
         keys = (self._keys.events, self._keys.mirrored_since)
         return int(await self._connection.script(self._trim, keys, (f"{before_ms}-0", str(_STEP), now)))

@@ -27,6 +27,7 @@ from sidecar.rpc.error_status import refusal, to_status
 
 log = logging.getLogger(__name__)
 
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _RECEIVED_AT_ONCE, _RECEIVE_SECONDS = 10, 2.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -53,7 +54,7 @@ class Places:
 
 
 class Intake:
-    """Receives requests, a few at a time: grpc holds up to 4 MiB of each until it is whole."""
+    """Receives requests, a few at a time: grpc holds up to 8 MiB of each until it is whole."""
 
     def __init__(self, most: int, seconds: float, *, newest_first: bool = False) -> None:
         """`most`: requests that are received at the same time. `seconds`: how long one may take while others wait.
@@ -129,8 +130,8 @@ class Guard:
 
         `most_calls`: calls of all handlers at the same time.
         """
-        self._expected = f"Bearer {token}".encode() if token else b""
-        self._admin = f"Bearer {admin_token}".encode() if admin_token else b""
+        self._token = token.encode()
+        self._admin = admin_token.encode()
         self._intake = Intake(_RECEIVED_AT_ONCE, _RECEIVE_SECONDS)
         self._places = Places(most_calls)
 
@@ -159,7 +160,7 @@ class Guard:
 
     def _is_admin(self, context: Context) -> bool:
         if self._admin:
-            return hmac.compare_digest(metadata(context).get("authorization", "").encode(), self._admin)
+            return hmac.compare_digest(_bearer_token(metadata(context).get("authorization", "")), self._admin)
         kind, _, address = unquote(context.peer()).partition(":")
         return kind == "unix" or is_loopback(address.rpartition(":")[0])
 
@@ -177,14 +178,15 @@ class Guard:
         return self.stream(call)
 
     def _guarded(self, call: Call) -> Callable[[object, Context], Awaitable[Any]]:
-        return answered(call, self._places, self._authenticate if self._expected else None)
+        return answered(call, self._places, self._authenticate if self._token else None)
 
     async def _authenticate(self, context: Context) -> None:
-        sent = metadata(context).get("authorization", "").encode()
+        sent = metadata(context).get("authorization", "")
         if not sent:
             text = "the call has no token: send the metadata authorization: Bearer <SIDECAR_API_TOKEN>"
             await _abort(context, refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING", text))
-        api, admin = hmac.compare_digest(sent, self._expected), hmac.compare_digest(sent, self._admin)
+        token = _bearer_token(sent)
+        api, admin = hmac.compare_digest(token, self._token), hmac.compare_digest(token, self._admin)
         if not api and not (admin and self._admin):
             await _abort(context, refusal(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_WRONG", "the token is wrong"))
 
@@ -211,8 +213,17 @@ def metadata(context: Context) -> dict[str, str]:
     return {key: value for key, value in pairs if isinstance(value, str)}
 
 
+def _bearer_token(authorization: str) -> bytes:
+    """The token of `Bearer <token>`, in whatever case the first word is; empty for another scheme."""
+    scheme, _, token = authorization.partition(" ")
+    return token.encode() if scheme.lower() == "bearer" else b""
+
+
 def parse(kind: type[Request], raw: bytes) -> Request:
-    """Parse here and not in grpc, so that bad bytes are answered as the caller's fault."""
+    """Parse here and not in grpc, so that bad bytes and too many are answered as the caller's fault."""
+    if len(raw) > MAX_MESSAGE_BYTES:
+        text = f"the request has {len(raw)} bytes; the limit is {MAX_MESSAGE_BYTES}"
+        raise InvalidEvent([Violation("", text)])
     try:
         return kind.FromString(raw)
     except DecodeError:

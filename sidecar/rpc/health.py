@@ -30,7 +30,7 @@ _RECEIVED_AT_ONCE, _SECONDS = 8, 1.0
 class HealthService:
     """The empty name: the process lives and is not draining. The publisher's: it can accept an event now.
 
-    redis: an authenticated round trip succeeded lately.
+    redis: an authenticated round trip succeeded recently.
     """
 
     def __init__(self) -> None:

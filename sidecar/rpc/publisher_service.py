@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
 import grpc
 
 from modelready.v1 import publisher_service_pb2 as pb
-from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import InvalidEvent, Overloaded, RequestError, ShuttingDown, Violation
 from sidecar.metrics import Metrics
-from sidecar.publishing.acceptance import Acceptance, Metadata
+from sidecar.publishing.acceptance import Acceptance, Metadata, Request
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.interfaces import Event
 from sidecar.publishing.publisher import Publisher
@@ -122,7 +120,7 @@ class PublisherService:
         """Up to 1,000 events, a result each."""
         request = parse(pb.PublishBatchRequest, raw)
         sent = cache(lambda: metadata(context))
-        frame = self._accept(0, request.events, request.durability, sent, context.time_remaining())
+        frame = self._accept(0, request, sent, context.time_remaining())
         del raw, request  # they may be many times 4 MiB, and the call may wait
         response = pb.PublishBatchResponse()
         await self._answer(frame, response)
@@ -174,7 +172,7 @@ class PublisherService:
                 size = len(raw)
                 request = parse(pb.PublishStreamRequest, await self._room(raw))
                 del raw
-                frame = self._accept(request.sequence, request.events, request.durability, sent, None)
+                frame = self._accept(request.sequence, request, sent, None)
                 del request
                 size += _RESULT_BYTES * frame.events
                 self._unanswered += size
@@ -197,17 +195,11 @@ class PublisherService:
             self._unsubmitted -= len(raw)
         return raw
 
-    def _accept(
-        self,
-        sequence: int,
-        messages: Sequence[ModelReadyToDeploy],
-        durability: pb.Durability,
-        sent: Metadata,
-        timeout: float | None,
-    ) -> _Frame:
+    def _accept(self, sequence: int, request: Request, sent: Metadata, timeout: float | None) -> _Frame:
         """Submit what is valid of a batch or a frame."""
         arrived = time.monotonic()
-        _check_durability(durability)
+        messages = request.events
+        _check_durability(request.durability)
         if not 1 <= len(messages) <= _MAX_EVENTS:
             raise InvalidEvent([Violation("events", f"must be 1 to {_MAX_EVENTS}, is {len(messages)}")])
         events: list[Event] = []
@@ -215,20 +207,19 @@ class PublisherService:
         future = None
         try:
             self._publisher.check_room(len(messages), 0)  # before the work
-            for index, message in enumerate(messages):
-                try:
-                    events.append(self._acceptance.accept(message, sent, f"events[{index}]"))
-                except InvalidEvent as error:
-                    refused[index] = error
-                    error.__traceback__ = None  # its frames hold the request, and this one holds the error
-                    self._observer.refused([message], error, arrived)
+            for index, event in enumerate(self._acceptance.accept_all(request, sent)):
+                if isinstance(event, InvalidEvent):
+                    refused[index] = event
+                    self._observer.refused([messages[index]], event, arrived)
+                else:
+                    events.append(event)
             if events:
-                future = self._publisher.submit(events, durability, timeout)
+                future = self._publisher.submit(events, request.durability, timeout)
         except (Overloaded, ShuttingDown) as error:
             left = [index for index in range(len(messages)) if index not in refused]
             self._observer.refused([messages[index] for index in left], error, arrived)
             refused |= dict.fromkeys(left, error)
-            error.__traceback__ = None
+            error.__traceback__ = None  # its frames hold the request, and this one holds the error
             events = []
         ids = [(event.id, event.message.correlation_id) for event in events]
         return _Frame(sequence, arrived, ids, refused, future)

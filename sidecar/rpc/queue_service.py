@@ -11,10 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, QueueError, TooManyTails, Violation
 from sidecar.operations.dead_letters import DeadLetters, Filter
+from sidecar.operations.interfaces import QueueInspector, QueueState, RedisState, StoredDeadLetter, StreamReader
 from sidecar.operations.outbox import OutboxState
 from sidecar.operations.tail import Tail
 from sidecar.operations.trimmer import held_back
-from sidecar.publishing.interfaces import QueueInspector, QueueState, RedisState, Spool, StoredDeadLetter, StreamReader
+from sidecar.publishing.interfaces import Spool
 from sidecar.publishing.readiness import Readiness
 from sidecar.rpc.auth import Context, parse
 from sidecar.settings import QueueSettings

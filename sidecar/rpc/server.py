@@ -6,16 +6,15 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelready.redis.certificates import CertificateFiles, Contents, load_pair
 from sidecar.errors import SettingsError
-from sidecar.rpc.auth import Call, Context, Guard, parse
+from sidecar.rpc import reflection
+from sidecar.rpc.auth import MAX_MESSAGE_BYTES, Guard
 from sidecar.rpc.health import NAME as HEALTH
 from sidecar.rpc.health import HealthService
 from sidecar.rpc.publisher_service import NAME as PUBLISHER
@@ -25,7 +24,7 @@ from sidecar.rpc.queue_service import QueueService
 from sidecar.settings import ServerSettings
 
 _SPARE_CALLS = 2000  # streams and status calls beside the events that may wait
-_MESSAGE_BYTES = 4 * 1024 * 1024
+_RECEIVED_BYTES = 2 * MAX_MESSAGE_BYTES  # grpc refuses what is larger by itself, without details
 _UNASKED_BYTES = 16 * 1024
 _SOCKET_PATH_BYTES = 107  # sun_path's 108, with its end
 _CERT, _KEY, _CLIENT_CA = "SIDECAR_TLS_CERT_FILE", "SIDECAR_TLS_KEY_FILE", "SIDECAR_TLS_CLIENT_CA_FILE"
@@ -50,14 +49,14 @@ def build(
             ("grpc.server.max_pending_requests", 1_000_000),
             ("grpc.server.max_pending_requests_hard_limit", 1_000_000),
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", _RECEIVED_BYTES),
             # What grpc receives of a call before anybody asks for it; as measured by itself it would become megabytes.
             ("grpc.http2.bdp_probe", 0),
             ("grpc.http2.lookahead_bytes", _UNASKED_BYTES),
             # A connection whose peer has stopped reading is closed, or its calls would keep their places.
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.max_send_message_length", _MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ],
@@ -80,8 +79,8 @@ def build(
             "TailEvents": guard.server_stream(queue.tail_events),
         },
     }
-    names = (*handlers, HEALTH, reflection.SERVICE_NAME)
-    handlers[reflection.SERVICE_NAME] = {"ServerReflectionInfo": guard.stream(_reflection(names))}
+    reflected = guard.stream(reflection.answering((*handlers, HEALTH, reflection.NAME)))
+    handlers |= {name: {"ServerReflectionInfo": reflected} for name in (reflection.NAME, reflection.V1_NAME)}
     server.add_generic_rpc_handlers([
         grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()
     ])  # fmt: skip
@@ -89,21 +88,6 @@ def build(
     server.add_registered_method_handlers(HEALTH, health.handlers())
     files = _tls_files(settings)
     return server, [_bind(server, address, files, settings) for address in settings.listen], files
-
-
-def _reflection(names: Sequence[str]) -> Call:
-    """The library's answers of these services, as the guard takes them: it asks for the token here, too."""
-    servicer = reflection.aio.ReflectionServicer(names)
-
-    async def requests(context: Context) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
-        while (raw := await context.read()) is not grpc.aio.EOF:
-            yield parse(reflection_pb2.ServerReflectionRequest, raw)
-
-    async def call(context: Context) -> None:
-        async for response in servicer.ServerReflectionInfo(requests(context), context):
-            await context.write(response.SerializeToString())
-
-    return call
 
 
 def _tls_files(settings: ServerSettings) -> CertificateFiles[Any] | None:

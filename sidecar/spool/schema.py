@@ -100,8 +100,7 @@ SALVAGE_TRY = "SELECT seq FROM events LIMIT 0"
 SALVAGE_LAST = "SELECT max(seq) FROM events"
 SALVAGE_SEQUENCE = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
 SALVAGE_DEPTH = "SELECT depth FROM totals"
-SALVAGE_UP = """SELECT seq, size, spooled_ms, attempts, first_ms, last_ms, dead_reason, dead_detail, crc,
-    event_id, data FROM events WHERE seq > ? ORDER BY seq LIMIT ?"""
+SALVAGE_UP = OLDEST
 SALVAGE_DOWN = """SELECT seq, size, spooled_ms, attempts, first_ms, last_ms, dead_reason, dead_detail, crc,
     event_id, data FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?"""
 SALVAGE_PUT = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

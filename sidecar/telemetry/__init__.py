@@ -1,1 +1,1 @@
-"""What leaves for monitoring: CloudWatch's embedded metrics and traces."""
+"""What is sent to monitoring: metrics for CloudWatch, and traces."""

@@ -1,7 +1,7 @@
 """Metrics for CloudWatch: a line in the embedded metric format on standard output, each minute and at the stop.
 
-CloudWatch Logs makes metrics of such lines by itself, so that this needs no agent, no call and no right. The dimensions
-are few, since each combination of their values is paid for; the task's id is a property of the line alone.
+CloudWatch Logs turns such lines into metrics, so this needs no agent, no AWS call and no permission. There are only two
+dimensions, since AWS charges for each combination of their values; the task's id is a plain property of the line.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from sidecar.errors import QueueError
 from sidecar.metrics import Metrics
+from sidecar.operations.interfaces import QueueInspector, QueueObserver
 from sidecar.output import Output
-from sidecar.publishing.interfaces import QueueInspector, QueueObserver
 
 log = logging.getLogger(__name__)
 
 NAMESPACE = "ModelReady"
 DIMENSIONS = ("Service", "Queue")
-# Every metric and its unit, in CloudWatch's words; docs/operations.md says what each is.
+# Every metric and its unit as CloudWatch names it; docs/operations.md describes each.
 UNITS = {
     "QueueDepth": "Count",
     "QueuePending": "Count",
@@ -66,15 +66,15 @@ _MAX_CHARACTERS = 1024
 _STANDARD_OUTPUT = 1
 
 Values = dict[str, Any]
-"""By the names of metrics: a number, or a distribution."""
+"""A number or a distribution for each metric, by its name."""
 Counts = dict[tuple[str, float], float]
-"""What only grows since the start, by the name of a metric and, in a distribution, a bucket's upper bound."""
+"""Totals since the start, by the metric's name and the upper bound of the bucket; 0 where it has no buckets."""
 
 
 class EmbeddedMetrics:
-    """Tells the metrics of one sidecar. Counts and distributions are those since the last line.
+    """Writes the metrics of one sidecar. Counts and distributions are those since the last line.
 
-    What is not known, such as the queue while Redis is away, is left out.
+    Unknown values, such as those of the queue while Redis is away, are left out.
     """
 
     def __init__(
@@ -99,25 +99,25 @@ class EmbeddedMetrics:
         self._before: Counts = {}
         self._task = task_id({})
         self._failed = False
-        self._output = Output(_STANDARD_OUTPUT if fd is None else fd, failed=self._say_once)
+        self._output = Output(_STANDARD_OUTPUT if fd is None else fd, failed=self._warn_once)
 
     async def run(self) -> None:
-        """Tell now and then every minute, until cancelled."""
+        """Write a line now and then every minute, until cancelled."""
         self._task = await asyncio.to_thread(task_id, os.environ)
         due = time.monotonic()
         while True:
-            self._tell(await self._queue())
+            self._write(await self._queue())
             due += _INTERVAL_SECONDS
             await asyncio.sleep(max(due - time.monotonic(), 1))
 
     def close(self) -> None:
-        """Tell a last time, without the queue; half a second may pass where nobody reads."""
-        self._tell({})
+        """Write a last line, without the queue. It takes at most half a second, even if nobody reads it."""
+        self._write({})
         self._output.close(_LAST_SECONDS)
 
-    def _tell(self, queue_values: Values) -> None:
+    def _write(self, queue_values: Values) -> None:
         if self._output.busy:
-            return  # its counts will be in the next line
+            return  # the next line will have these counts
         counts = _counts(self._metrics)
         change = {key: count - self._before.get(key, 0) for key, count in counts.items()}
         values = queue_values | _gauges(self._metrics) | _grown(change)
@@ -136,13 +136,13 @@ class EmbeddedMetrics:
         about = {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]}
         return {"_aws": about, **self._dimensions, **values, "TaskId": self._task}
 
-    def _say_once(self, _lines: int, error: OSError) -> None:
+    def _warn_once(self, _lines: int, error: OSError) -> None:
         if not self._failed:
-            log.warning("standard output does not take the metrics: %s", error.strerror)
+            log.warning("cannot write metrics to standard output: %s", error.strerror)
         self._failed = True
 
     async def _queue(self) -> Values:
-        """What Redis knows; empty where it is away."""
+        """The metrics of the queue; empty while Redis is away."""
         values: Values = {}
         with suppress(QueueError):
             state = (await self._observer.observe()).state
@@ -162,24 +162,24 @@ class EmbeddedMetrics:
             redis = await self._inspector.redis()
             if redis.eviction_policy:
                 values["EvictionPolicyWrong"] = int(redis.eviction_policy != "noeviction")
-            if redis.max_memory:  # without a limit there is no share of it
+            if redis.max_memory:  # 0: no limit, so no percentage
                 values["RedisMemoryUsedPercent"] = round(100 * redis.used_memory / redis.max_memory, 3)
         return values
 
 
 def task_id(environ: Mapping[str, str]) -> str:
-    """The id of the ECS task, as ECS tells its containers; elsewhere the host's name."""
+    """The ECS task's id, from the metadata endpoint of its containers; elsewhere the host's name."""
     endpoint = urlsplit(environ.get("ECS_CONTAINER_METADATA_URI_V4", ""))
     if endpoint.netloc:
         with suppress(OSError, HTTPException, ValueError, LookupError, TypeError):
-            connection = HTTPConnection(endpoint.netloc, timeout=2)  # urllib would go through a proxy
+            connection = HTTPConnection(endpoint.netloc, timeout=2)  # urllib would use a proxy
             connection.request("GET", f"{endpoint.path}/task")
             return str(json.loads(connection.getresponse().read())["TaskARN"]).rpartition("/")[2]
     return socket.gethostname()
 
 
 def _dimension(value: str) -> str:
-    """As CloudWatch takes it: ASCII, not blank, not too long."""
+    """The value as CloudWatch accepts it: ASCII, not blank, not too long."""
     legible = "".join(character if " " <= character <= "~" else "?" for character in value)
     return legible[:_MAX_CHARACTERS] if legible.strip() else "-"
 
@@ -225,20 +225,20 @@ def _totals(counter: Counter) -> list[tuple[dict[str, str], float]]:
 
 
 def _buckets(histogram: Histogram) -> list[tuple[float, float]]:
-    """Upper bounds and how many are not above them, in rising order for each label."""
+    """Upper bounds with the number of values up to each, in rising order for each label."""
     samples = [sample for family in histogram.collect() for sample in family.samples]
     return [(float(sample.labels["le"]), sample.value) for sample in samples if sample.name.endswith("_bucket")]
 
 
 def _grown(change: Counts) -> Values:
-    """The counts as they are, and each bucket of a distribution as so many values of its upper bound."""
+    """The counts, and the distributions: each bucket counts as values that equal its upper bound."""
     values: Values = {name: int(count) for (name, bound), count in change.items() if not bound}
     for metric in ("RpcLatency", "RedisLatency"):
         upward = [(0.0, 0.0), *((bound, count) for (name, bound), count in change.items() if name == metric)]
         distribution: dict[str, list[float]] = {"Values": [], "Counts": []}
         for (below, fewer), (bound, count) in pairwise(upward):
             if count > fewer:
-                seconds = bound if bound != float("inf") else 2 * below  # above the last bound nothing is known
+                seconds = bound if bound != float("inf") else 2 * below  # the last bucket has no bound
                 distribution["Values"].append(round(seconds * 1000, 3))
                 distribution["Counts"].append(int(count - fewer))
         if distribution["Values"]:

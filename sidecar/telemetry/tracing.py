@@ -1,6 +1,6 @@
-"""Tracing by OpenTelemetry. Imported only where it is on: its SDK takes time and memory, and need not be installed.
+"""Tracing with OpenTelemetry. Imported only if tracing is on: the SDK costs time and memory, and is optional.
 
-What is not sent is lost, and nothing else is: publishing never waits for a collector.
+Publishing never waits for a collector. Spans that cannot be sent are lost, and nothing else is.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class EventTracing:
     """See publishing.interfaces.Tracing."""
 
     def __init__(self, provider: TracerProvider, stream: str, exporter: Exporter | None = None) -> None:
-        """`stream`: the key of the queue. `exporter`: what the provider's spans go to, where it is ours to close."""
+        """`stream`: the queue's key. `exporter`: where the provider's spans go, if this object has to close it."""
         self._tracer = provider.get_tracer(_SERVICE, __version__)
         self._provider = provider
         self._exporter = exporter
         self._stream = stream
-        self._open: dict[str, Span] = {}  # by the traceparent that the event has from then on
+        self._open: dict[str, Span] = {}  # by the traceparent that `begin` gave the event
         self._failed = False
 
     def begin(self, message: ModelReadyToDeploy) -> None:
@@ -59,7 +59,7 @@ class EventTracing:
                 message.traceparent = carrier["traceparent"]
                 if span.is_recording():
                     self._open[message.traceparent] = span
-        except Exception as error:  # noqa: BLE001 - a sampler is anybody's, and no event shall fail by it
+        except Exception as error:  # noqa: BLE001 - samplers are third-party code; none may fail an event
             self._no_span(error)
 
     def end(self, message: ModelReadyToDeploy, outcome: str, entry_id: str) -> None:
@@ -111,10 +111,10 @@ class EventTracing:
         )
 
     async def close(self, seconds: float) -> None:
-        """Send what is left, within that time; less where the collector is away."""
+        """Send the remaining spans, within `seconds`; do not wait while the collector is away."""
         if self._exporter is None:
             return
-        with suppress(Exception):  # TimeoutError, and whatever the SDK has
+        with suppress(Exception):  # TimeoutError, and any error of the SDK
             async with asyncio.timeout(0 if self._exporter.away else min(seconds, _FLUSH_SECONDS)):
                 await in_thread("spans", self._provider.shutdown)
         self._exporter.shutdown()
@@ -127,9 +127,9 @@ def _end(span: Span, outcome: str, entry_id: str) -> None:
 
 
 class Exporter(SpanExporter):
-    """Hands spans to another exporter, and says once that the collector is away and once that it is back.
+    """Passes spans to another exporter. Logs once when the collector is away and once when it is back.
 
-    The libraries would say it every second.
+    The libraries would log it every second.
     """
 
     def __init__(self, inner: SpanExporter) -> None:
@@ -159,7 +159,7 @@ class Exporter(SpanExporter):
 
 
 class _Reason(logging.Handler):
-    """Keeps what the libraries would log last, without the values of headers: they are tokens, mostly."""
+    """Keeps the last line that the libraries would log, without the values of headers, which may be tokens."""
 
     text = ""
 
@@ -182,21 +182,21 @@ class _Reason(logging.Handler):
 
 
 def from_env(settings: TracingSettings, stream: str) -> EventTracing:
-    """What OpenTelemetry's own variables say. Raises ImportError, ValueError, and what else the SDK raises for them."""
+    """Tracing as OpenTelemetry's own variables set it. Raises ImportError, ValueError, and any error of the SDK."""
     protocol = settings.traces_protocol or settings.protocol
     if protocol not in _EXPORTERS:
         name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" if settings.traces_protocol else "OTEL_EXPORTER_OTLP_PROTOCOL"
         raise ValueError(f"{name} is {protocol!r}: it may be {' or '.join(_EXPORTERS)}")
-    logging.getLogger("opentelemetry.util.re").disabled = True  # it would log a header that it cannot read
+    logging.getLogger("opentelemetry.util.re").disabled = True  # it logs headers that it cannot parse
     for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
-        del os.environ[name]  # an empty one counts as unset, and the SDK takes some of them at their word
+        del os.environ[name]  # an empty variable counts as unset; the SDK would read some as a value
     try:
         library = import_module(_EXPORTERS[protocol])
     except ImportError as error:
         package = _EXPORTERS[protocol].rpartition(".")[0].replace(".", "-")
         raise ImportError(f"{protocol} needs {package}: {error}") from error
     exporter = Exporter(library.OTLPSpanExporter())
-    # The end of the process is no place to wait for a collector: `close` does it within limits.
+    # The process must not wait for a collector when it exits; `close` waits for a limited time.
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return EventTracing(provider, stream, exporter)

@@ -1,4 +1,4 @@
-"""Who is signed in: random cookies in memory, so a restart signs everybody out. And which requests come from here."""
+"""Who is signed in (random cookies in memory, so a restart signs everybody out), and whether a request is local."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Session:
 
 
 class Visitor(NamedTuple):
-    """Who looks. `may_sign_in`: a token is set; `reads`: sees dead letters; `changes`: replays and discards them."""
+    """The sender of a request.
+
+    `may_sign_in`: a token is set; `reads`: may see dead letters; `changes`: may replay and discard them.
+    """
 
     session: Session | None
     may_sign_in: bool

@@ -1,8 +1,8 @@
-"""The routes of the page, and who may take them.
+"""The routes of the page, and who may use them.
 
-What the overview says stands in /metrics and /readyz too, and is as open. Dead letters are shown after a sign-in with
-SIDECAR_API_TOKEN or SIDECAR_ADMIN_TOKEN; where neither is set, to this machine. Replay and discard exist only where
-SIDECAR_ADMIN_TOKEN is set, after a sign-in with it.
+The overview needs no token: /metrics and /readyz show the same. Dead letters are shown after a sign-in with
+SIDECAR_API_TOKEN or SIDECAR_ADMIN_TOKEN; if neither is set, only on this machine. Replay and discard need a sign-in
+with SIDECAR_ADMIN_TOKEN; if that is not set, they do not exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, NotFound, SidecarError
 from sidecar.format import count
 from sidecar.operations.dead_letters import MAX_IDS, DeadLetters, Filter, Outcome, Page
-from sidecar.publishing.interfaces import StoredDeadLetter
+from sidecar.operations.interfaces import StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
 from sidecar.web.auth import LIFETIME_SECONDS, Sessions, peer, read_cookie, set_cookie

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from sidecar.errors import QueueError
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import QueueObserver, Spool
+from sidecar.operations.interfaces import QueueObserver
+from sidecar.publishing.interfaces import Spool
 
 PERIOD_SECONDS = 15.0
 HOUR_SECONDS = 3600

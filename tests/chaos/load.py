@@ -89,7 +89,7 @@ class Load:
     """`writers` threads, each with `models` models of its own, publish until `finish`, or until `limit` events each.
 
     An event that was not acknowledged is sent again, with the same id, before its model goes on to the next one. With a
-    `batch` above 1 so many consecutive events of the model go in one call; it may be changed while the load runs. A
+    `batch` above 1, that number of consecutive events of the model go in one call; it may change while the load runs. A
     context manager: running in, aborted after unless it was finished.
     """
 
@@ -103,7 +103,7 @@ class Load:
         timeout: float = 3,
         batch: int = 1,
         limit: int | None = None,
-        pause: float = 0.001,
+        pause: float = 0.005,
         name: str = "m",
     ) -> None:
         self.address = address
@@ -122,7 +122,7 @@ class Load:
         return sum(len(writer.history.acks) for writer in self._writers)
 
     def wait_acked(self, more: int, seconds: float = 20) -> None:
-        """Until so many more events are acknowledged."""
+        """Wait until that many more events are acknowledged."""
         goal = self.acked + more
         until(lambda: self.acked >= goal, seconds, f"{more} more events are acknowledged")
 
@@ -150,7 +150,7 @@ class Load:
         return self.join(patience)
 
     def join(self, patience: float) -> History:
-        """Wait until all have reached their limit, or are given up after so many seconds."""
+        """Wait until all have reached their limit, or give up after that many seconds."""
         self.give_up_at = time.monotonic() + patience
         for writer in self._writers:
             writer.join(patience + self.timeout + 5)

@@ -133,13 +133,13 @@ def test_those_who_need_no_replica_do_not_wait_for_one(pair: Replicated, record_
             served = {"spooled": spooled.finish(), "primary": primary.finish()}
             pair.link.resume()
             everything = unconfirmed.finish()
-        told = {name: figures(history) for name, history in served.items()}
-        record_property("figures", str(told))
+        measured = {name: figures(history) for name, history in served.items()}
+        record_property("figures", str(measured))
         for history in served.values():
             everything.attempted |= history.attempted
             everything.acks += history.acks
         verify(pair.primary, everything)
     assert not everything.late(), everything.late()
     for name, history in served.items():
-        assert history.codes().keys() == {"OK"}, told
-        assert len(history.acks) > 100, (name, told)
+        assert history.codes().keys() == {"OK"}, measured
+        assert len(history.acks) > 100, (name, measured)

@@ -16,7 +16,7 @@ from tests.harness.waiting import patience
 
 pytestmark = pytest.mark.chaos
 Record = Callable[[str, object], None]
-Trouble = Callable[[RedisServer, Relay, random.Random], None]
+Fault = Callable[[RedisServer, Relay, random.Random], None]
 BOTH = pytest.mark.parametrize("durability", [pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY], ids=["spooled", "primary"])
 
 
@@ -45,13 +45,13 @@ def stall(server: RedisServer, relay: Relay, rng: random.Random) -> None:
     relay.resume()
 
 
-def trouble(troubles: list[Trouble], durability: pb.Durability, seed: int) -> History:
+def run_with(faults: list[Fault], durability: pb.Durability, seed: int) -> History:
     rng = random.Random(seed)
     with RedisServer() as server, Relay(server.port) as relay:
         env = sidecar_env(relay.port, REDIS_TIMEOUT_SECONDS="0.5")
         with SidecarProcess(env) as sidecar:
             with Load(sidecar.address, durability=durability, timeout=2) as load:
-                for one in troubles:
+                for one in faults:
                     load.wait_acked(30)
                     one(server, relay, rng)
                     load.wait_all_acked_since(time.monotonic())
@@ -65,25 +65,25 @@ def trouble(troubles: list[Trouble], durability: pb.Durability, seed: int) -> Hi
 
 @BOTH
 def test_replies_are_swallowed(durability: pb.Durability, record_property: Record) -> None:
-    history = trouble([swallow] * 3, durability, 1)
+    history = run_with([swallow] * 3, durability, 1)
     record_property("figures", figures(history))
 
 
 @BOTH
 def test_connections_are_cut_within_a_command(durability: pb.Durability, record_property: Record) -> None:
-    history = trouble([cut] * 3, durability, 2)
+    history = run_with([cut] * 3, durability, 2)
     record_property("figures", figures(history))
 
 
 @BOTH
 def test_redis_hangs(durability: pb.Durability, record_property: Record) -> None:
-    history = trouble([stall, freeze], durability, 3)
+    history = run_with([stall, freeze], durability, 3)
     if durability == pb.DURABILITY_PRIMARY:
         assert history.reasons()["OUTCOME_UNKNOWN"], "a caller learns that its event may be there"
     record_property("figures", figures(history))
 
 
-def hurry(troubles: list[Trouble], seed: int) -> History:
+def hurry(faults: list[Fault], seed: int) -> History:
     """A link that is slower than some deadlines: each of those events is on the disk and on its way at once."""
     rng = random.Random(seed)
     with RedisServer() as server, Relay(server.port) as relay:
@@ -95,7 +95,7 @@ def hurry(troubles: list[Trouble], seed: int) -> History:
                 for durability in (pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY)
             ]
             with hasty, patient[0], patient[1]:
-                for one in [None, *troubles]:
+                for one in [None, *faults]:
                     hasty.wait_acked(100)
                     if one is not None:
                         one(server, relay, rng)
@@ -148,5 +148,5 @@ def test_idle_connections_are_reset(record_property: Record) -> None:
 def test_all_of_it_for_minutes(durability: pb.Durability, record_property: Record) -> None:
     seed = time.time_ns() % 1_000_000
     record_property("seed", seed)
-    history = trouble(random.Random(seed).choices([swallow, cut, freeze, stall], k=80), durability, seed)
+    history = run_with(random.Random(seed).choices([swallow, cut, freeze, stall], k=80), durability, seed)
     record_property("figures", figures(history))

@@ -52,7 +52,7 @@ class PlayedCache:
         return {"ReplicationGroups": [group]}
 
     def drop_logins(self) -> None:
-        """Close all connections but this one, so that whoever goes on logs in again."""
+        """Close all connections but this one, so that each client logs in again."""
         self._server.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def set_tokens(self, *tokens: str) -> None:

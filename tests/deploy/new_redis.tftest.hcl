@@ -30,7 +30,7 @@ override_resource {
 run "a_new_redis" {
   assert {
     condition     = local.environment.REDIS_HOST == "primary.models.cache.internal"
-    error_message = "The sidecar is told where Redis is."
+    error_message = "The sidecar must get the address of Redis."
   }
   assert {
     condition     = length(jsondecode(aws_secretsmanager_secret_version.redis[0].secret_string)["password"]) == 64

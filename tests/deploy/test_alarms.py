@@ -1,4 +1,4 @@
-"""Alarms fire when something is wrong, stop when it is mended, and are silent else.
+"""Alarms fire when something is wrong, stop when it is fixed, and stay silent otherwise.
 
 The lines are written by the sidecar's own code; only the time that they bear is given. The states are those that
 CloudWatch's rules make of them.
@@ -18,7 +18,7 @@ import pytest
 
 from modelready.redis.lists import ListSettings
 from sidecar.metrics import Metrics as Counted
-from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
+from sidecar.operations.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
 from sidecar.telemetry.emf import EmbeddedMetrics
 from tests.deploy.cloudwatch import ALARM, FURTHER_BACK, OK, UNKNOWN, Metrics, alarms, state
 from tests.deploy.template import RESOURCES, resolve
@@ -36,7 +36,7 @@ EPOCH = 30_000_000 * MINUTE
 
 
 class Sidecar:
-    """The metrics of one, of a queue that says what it is told to say. All is well with it, and nobody publishes."""
+    """The metrics of a sidecar whose values the test sets. At first all is well, and nobody publishes."""
 
     name = QUEUE
 
@@ -69,7 +69,7 @@ class Sidecar:
         """The line that it writes at this second; empty where it is silent."""
         if self.silent:
             return ""
-        self._emf._tell({} if self.away else await self._emf._queue())
+        self._emf._write({} if self.away else await self._emf._queue())
         root = json.loads(os.read(self._read, 1 << 16))
         root["_aws"]["Timestamp"] = round((EPOCH + at) * 1000)
         return json.dumps(root)
@@ -81,7 +81,7 @@ class Sidecar:
 
 
 Effect = Callable[[Sidecar, int, bool], object]
-"""What a fault does to a sidecar: it lasted for so many seconds since the last line, and whether it lasts still."""
+"""What a fault does to a sidecar, given its seconds since the last line and whether it still lasts."""
 
 
 class Fault(NamedTuple):
@@ -224,7 +224,7 @@ async def test_a_new_stack_is_silent_from_the_first_line_on(sidecars: list[Sidec
     assert fired({name: those[2:] for name, those in states.items()}) == set()
 
 
-async def test_one_event_that_is_refused_is_told(sidecars: list[Sidecar]) -> None:
+async def test_one_event_that_is_refused_raises_the_alarm(sidecars: list[Sidecar]) -> None:
     begin = 5 * MINUTE + 20
     states = await watch(sidecars, (30,), Fault(EFFECTS["publishes-refused"], begin, begin + 1))
     assert fired(states) == {"publishes-refused"}

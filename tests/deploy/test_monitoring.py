@@ -106,15 +106,15 @@ def test_grafana_s_panels_do_not_overlap() -> None:
     assert {x for x, _ in cells} == set(range(24))
 
 
-def test_the_paper_has_the_numbers_that_cost_money() -> None:
-    paper = (ROOT / "docs/operations.md").read_text()
-    assert f"{len(METRICS)} metrics" in paper
-    assert f"{len(ALARM_RESOURCES)} alarms" in paper
-    assert f"{len(METRICS) * 0.30:.2f} USD" in paper
-    assert f"{len(ALARM_RESOURCES) * 0.10:.2f} USD" in paper
+def test_the_document_has_the_numbers_that_cost_money() -> None:
+    document = (ROOT / "docs/operations.md").read_text()
+    assert f"{len(METRICS)} metrics" in document
+    assert f"{len(ALARM_RESOURCES)} alarms" in document
+    assert f"{len(METRICS) * 0.30:.2f} USD" in document
+    assert f"{len(ALARM_RESOURCES) * 0.10:.2f} USD" in document
 
 
-def test_the_paper_has_a_row_for_each_metric_and_no_other() -> None:
+def test_the_document_has_a_row_for_each_metric_and_no_other() -> None:
     section = (ROOT / "docs/operations.md").read_text().split("\n## Metrics\n")[1].split("\n## ")[0]
     first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert re.findall(r"`(\w+)`", "".join(first)) == list(METRICS)

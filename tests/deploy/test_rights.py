@@ -1,4 +1,4 @@
-"""The rights and the names that the papers tell are those of the template and of deploy/check.py."""
+"""The rights and the names in the documents are those of the template and of deploy/check.py."""
 
 import json
 import re
@@ -50,12 +50,12 @@ def with_arns(node: Any) -> Any:
     return f"arn:aws:logs:eu-west-1:123456789012:log-group:{name}:*"
 
 
-def test_the_paper_has_every_policy_of_the_template() -> None:
+def test_the_document_has_every_policy_of_the_template() -> None:
     assert TOLD.keys() == policies().keys() | {"check"}
 
 
 @pytest.mark.parametrize("name", policies())
-def test_a_policy_is_told_as_the_template_has_it(name: str) -> None:
+def test_a_policy_is_documented_as_the_template_has_it(name: str) -> None:
     assert TOLD[name] == with_arns(policies()[name])
 
 
@@ -64,12 +64,12 @@ def test_the_rights_to_check_are_those_that_the_check_uses() -> None:
         r"\bclients\.(cloudformation|ecs|logs)\.([a-z_]+)\(", (ROOT / "deploy/check.py").read_text()
     )  # fmt: skip
     used = {f"{service}:{''.join(word.capitalize() for word in name.split('_'))}" for service, name in calls}
-    told = {
+    documented = {
         action
         for statement in TOLD["check"]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
-    assert told == used | {"iam:PassRole"}
+    assert documented == used | {"iam:PassRole"}
 
 
 # What CloudFormation asks for only where a resource has what those of the template have not.
@@ -94,19 +94,19 @@ def test_who_deploys_has_the_rights_that_cloudformation_asks_for() -> None:
 
     table = SECURITY.split("**To deploy the stack**")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|", table, re.MULTILINE)
-    told = {f"{service}:{action}" for service, row in rows for action in re.findall(r"`([A-Z]\w+)`", row)}
+    documented = {f"{service}:{action}" for service, row in rows for action in re.findall(r"`([A-Z]\w+)`", row)}
     asked = set()
     for kind in {resource["Type"] for resource in RESOURCES.values()}:
         handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("eu-west-1", kind).schema["handlers"]
         for handler in ("create", "read", "delete"):
             asked.update(handlers.get(handler, {}).get("permissions", []))
     assert len(asked) > 100
-    assert {action for action in asked - told if not NOT_USED.fullmatch(action)} == set()
+    assert {action for action in asked - documented if not NOT_USED.fullmatch(action)} == set()
 
 
-@pytest.mark.parametrize("paper", ["deploy-ecs.md", "operations.md", "security.md"])
-def test_parameters_and_outputs_that_a_paper_names_exist(paper: str) -> None:
-    text = (ROOT / "docs" / paper).read_text().partition("## Rights in AWS")[0]
+@pytest.mark.parametrize("document", ["deploy-ecs.md", "operations.md", "security.md"])
+def test_parameters_and_outputs_that_a_document_names_exist(document: str) -> None:
+    text = (ROOT / "docs" / document).read_text().partition("## Rights in AWS")[0]
     known = {
         *RESOURCES,
         *TEMPLATE["Parameters"],

@@ -1,6 +1,6 @@
 """The rotation of the token, for real: the function, Secrets Manager (moto), a Valkey server with TLS, and a sidecar.
 
-Secrets Manager and ElastiCache are played in what moto has not: who calls the function, and a group that takes tokens.
+The test plays what moto lacks: the call of the function, and an ElastiCache group that takes tokens.
 """
 
 import json
@@ -311,7 +311,7 @@ def test_no_publish_fails_while_the_token_is_rotated_twice_in_a_row(
             version = rotation.begin()
             for step in STEPS:
                 rotation.step(step, version)
-                rotation.cache.drop_logins()  # whoever goes on logs in, with what it holds
+                rotation.cache.drop_logins()  # each client logs in again, with the token that it has
                 load.wait_acked(30)
             tokens.append(rotation.token("AWSCURRENT"))
         history = load.finish()

@@ -179,7 +179,7 @@ def test_an_existing_redis_lets_the_task_in_on_its_port(aws: Client, with_secret
     assert task["Description"] == "The task of with-secret"
 
 
-def test_a_new_redis_takes_the_token_and_the_task_is_told_where_both_are(aws: Client, with_new_redis: NewRedis) -> None:
+def test_a_new_redis_takes_the_token_and_the_task_knows_where_both_are(aws: Client, with_new_redis: NewRedis) -> None:
     assert 16 <= len(with_new_redis.token) <= 128
     assert with_new_redis.token.isalnum()  # ElastiCache takes few other characters
     (group,) = aws("elasticache").describe_replication_groups(ReplicationGroupId="new-redis")["ReplicationGroups"]

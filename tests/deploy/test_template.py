@@ -83,7 +83,7 @@ def test_the_container_is_what_the_image_says() -> None:
         ("TaskDefinition", "ContainerDefinitions.1.HealthCheck.Timeout", 3),
     ],
 )
-def test_what_the_papers_promise_is_set(resource: str, path: str, value: object) -> None:
+def test_what_the_documents_promise_is_set(resource: str, path: str, value: object) -> None:
     found = resolve(RESOURCES[resource]["Properties"])
     for name in path.split("."):
         found = found[int(name) if name.isdigit() else name]

@@ -89,7 +89,7 @@ def task(engine: Any, definition: dict[str, dict[str, Any]], authority: Authorit
             "entrypoint": ["python3"],
             "command": ["/registry.py"],
             "init": True,  # SIGTERM ends it
-            "volumes": {str(ROOT / "deploy/compose/registry.py"): {"bind": "/registry.py", "mode": "ro"}},
+            "volumes": {str(ROOT / "docs/examples/python/registry.py"): {"bind": "/registry.py", "mode": "ro"}},
             "healthcheck": {"test": ["NONE"]},  # the image's own is the sidecar's
         },
     }

@@ -13,7 +13,9 @@ from sidecar.publishing.interfaces import Appended, DeadLetter, Event, Queue
 class MemoryQueue(Queue):
     """See Queue. `script` holds what the next calls of `append` do: an error to raise, or None for success."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = 5) -> None:
+        """`timeout`: how long `append` waits for `gate`, in seconds."""
+        self.timeout = timeout
         self.entries: list[str] = []
         self.letters: list[DeadLetter] = []
         self.script: deque[QueueError | None] = deque()
@@ -28,10 +30,10 @@ class MemoryQueue(Queue):
         self.searched: list[tuple[int, int]] = []
         self.pings = 0
 
-    async def append(self, events: Sequence[Event], *, replicas: int = 0, timeout: float) -> tuple[list[Appended], int]:
+    async def append(self, events: Sequence[Event], *, replicas: int = 0) -> tuple[list[Appended], int]:
         self.calls.append([event.id for event in events])
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self.timeout):
                 await self.gate.wait()
         except TimeoutError:
             raise Unavailable("no answer", ambiguous=True) from None
@@ -56,7 +58,7 @@ class MemoryQueue(Queue):
         self.searched.append((since_ms, until_ms))
         return {event_id: self.found[event_id] for event_id in event_ids if event_id in self.found}
 
-    async def dead_letter(self, letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
         if self.always is not None:
             raise self.always
         known = {letter.event_id for letter in self.letters}

@@ -22,8 +22,8 @@ def patience(seconds: float) -> float:
     return seconds * max(SLACK, os.getloadavg()[0] / CORES)
 
 
-def until(condition: Callable[[], T | None], seconds: float, what: str) -> T:
-    """Poll until `condition` returns something truthy, and return that.
+def until(condition: Callable[[], T | None], seconds: float, what: str, *, pause: float = PAUSE) -> T:
+    """Poll until `condition` returns something truthy, and return that; `pause` seconds between two looks, or more.
 
     An exception counts as "not yet". After `patience(seconds)`: AssertionError with `what` and the last value or
     exception.
@@ -40,7 +40,7 @@ def until(condition: Callable[[], T | None], seconds: float, what: str) -> T:
         now = time.monotonic()
         if now - began >= patience(seconds):
             _give_up(last, now - began, what)
-        time.sleep(min(max(PAUSE, now - asked), 0.1))  # what costs more is asked less often
+        time.sleep(max(pause, min(4 * (now - asked), 0.1)))  # what costs more is asked less often
 
 
 @overload

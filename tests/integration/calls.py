@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
@@ -158,7 +160,7 @@ def read_status(status: status_pb2.Status) -> Refusal:
 
 
 class Load:
-    """Clients that publish one event after the other, each over a connection of its own, until told to stop.
+    """Clients that publish one event after the other, each over a connection of its own, until they are stopped.
 
     `acked` are the ids of events that were acknowledged, `errors` every other answer.
     """
@@ -237,6 +239,8 @@ def queued_ids(server: RedisServer) -> list[str]:
 
 def health(sidecar: SidecarProcess) -> tuple[bool, bool, bool]:
     """Whether the process, the publisher and Redis are SERVING."""
-    statuses = [sidecar.health(name) for name in ("", PUBLISHER, "redis")]
+    with sidecar.channel() as channel:
+        check = HealthStub(channel).Check
+        statuses = [check(HealthCheckRequest(service=name), timeout=2).status for name in ("", PUBLISHER, "redis")]
     assert set(statuses) <= {SERVING, NOT_SERVING}
     return statuses[0] == SERVING, statuses[1] == SERVING, statuses[2] == SERVING

@@ -1,4 +1,4 @@
-"""Whoever runs the queue: QueueService by its generated stub; and dead letters as sidecars and consumers write them."""
+"""What operators use: QueueService by its generated stub; and dead letters as sidecars and consumers write them."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
@@ -185,6 +186,24 @@ def test_reflection_knows_the_services(channel: grpc.Channel) -> None:
         "modelready.v1.QueueService",
     } <= set(database.get_services())
     assert database.FindFileContainingSymbol("modelready.v1.PublisherService").name.endswith("publisher_service.proto")
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_finds_methods_by_name(version: str, channel: grpc.Channel) -> None:
+    """As grpcurl and ghz ask for them."""
+    call: Any = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    service = "modelready.v1.PublisherService"
+    asked = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+             for symbol in (f"{service}.Publish", service, f"{service}.Unpublish")]  # fmt: skip
+    method, whole, unknown = call(iter(asked), timeout=5)
+    assert [answer.original_request for answer in (method, whole, unknown)] == asked
+    assert method.file_descriptor_response == whole.file_descriptor_response
+    assert method.file_descriptor_response.file_descriptor_proto
+    assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_status_counts_the_queue_and_its_groups(

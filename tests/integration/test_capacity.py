@@ -12,12 +12,12 @@ from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import KEYS, calling, to_redis
 
-PAPER = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
 EVENTS = 5000
 
 
 def typical(number: int) -> ModelReadyToDeploy:
-    """The larger of the two events that the paper speaks of."""
+    """The larger of the two events that the document describes."""
     return model_ready(
         name=f"fraud-{number % 200}",
         version=number,
@@ -31,23 +31,23 @@ def typical(number: int) -> ModelReadyToDeploy:
     )
 
 
-def told(pattern: str) -> float:
-    found = re.search(pattern, PAPER)
+def documented(pattern: str) -> float:
+    found = re.search(pattern, DOCUMENT)
     assert found, pattern
     return float(found[1])
 
 
 @pytest.mark.parametrize("binary", [pytest.param(path, id=name) for name, path in available_binaries().items()])
-def test_the_paper_counts_with_what_an_event_takes(binary: str) -> None:
+def test_the_document_counts_with_what_an_event_takes(binary: str) -> None:
     size = len(typical(EVENTS).SerializeToString())
-    assert size == pytest.approx(told(r"(\d+) with a digest"), abs=10)
+    assert size == pytest.approx(documented(r"(\d+) with a digest"), abs=10)
     with RedisServer(binary=binary, password="a-token") as server, SidecarProcess(to_redis(server)) as sidecar:
         with server.client() as client, Publisher(sidecar.address) as publisher:
             before = client.info("memory")["used_memory"]
             receipts = list(publisher.publish_many(typical(number) for number in range(EVENTS)))
             assert {str(receipt.outcome) for receipt in receipts} == {"stored"}  # type: ignore[union-attr]
             stream = client.memory_usage(KEYS.events, samples=0) / EVENTS
-            entry, key = size + told(r"retention . \(E \+ (\d+)\)"), told(r"dedup . (\d+)\)")
+            entry, key = size + documented(r"retention . \(E \+ (\d+)\)"), documented(r"dedup . (\d+)\)")
             assert 0.75 * entry < stream < entry
 
             def keys_take() -> float:
@@ -62,5 +62,5 @@ def test_the_paper_counts_with_what_an_event_takes(binary: str) -> None:
             receipts = list(publisher.publish_many(typical(number) for number in range(EVENTS, 2 * EVENTS)))
             assert {str(receipt.outcome) for receipt in receipts} == {"spooled"}  # type: ignore[union-attr]
             spooled = caller.status().spool.bytes / EVENTS
-        row = size + told(r"outage . \(E \+ (\d+)\)")
+        row = size + documented(r"outage . \(E \+ (\d+)\)")
         assert 0.95 * row < spooled < row

@@ -61,7 +61,7 @@ class Files:
         shutil.copyfile(issued.key, self.shown.key)
 
     def block(self) -> None:
-        """Whoever opens the certificate waits for a writer, for ever."""
+        """Opening the certificate waits for a writer, for ever."""
         self.shown.cert.unlink()
         os.mkfifo(self.shown.cert)
 
@@ -81,7 +81,7 @@ class Files:
 
 
 class Newcomers:
-    """Clients that make a new connection for each event, until told to stop. `errors` are what failed."""
+    """Clients that make a new connection for each event, until they are stopped. `errors` are what failed."""
 
     def __init__(self, addresses: list[str], ca: Path) -> None:
         self.acked: list[str] = []
@@ -231,5 +231,5 @@ def test_a_new_authority_of_clients_counts_for_new_connections(server: RedisServ
         assert "SIDECAR_TLS_CLIENT_CA_FILE" in next(line for line in sidecar.logs().splitlines() if REFUSED in line)
         trust(new)
         assert (accepted(of_old), accepted(of_new)) == (False, True)
-        assert lasting.publish().outcome == STORED  # whoever is connected stays so
+        assert lasting.publish().outcome == STORED  # a client that is connected stays connected
         assert sidecar.logs().count(TAKEN) == 2

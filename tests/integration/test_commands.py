@@ -1,4 +1,4 @@
-"""status, tail and publish do what whoever is on call asks of them, and say in one line what is wrong."""
+"""status, tail and publish serve a person on call, and say in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -219,8 +219,8 @@ def test_events_on_standard_input_and_a_wrong_line_stops_no_other(
     done = command(sidecar, "publish", "-", given=text)
     assert done.returncode == 1
     assert [line.split()[2] for line in done.stdout.splitlines()] == queued_ids(server) == ["a-1", "a-2"]
-    told = re.findall(r"^modelready-sidecar: line (\d+): (no event|not published): ", done.stderr, re.MULTILINE)
-    assert sorted(told) == [("3", "no event"), ("4", "not published"), ("5", "no event")]
+    reported = re.findall(r"^modelready-sidecar: line (\d+): (no event|not published): ", done.stderr, re.MULTILINE)
+    assert sorted(reported) == [("3", "no event"), ("4", "not published"), ("5", "no event")]
     spread = json.dumps(json.loads(_as_line("b", 1)), indent=2)
     assert command(sidecar, "publish", "-", given=f"\n{spread}\n").returncode == 0
     assert queued_ids(server) == ["a-1", "a-2", "b-1"]
@@ -386,12 +386,12 @@ def test_tls_and_tokens(server: RedisServer, tmp_path: Path, monkeypatch: pytest
         assert said("status", "--ca-file", str(own.ca))[1].endswith("--cert-file if it asks for a certificate")
         assert said("status", *given, "--token", "api")[0] == 0
         monkeypatch.setenv("SIDECAR_API_TOKEN", "api")
-        mend = ["dead-letters", "discard", "--all", "--yes", *given]
-        code, text = said(*mend)
+        discard = ["dead-letters", "discard", "--all", "--yes", *given]
+        code, text = said(*discard)
         assert code == 1
         assert "this needs the sidecar's SIDECAR_ADMIN_TOKEN" in text
         monkeypatch.setenv("SIDECAR_ADMIN_TOKEN", "admin")
-        assert said(*mend) == (0, "1 dead letter discarded")
+        assert said(*discard) == (0, "1 dead letter discarded")
         event = ["publish", "--name", "a", "--version", "1", "--uri", "s3://m"]
         assert said(*event, *given)[1].startswith("stored")
         for name, value in env.items():
@@ -428,7 +428,7 @@ def test_the_certificate_may_have_another_name(
         sidecar.close()
 
 
-def test_a_sidecar_that_is_away_or_older_is_told_in_a_line(
+def test_a_sidecar_that_is_away_or_older_is_reported_in_a_line(
     sidecar: SidecarProcess, tmp_path: Path, capsys: Output
 ) -> None:
     lease = PortLease()

@@ -1,4 +1,4 @@
-"""Dead letters are mended from the command line: what is asked for and no more, and never without being asked."""
+"""Dead letters are replayed and discarded from the command line: those that are named, and never without a question."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_they_are_listed_by_filter_and_shown_whole(server: RedisServer, capsys: 
     assert second.split()[0] == poison
     assert main(["dead-letters", "show", poison]) == 0
     story, _, content = capsys.readouterr().out.partition("\n\n")
-    told = {line[:14].strip(): line[14:] for line in story.splitlines()}
-    assert (told["reason"], told["origin"], told["tries"]) == ("HANDLER_FAILED", "group:a", "3")
-    assert (told["entry id"], told["event id"], told["correlation"]) == ("1700000000000-0", event.event_id, "c-1")
+    values = {line[:14].strip(): line[14:] for line in story.splitlines()}
+    assert (values["reason"], values["origin"], values["tries"]) == ("HANDLER_FAILED", "group:a", "3")
+    assert (values["entry id"], values["event id"], values["correlation"]) == ("1700000000000-0", event.event_id, "c-1")
     assert json.loads(content)["event_id"] == event.event_id
     assert main(["dead-letters", "show", damaged]) == 0
     content = capsys.readouterr().out
@@ -139,8 +139,8 @@ def test_ids_or_a_filter_say_which(server: RedisServer, capsys: Output) -> None:
     assert main(["dead-letters", "replay", mine[1], mine[2], "--yes"]) == 1
     assert capsys.readouterr().out == "1 dead letter replayed, 1 not there\n"
     assert main(["dead-letters", "replay", "--origin", "group:gone", "--yes"]) == 1
-    told = "0 dead letters replayed, 1 left: unreadable, or the group is gone\n"
-    assert capsys.readouterr().out == told
+    expected = "0 dead letters replayed, 1 left: unreadable, or the group is gone\n"
+    assert capsys.readouterr().out == expected
     assert listed(capsys) == [mine[0], other]
     assert main(["dead-letters", "discard", "--reason", "HANDLER_FAILED", "--newer-than", "1h", "--yes"]) == 0
     assert main(["dead-letters", "replay", "--all", "--to", "all", "--yes"]) == 0

@@ -1,4 +1,4 @@
-"""The commands complete in real shells, exist where the papers name them, and cost nothing before they run."""
+"""The commands complete in real shells, exist where the documents name them, and cost nothing before they run."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def _bash(written: Path) -> Callable[[str], list[str]]:
 
 def _fish(written: Path) -> Callable[[str], list[str]]:
     def offers(line: str) -> list[str]:
-        told = _output("fish", "--no-config", "-c", f"source {written}; complete -C '{line}'")
-        return [word.partition("\t")[0] for word in told.splitlines()]
+        output = _output("fish", "--no-config", "-c", f"source {written}; complete -C '{line}'")
+        return [word.partition("\t")[0] for word in output.splitlines()]
 
     return offers
 
@@ -99,11 +99,11 @@ def _zsh(written: Path) -> Callable[[str], list[str]]:
 
     def offers(line: str) -> list[str]:
         terminal = (
-            "zmodload zsh/zpty; zpty shell zsh -i; zpty -r shell told '*READY*';"
-            f"zpty -n -w shell {shlex.quote(line)}$'\\C-a'; zpty -r shell told '*THE-END*'; print -r -- $told"
+            "zmodload zsh/zpty; zpty shell zsh -i; zpty -r shell output '*READY*';"
+            f"zpty -n -w shell {shlex.quote(line)}$'\\C-a'; zpty -r shell output '*THE-END*'; print -r -- $output"
         )
-        told = _output("env", f"ZDOTDIR={written.parent}", "zsh", "-f", "-c", terminal)
-        return re.findall(r"OFFER:(\S+)", told)
+        output = _output("env", f"ZDOTDIR={written.parent}", "zsh", "-f", "-c", terminal)
+        return re.findall(r"OFFER:(\S+)", output)
 
     return offers
 
@@ -113,19 +113,19 @@ def test_every_command_and_option_is_completed_and_has_help(capsys: pytest.Captu
         with pytest.raises(SystemExit) as ended:
             main([*command.split(), "--help"])
         assert ended.value.code == 0
-        told = capsys.readouterr().out
-        assert [word for word in words if word.startswith("--") and word not in told] == []
+        output = capsys.readouterr().out
+        assert [word for word in words if word.startswith("--") and word not in output] == []
 
 
-PAPERS = [
+DOCUMENTS = [
     "README.md", "docs/configuration.md", "docs/deploy-ecs.md", "docs/operations.md", "docs/troubleshooting.md",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_commands_that_a_paper_names_exist(paper: str) -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_that_a_document_names_exist(document: str) -> None:
     named = re.findall(
-        r"(?<![/\w])(?<!-name )(?<!-names )modelready-sidecar((?: +[^\s`|#<>;()\"]+)+)", (ROOT / paper).read_text()
+        r"(?<![/\w])(?<!-name )(?<!-names )modelready-sidecar((?: +[^\s`|#<>;()\"]+)+)", (ROOT / document).read_text()
     )
     assert named
     for line in named:
@@ -166,7 +166,7 @@ def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
 def test_ages_are_written_and_read() -> None:
     assert [age(text) for text in ("90s", "15m", "1.5h", "3d")] == [90, 900, 5400, 259_200]
     for text in ("", "5", "h", "-1h", "1h30m", "1w", "1 h", "nans", "1e9s"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is no age: write 90s, 15m, 2h or 3d"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not an age: write 90s, 15m, 2h or 3d"):
             age(text)
     said = [duration(seconds) for seconds in (-1, 0, 59.9, 60, 3661, 7200, 90_061, 86_400 * 400)]
     assert said == ["0s", "0s", "59s", "1m", "1h 1m", "2h", "1d 1h", "400d"]

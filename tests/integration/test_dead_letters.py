@@ -243,7 +243,7 @@ def test_what_was_trimmed_comes_as_a_new_entry_for_its_group(
     assert server.execute("LLEN", LIST) == 2  # when it was published, and by the replay to all
 
 
-def test_one_in_hand_or_still_to_be_delivered_is_left_alone(
+def test_one_in_flight_or_still_to_be_delivered_is_left_alone(
     server: RedisServer, operator: Operator, publisher: Caller
 ) -> None:
     with server.client() as client:
@@ -467,7 +467,7 @@ def test_a_group_may_have_a_name_that_is_no_text(server: RedisServer, operator: 
 
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_pages_within_ages_end(server: RedisServer, newest_first: bool) -> None:
-    """The range moves on while one reads, and ids of one millisecond are told apart by their sequence."""
+    """The range moves on while one reads, and ids of one millisecond differ by their sequence number."""
     server.execute("FLUSHALL")
     store, connection = replaying(server, QueueSettings())
     dead_letters = DeadLetters(store, asyncio.Event())

@@ -31,7 +31,7 @@ def checked(directory: Path, max_bytes: int = ROOM) -> Report:
 
 @contextmanager
 def small_disk(directory: Path, size: int) -> Iterator[Path]:
-    """A real file system, in memory, of so many bytes."""
+    """A real file system in memory, of the given size in bytes."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", str(directory).encode(), b"tmpfs", 0, f"size={size}".encode()):
         pytest.skip(f"cannot mount a tmpfs: {os.strerror(ctypes.get_errno())}")

@@ -1,19 +1,15 @@
 """The example consumers, as they stand, against a real sidecar: by TLS, with a token and the least rights.
 
-Where a toolchain, or the registry that it needs for the first build, is not to be had, that example is skipped.
+Where a toolchain is missing, its example is skipped: see tests/harness/toolchains.py.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,25 +22,14 @@ from tests.harness.child import Child
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import INHERITED, INHERITED_PREFIXES, SidecarProcess
+from tests.harness.toolchains import ROOT, built_by_go, built_by_node
 from tests.harness.waiting import until
 from tests.integration.calls import STORED, calling, model_event, to_redis
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples"
-BUILT = ROOT / ".cache/examples"
 KEYS = Keys("model-ready")
 GROUP = "deployer"
 pytestmark = pytest.mark.timeout(600)  # the first build compiles Go's standard library
-OFFLINE = (
-    "ENOTFOUND",
-    "ECONNREFUSED",
-    "ECONNRESET",
-    "EAI_AGAIN",
-    "ETIMEDOUT",
-    "ENOTCACHED",
-    "dial tcp",
-    "toolchain not",
-)
 
 
 def rights() -> str:
@@ -57,52 +42,16 @@ def rights() -> str:
 # -- building
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """One worker builds at a time."""
-    BUILT.mkdir(parents=True, exist_ok=True)
-    with (BUILT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def build(*command: str, directory: Path) -> None:
-    """Run a build. One that fails because the registry is not to be had is a reason to skip, any other to fail."""
-    run = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=600, check=False)
-    said = run.stdout + run.stderr
-    if run.returncode and any(word in said for word in OFFLINE):
-        pytest.skip(f"its packages are not to be had: {said[-200:]}")
-    assert run.returncode == 0, said
-
-
 def python() -> list[str]:
     return [sys.executable, str(EXAMPLES / "python/deployer.py")]
 
 
 def go() -> list[str]:
-    if not shutil.which("go"):
-        pytest.skip("go is not installed")
-    build("go", "build", "-o", str(BUILT / "go"), ".", directory=EXAMPLES / "go")
-    return [str(BUILT / "go")]
+    return [str(built_by_go(EXAMPLES / "go"))]
 
 
 def typescript() -> list[str]:
-    """Built in a copy, as npm leaves its packages beside the source."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("node or npm is not installed")
-    source, place = EXAMPLES / "typescript", BUILT / "typescript"
-    files = [*source.glob("*.ts"), *source.glob("*.json")]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
-    stamp = place / "built"
-    if not stamp.exists() or stamp.read_text() != digest:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        for file in files:
-            shutil.copy(file, place)
-        build("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", directory=place)
-        build("npm", "run", "build", directory=place)
-        stamp.write_text(digest)
-    return ["node", str(place / "dist/deployer.js")]
+    return ["node", str(built_by_node(EXAMPLES / "typescript") / "dist/deployer.js")]
 
 
 BUILDS = {"python": python, "typescript": typescript, "go": go}
@@ -111,8 +60,7 @@ BUILDS = {"python": python, "typescript": typescript, "go": go}
 @pytest.fixture(scope="module", params=list(BUILDS))
 def command(request: pytest.FixtureRequest) -> list[str]:
     """What starts the example, built; the first time that takes a minute."""
-    with alone():
-        return BUILDS[request.param]()
+    return BUILDS[request.param]()
 
 
 in_other_languages = pytest.mark.parametrize("command", ["typescript", "go"], indirect=True, scope="module")
@@ -240,7 +188,7 @@ def test_events_of_both_encodings_are_handled_acknowledged_and_survive_an_outage
 # -- what the examples in other languages do by themselves
 
 
-def in_hand_of(deployer: Deployer, world: World) -> ModelReadyToDeploy:
+def frozen_with_an_event(deployer: Deployer, world: World) -> ModelReadyToDeploy:
     """Freezes it while it waits for an event, and gives it one, which it cannot handle: as if it hung there."""
     for version in range(1, 20):
         until(lambda: world.server.info("clients")["blocked_clients"] == 1, 10, "it waits for an event")
@@ -256,14 +204,14 @@ def in_hand_of(deployer: Deployer, world: World) -> ModelReadyToDeploy:
 @in_other_languages
 def test_what_a_dead_one_left_is_taken_over(command: list[str], world: World, start: Any) -> None:
     dying = start(command)
-    event = in_hand_of(dying, world)
+    event = frozen_with_an_event(dying, world)
     dying.kill()
     assert not any(event.event_id in line for line in dying.deployed())
 
-    heir = start(command)
-    until(lambda: heir.saw(event), 10, "the other one takes it over")
+    successor = start(command)
+    until(lambda: successor.saw(event), 10, "the other one takes it over")
     until(lambda: world.pending() == 0, 5, "it is acknowledged")
-    assert heir.terminate(10) == 0
+    assert successor.terminate(10) == 0
     assert len(world.consumers()) == 1, "the one that left has removed its name"
 
 
@@ -298,7 +246,8 @@ def test_what_fails_becomes_a_dead_letter_and_holds_up_nobody(command: list[str]
     assert "waiting for Redis" not in deployer.output()
 
 
-def test_nothing_that_is_committed_names_where_packages_come_from() -> None:
-    lock = (EXAMPLES / "typescript/package-lock.json").read_text()
+@pytest.mark.parametrize("package", ["docs/examples/typescript", "clients/typescript"])
+def test_nothing_that_is_committed_names_where_packages_come_from(package: str) -> None:
+    lock = (ROOT / package / "package-lock.json").read_text()
     assert '"resolved"' not in lock
     assert '"integrity"' in lock

@@ -19,7 +19,7 @@ from tests.harness.ports import LOOPBACK
 from tests.harness.redis_server import RedisServer
 from tests.integration.calls import model_event, to_redis
 
-MAX_FILES = 13
+MAX_FILES = 12
 METHOD = "/modelready.v1.PublisherService/Publish"
 SIDECAR, CLIENT = (Path(package.__path__[0]) for package in (sidecar, modelready))
 
@@ -45,7 +45,7 @@ def entered() -> Iterator[set[str]]:
                     found.add(f"{root.name}/{path.relative_to(root)}")
 
 
-async def test_a_stored_publish_enters_at_most_thirteen_files(tmp_path: Path) -> None:
+async def test_a_stored_publish_enters_at_most_twelve_files(tmp_path: Path) -> None:
     with RedisServer() as server:
         listen = {"SIDECAR_LISTEN": f"{LOOPBACK}:0", "SIDECAR_HTTP_LISTEN": f"{LOOPBACK}:0"}
         settings = Settings.from_env(to_redis(server, SPOOL_DIR=str(tmp_path), **listen))

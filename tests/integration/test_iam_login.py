@@ -64,7 +64,7 @@ def test_every_connection_logs_in_with_a_new_token_that_the_server_finds_good(
         with Load(sidecar, [DEFAULT] * 4) as load:
             until(lambda: len(load.acked) > 20, 5, "it publishes")
             gate.cut()
-            until(lambda: len(gate.tokens) > len(first), 5, "it logs in anew")
+            until(lambda: len(gate.tokens) > len(first), 5, "it logs in again")
             before = len(load.acked)
             until(lambda: len(load.acked) > before + 20, 5, "it goes on")
         assert load.errors == [], sidecar.logs()

@@ -68,7 +68,7 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
         unconfirmed = caller.refused(durability=REPLICATED, timeout=1)
         assert (unconfirmed.code, unconfirmed.reason) == (Code.UNAVAILABLE, "OUTCOME_UNKNOWN")  # there is no replica
         look_at_groups(caller, server)
-        mend(sidecar, server)
+        restore(sidecar, server)
         if "QUEUE_LIST" in sidecar.env:
             server.execute("LPUSH", f"{LIST}:dlq", "given up")
             with operating(sidecar) as operator:
@@ -83,7 +83,7 @@ def old_and_read_by_a_group(server: RedisServer) -> None:
     server.execute("XGROUP", "CREATE", KEYS.events, "early", "$")
 
 
-def mend(sidecar: SidecarProcess, server: RedisServer) -> None:
+def restore(sidecar: SidecarProcess, server: RedisServer) -> None:
     """Replay to a group and to all, discard, and follow the queue."""
     with operating(sidecar) as operator:
         (letter,) = give_up(server, "busy")
@@ -162,7 +162,7 @@ def test_without_a_key_s_pattern_nothing_is_written(key: str) -> None:
 
 
 @pytest.mark.parametrize("binary", BINARIES)
-def test_without_the_right_to_push_nobody_is_told_that_nothing_is_there(binary: str) -> None:
+def test_without_the_right_to_push_no_answer_says_that_nothing_is_there(binary: str) -> None:
     """LLEN is allowed, LPUSH is not: the events are in the stream when the script fails."""
     rights = f"{RIGHTS} {MIRROR}".replace(" +lpush", "")
     with RedisServer(binary=binary, acl=user(rights)) as server:
@@ -188,7 +188,7 @@ def test_in_a_cluster_one_more_right_finds_the_node() -> None:
         with SidecarProcess(env) as sidecar, calling(sidecar) as caller:
             assert caller.publish(durability=PRIMARY).outcome == STORED
             node.execute("XGROUP", "CREATE", KEYS.events, "busy", "0")
-            mend(sidecar, node)
+            restore(sidecar, node)
         assert node.execute("ACL", "LOG") == []
 
 

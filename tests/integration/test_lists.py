@@ -23,6 +23,7 @@ from sidecar.settings import QueueSettings
 from tests.harness.cluster import Cluster
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.toolchains import built_by_node
 from tests.harness.waiting import until
 from tests.integration.calls import (
     DUPLICATE,
@@ -38,7 +39,7 @@ from tests.integration.calls import (
 )
 from tests.integration.command_line import command
 from tests.integration.operators import ALL, Operator, bury, operating
-from tests.integration.test_examples import alone, typescript
+from tests.integration.test_examples import EXAMPLES
 
 SEVERAL = {"QUEUE_LIST": "deployments, audit=payload", "QUEUE_LIST_LABELS": "audit=token_symbol"}
 NAMED = {
@@ -119,8 +120,7 @@ def test_labels_are_chosen_for_all_lists_or_for_one(
 @pytest.mark.timeout(600)  # the first build fetches its packages
 def test_a_strict_reader_accepts_the_one_while_an_old_one_reads_the_other(server: RedisServer) -> None:
     """One demands bare payloads without a key that it does not know, the other envelopes, of the same events."""
-    with alone():
-        reader = typescript()[-1].replace("deployer.js", "strict.js")
+    reader = str(built_by_node(EXAMPLES / "typescript") / "dist/strict.js")
     with SidecarProcess(to_redis(server, **SEVERAL)) as sidecar, calling(sidecar) as caller:
         caller.batch([labelled(number) for number in range(3)])
         caller.publish(model_event("without what it demands"))

@@ -76,11 +76,13 @@ def test_a_token_guards_every_call_but_health(server: RedisServer) -> None:
 def test_what_is_nearly_the_token_is_not_the_token(server: RedisServer) -> None:
     """Among them what no client of grpc would send; and where several are sent, the last one counts."""
     right, wrong = f"Bearer {TOKEN}".encode(), b"Bearer wrong"
-    near = [b"Bearer ", b"Bearer", b" ", TOKEN.encode(), right[:-1], right + b"x", right.lower(), right + b"\xff"]
+    near = [b"Bearer ", b"Bearer", b" ", TOKEN.encode(), right[:-1], right + b"x", right + b"\xff", right.upper(),
+            right.replace(b"Bearer", b"Basic"), right.replace(b" ", b"  ")]  # fmt: skip
     with SidecarProcess(to_redis(server, SIDECAR_API_TOKEN=TOKEN)) as sidecar:
         for values in ([], [b""], *([value] for value in near), [right, wrong], [right, b""]):
             assert not may_call(sidecar, values), values
-        assert may_call(sidecar, [right])
+        for scheme in (b"Bearer", b"bearer", b"BEARER"):
+            assert may_call(sidecar, [scheme + b" " + TOKEN.encode()]), scheme
         assert may_call(sidecar, [wrong, right])
         assert "Traceback" not in sidecar.logs()
         assert TOKEN not in sidecar.logs()

@@ -1,4 +1,4 @@
-"""What a sidecar tells of itself: metrics for CloudWatch, one log line for each event's fate, one for an outage."""
+"""What a sidecar reports: metrics for CloudWatch, one log line for the outcome of each event, one for an outage."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def debug() -> Story:
 
 
 def test_each_event_s_fate_is_a_line(debug: Story) -> None:
-    fates = by("sidecar.events", debug.said)
-    model = [(line["model"], line["outcome"], line["level"]) for line in fates]
+    outcomes = by("sidecar.events", debug.said)
+    model = [(line["model"], line["outcome"], line["level"]) for line in outcomes]
     assert model == [
         ("fraud/7", "stored", "debug"),
         ("fraud/7", "duplicate", "debug"),
@@ -110,16 +110,16 @@ def test_each_event_s_fate_is_a_line(debug: Story) -> None:
     ]
     assert model[-1][1] in ("stored", "duplicate")  # it froze with the append under way
     receipt = debug.receipts["stored"]
-    about = {name: fates[0][name] for name in ("event_id", "correlation_id", "entry_id")}
+    about = {name: outcomes[0][name] for name in ("event_id", "correlation_id", "entry_id")}
     assert about == {"event_id": receipt.event_id, "correlation_id": "change-1", "entry_id": receipt.entry_id}
-    assert fates[-1]["event_id"] == debug.receipts["spooled"].event_id
-    assert fates[-1]["entry_id"]
-    assert fates[-1]["milliseconds"] > fates[-2]["milliseconds"] > 0
+    assert outcomes[-1]["event_id"] == debug.receipts["spooled"].event_id
+    assert outcomes[-1]["entry_id"]
+    assert outcomes[-1]["milliseconds"] > outcomes[-2]["milliseconds"] > 0
 
 
-def test_an_outage_is_told_once_when_it_begins_and_once_when_it_ends(debug: Story) -> None:
-    told = [(line["level"], "seconds_away" in line) for line in by("sidecar.publishing.readiness", debug.said)]
-    assert told == [("info", False), ("warning", False), ("info", True)]
+def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(debug: Story) -> None:
+    logged = [(line["level"], "seconds_away" in line) for line in by("sidecar.publishing.readiness", debug.said)]
+    assert logged == [("info", False), ("warning", False), ("info", True)]
     emptying = [line["level"] for line in by("sidecar.publishing.forwarder", debug.said)]
     assert emptying == ["warning", "info"]
 
@@ -136,8 +136,8 @@ def test_by_default_what_went_well_costs_no_line() -> None:
         server.kill()
         caller.publish(model_event("spooled"), SPOOLED)
         caller.refused(model_event("unknown"), pb.DURABILITY_PRIMARY, timeout=0.5)
-        until(lambda: len(by("sidecar.events", lines(sidecar))) >= 3, 5, "they are told")
+        until(lambda: len(by("sidecar.events", lines(sidecar))) >= 3, 5, "they are logged")
         said = lines(sidecar)
-        told = [(line["model"], line["level"]) for line in by("sidecar.events", said)]
-    assert told == [("fraud/refused", "warning"), ("fraud/spooled", "info"), ("fraud/unknown", "warning")]
+        logged = [(line["model"], line["level"]) for line in by("sidecar.events", said)]
+    assert logged == [("fraud/refused", "warning"), ("fraud/spooled", "info"), ("fraud/unknown", "warning")]
     assert "_aws" not in "".join(map(str, said))  # METRICS_EMF is not set

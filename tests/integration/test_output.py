@@ -1,4 +1,4 @@
-"""What the sidecar writes: nothing waits for whoever reads it, and what is left out is counted."""
+"""What the sidecar writes: it never waits for a reader, and counts what it leaves out."""
 
 from __future__ import annotations
 

@@ -72,21 +72,21 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Queue]:
 
 
 async def test_events_are_appended_in_order_each_once(queue: Queue) -> None:
-    first, _ = await queue.append([event(1), event(2)], timeout=2)
+    first, _ = await queue.append([event(1), event(2)])
     assert [where.duplicate for where in first] == [False, False]
-    again, _ = await queue.append([event(2), event(3), event(1)], timeout=2)
+    again, _ = await queue.append([event(2), event(3), event(1)])
     assert [where.duplicate for where in again] == [True, False, True]
     assert (again[0].entry_id, again[2].entry_id) == (first[1].entry_id, first[0].entry_id)
 
 
 async def test_an_event_twice_in_one_call_is_one_entry(queue: Queue) -> None:
-    where, _ = await queue.append([event(1), event(1)], timeout=2)
+    where, _ = await queue.append([event(1), event(1)])
     assert where[0].entry_id == where[1].entry_id
     assert [one.duplicate for one in where] == [False, True]
 
 
 async def test_no_events_are_no_entries(queue: Queue) -> None:
-    assert await queue.append([], timeout=2) == ([], 0)
+    assert await queue.append([]) == ([], 0)
 
 
 async def test_a_queue_that_answers_can_be_pinged(queue: Queue) -> None:
@@ -95,7 +95,7 @@ async def test_a_queue_that_answers_can_be_pinged(queue: Queue) -> None:
 
 async def test_the_entry_is_the_one_of_the_codec(server: RedisServer, connection: RedisConnection) -> None:
     for number, encoding in ((1, "protobuf"), (2, "json")):
-        await RedisQueue(connection, QueueSettings(encoding=encoding)).append([event(number)], timeout=2)  # type: ignore[arg-type]
+        await RedisQueue(connection, QueueSettings(encoding=encoding)).append([event(number)])  # type: ignore[arg-type]
         fields = newest(server)
         expected = {name.encode(): value for name, value in entry.encode(event(number).message, encoding).items()}  # type: ignore[arg-type]
         assert fields == expected
@@ -104,11 +104,11 @@ async def test_the_entry_is_the_one_of_the_codec(server: RedisServer, connection
 
 async def test_the_seen_key_holds_the_entry_and_expires(server: RedisServer, connection: RedisConnection) -> None:
     queue = RedisQueue(connection, QueueSettings(dedup_seconds=100))
-    (where,), _ = await queue.append([event(1)], timeout=2)
+    (where,), _ = await queue.append([event(1)])
     client = server.client()
     assert client.get(KEYS.seen("event-1")) == where.entry_id.encode()
     client.pexpire(KEYS.seen("event-1"), 5000)
-    await queue.append([event(1)], timeout=2)
+    await queue.append([event(1)])
     assert client.pttl(KEYS.seen("event-1")) > 90_000  # refreshed, which is the write that WAIT counts from
 
 
@@ -117,11 +117,11 @@ async def test_the_mirror_gets_each_event_once_even_where_a_push_failed(
 ) -> None:
     queue = RedisQueue(connection, QueueSettings(list_names="mirror"))
     client = server.client()
-    (where,), _ = await queue.append([event(1)], timeout=2)
+    (where,), _ = await queue.append([event(1)])
     client.set(KEYS.seen("event-1"), where.entry_id + "!")  # as after a failed push
     client.delete("mirror")
-    (again,), _ = await queue.append([event(1)], timeout=2)
-    await queue.append([event(1)], timeout=2)
+    (again,), _ = await queue.append([event(1)])
+    await queue.append([event(1)])
     assert again == where._replace(duplicate=True)
     assert client.lrange("mirror", 0, -1) == [entry.encode_list_message(event(1).message)]
     assert client.xlen(KEYS.events) == 1
@@ -133,22 +133,22 @@ async def test_a_dedup_key_of_another_type_fails_before_anything_is_written(
     client = server.client()
     client.lpush(KEYS.seen("event-2"), "a list")
     with pytest.raises(SetupFault) as caught:
-        await RedisQueue(connection, QueueSettings()).append([event(1), event(2)], timeout=2)
+        await RedisQueue(connection, QueueSettings()).append([event(1), event(2)])
     assert not caught.value.ambiguous
     assert client.xlen(KEYS.events) == 0
 
 
 async def test_an_append_survives_a_script_flush(server: RedisServer, connection: RedisConnection) -> None:
     queue = RedisQueue(connection, QueueSettings())
-    await queue.append([event(1)], timeout=2)
+    await queue.append([event(1)])
     server.execute("SCRIPT", "FLUSH")
-    await queue.append([event(2)], timeout=2)
+    await queue.append([event(2)])
     assert server.client().xlen(KEYS.events) == 2
 
 
 async def test_what_stands_in_the_stream_is_found_by_id_and_time(connection: RedisConnection) -> None:
     queue = RedisQueue(connection, QueueSettings())
-    where, _ = await queue.append([event(number) for number in range(2500)], timeout=2)
+    where, _ = await queue.append([event(number) for number in range(2500)])
     now = int(where[0].entry_id.partition("-")[0])
     assert await queue.find(["event-7", "event-2400", "nowhere"], now, now) == {
         "event-7": where[7].entry_id,
@@ -163,8 +163,8 @@ async def test_a_dead_letter_is_written_once_with_why_and_when(
     queue = RedisQueue(connection, QueueSettings())
     letter = DeadLetter("event-1", event(1).data, "TOO_OLD", "spooled for 9 s", 3, 1000, 2000)
     damaged = DeadLetter("event-2", b"\xff\xff", "SPOOL_CORRUPT", "crc", 0, 1000, 1000)
-    await queue.dead_letter([letter], timeout=2)
-    await queue.dead_letter([letter, damaged], timeout=2)
+    await queue.dead_letter([letter])
+    await queue.dead_letter([letter, damaged])
     client: Any = server.client()
     (_, first), (_, second) = client.xrange(KEYS.dead_letters)
     assert entry.decode(first) == event(1).message
@@ -182,7 +182,7 @@ async def test_a_dead_letter_is_written_once_with_why_and_when(
 
 async def test_the_state_of_groups_is_right_where_lag_is_not(server: RedisServer, connection: RedisConnection) -> None:
     queue = RedisQueue(connection, QueueSettings())
-    where, _ = await queue.append([event(number) for number in range(10)], timeout=2)
+    where, _ = await queue.append([event(number) for number in range(10)])
     client = server.client()
     client.xgroup_create(KEYS.events, "all", id="0")
     client.xgroup_create(KEYS.events, "middle", id=where[3].entry_id)  # its lag is null

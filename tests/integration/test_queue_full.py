@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from sidecar.errors import QueueFull, Unavailable
 from sidecar.metrics import Metrics
 from sidecar.publishing import depth_limit
 from sidecar.publishing.backoff import Backoff
@@ -15,7 +16,7 @@ from sidecar.publishing.depth_limit import BoundedQueue, DepthLimit
 from sidecar.publishing.entry_ids import number
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.forwarder import Forwarder
-from sidecar.publishing.interfaces import Appended, Attempts, Depth, Event
+from sidecar.publishing.interfaces import Appended, Attempts, DeadLetter, Depth, Event
 from sidecar.publishing.spool_gate import SpoolGate
 from tests.fakes.events import events
 from tests.fakes.memory_queue import MemoryQueue
@@ -98,6 +99,10 @@ def stored(*entry_ids: str) -> list[Appended]:
     return [Appended(entry_id, False) for entry_id in entry_ids]
 
 
+def test_until_the_first_look_it_is_not_full() -> None:
+    assert not DepthLimit(cast("Any", Depths(9, "5-1")), 1).full
+
+
 async def test_what_was_appended_since_the_depth_was_taken_counts() -> None:
     observer = Depths(7, "5-1")
     limit = DepthLimit(cast("Any", observer), 10)
@@ -132,6 +137,27 @@ async def test_what_went_with_a_deleted_stream_counts_no_longer(monkeypatch: pyt
     assert not limit.full
 
 
+async def test_a_full_queue_takes_no_event_and_everything_else_goes_on_to_redis() -> None:
+    queue = MemoryQueue()
+    full = BoundedQueue(queue, DepthLimit(cast("Any", Depths(0, "0-0")), 2))
+    await full.ping()
+    appended, confirmed = await full.append(events(0, 2), replicas=1)
+    assert ([where.entry_id for where in appended], confirmed) == (["1-0", "2-0"], 1)
+    for call in (full.append(events(2, 3)), full.ping()):
+        with pytest.raises(QueueFull, match="the queue is full, QUEUE_MAX_DEPTH is 2"):
+            await call
+    assert (len(queue.calls), queue.pings) == (1, 1)
+    queue.found = {"e": "7-0"}
+    assert await full.find(["e"], 5, 9) == {"e": "7-0"}
+    assert queue.searched == [(5, 9)]
+    letter = DeadLetter("e", b"", "TOO_OLD", "", 1, 0, 0)
+    await full.dead_letter([letter])
+    assert queue.letters == [letter]
+    queue.always = Unavailable("away")
+    with pytest.raises(Unavailable):
+        await full.try_write()
+
+
 def test_a_dead_letter_is_written_where_the_depth_is_bounded(server: RedisServer) -> None:
     server.execute("FLUSHALL")
     sidecar = SidecarProcess(to_redis(server, QUEUE_MAX_DEPTH=str(LIMIT)))
@@ -162,7 +188,7 @@ async def test_while_it_is_full_no_attempt_is_counted_and_redis_is_asked_once_a_
     gate = SpoolGate(spool)
     forwarder = Forwarder(
         BoundedQueue(queue, limit), spool, gate, metrics, EventObserver(metrics), backoff=Backoff(0.01, 0.02),
-        dedup_seconds=86400, max_age=604800, timeout=1,
+        dedup_seconds=86400, max_age=604800,
     )  # fmt: skip
     tasks = [asyncio.create_task(forwarder.run()), asyncio.create_task(limit.run())]
     await auntil(lambda: gate.last_error is not None, 5, "it is met")

@@ -268,7 +268,7 @@ def test_the_whole_status(server: RedisServer) -> None:
     assert list(status.lists) == [status.list]
 
 
-def test_replicas_are_counted_and_an_outage_is_told() -> None:
+def test_replicas_are_counted_and_an_outage_is_reported() -> None:
     with Replicated() as servers:
         env = {"REDIS_HOST": LOOPBACK, "REDIS_PORT": str(servers.port)}
         with SidecarProcess(env) as sidecar, operating(sidecar) as operator:

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,8 @@ from tests.integration.calls import DEFAULT, SPOOLED, TO_DISK, Caller, calling, 
 from tests.integration.operators import Operator, operating
 
 LIMIT = 500
+PAUSE = 0.1  # between two looks at what changes once a second, in eight processes at once
+needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount small disks")
 
 
 class Redis(NamedTuple):
@@ -158,7 +159,7 @@ class Watched(NamedTuple):
 
     def check(self) -> None:
         """All of them say the same, and that is what a caller gets."""
-        until(self.agree, 8, f"{self.name}: all say the same")
+        until(self.agree, 8, f"{self.name}: all say the same", pause=PAUSE)
 
     def agree(self) -> bool:
         """AssertionError if not: on a busy machine the state may change between two of the questions."""
@@ -166,6 +167,7 @@ class Watched(NamedTuple):
             lambda: health(self.sidecar)[1] == self.operator.status().promise.accepting,
             3,
             f"{self.name}: its health says so",  # which is a second old
+            pause=PAUSE,
         )
         status = self.operator.status()
         said = status.promise
@@ -173,15 +175,20 @@ class Watched(NamedTuple):
         serving = health(self.sidecar)
         begin = said.summary[:90]  # the line has no room for the longest reasons
         if said.spooling or not said.accepting:  # the page may be a second old
-            until(lambda: begin in html.unescape(self.sidecar.get("/")[1]), 3, f"{self.name}: the page says so")
+            until(
+                lambda: begin in html.unescape(self.sidecar.get("/")[1]),
+                3,
+                f"{self.name}: the page says so",
+                pause=PAUSE,
+            )
         if self.disk.spoiled:
             self.disk.begin()  # again: the spool may have given its reserve back, which a small event fits into
         outcome = self.outcome()
-        told = (said.accepting, said.spooling)
-        assert told == (outcome != "refused", outcome == "spooled"), (self.name, outcome, said)
+        reported = (said.accepting, said.spooling)
+        assert reported == (outcome != "refused", outcome == "spooled"), (self.name, outcome, said)
         assert (code, serving[1]) == (200 if said.accepting else 503, said.accepting), self.name
         state = json.loads(body)
-        assert (state["accepting"], state["spooling"], state["summary"]) == (*told, said.summary), self.name
+        assert (state["accepting"], state["spooling"], state["summary"]) == (*reported, said.summary), self.name
         assert serving[2] == state["redis_up"]
         line = summarize(status)
         if outcome != "stored":
@@ -199,8 +206,25 @@ def names() -> list[str]:
     return [f"{spoil or 'sound'}-{durability}" for spoil, durability in KINDS]
 
 
+class Sidecars:
+    """All of them, each with a thread here."""
+
+    def __init__(self, watched: list[Watched], pool: ThreadPoolExecutor) -> None:
+        self._watched = watched
+        self._pool = pool
+
+    def each(self, do: Callable[[Watched], object]) -> None:
+        list(self._pool.map(do, self._watched))
+
+    def await_all(self, word: str, about: str) -> None:
+        self.each(lambda one: until(lambda: one.knows(word), 8, f"{one.name} knows: {about}", pause=PAUSE))
+
+    def await_health(self, after: str) -> None:
+        self.each(lambda one: until(one.is_well, 20, f"{one.name} is well after {after}", pause=PAUSE))
+
+
 @contextmanager
-def watched(server: RedisServer, directory: Path) -> Iterator[list[Watched]]:
+def running(server: RedisServer, directory: Path) -> Iterator[Sidecars]:
     with ExitStack() as stack:
         found = []
         for (spoil, durability), name in zip(KINDS, names(), strict=True):
@@ -217,48 +241,49 @@ def watched(server: RedisServer, directory: Path) -> Iterator[list[Watched]]:
             stack.enter_context(sidecar)
             caller, operator = stack.enter_context(calling(sidecar)), stack.enter_context(operating(sidecar))
             found.append(Watched(name, durability, disk, sidecar, caller, operator))
-        yield found
+        sidecars = Sidecars(found, stack.enter_context(ThreadPoolExecutor(len(found))))
+        sidecars.await_health("the start")
+        yield sidecars
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to mount small disks")
-def test_all_say_what_a_caller_gets(tmp_path: Path) -> None:
-    with RedisServer() as server, watched(server, tmp_path) as all_of_them, ThreadPoolExecutor(len(KINDS)) as pool:
+@needs_mount
+@pytest.mark.parametrize("what", REDIS)
+def test_all_say_what_a_caller_gets(what: str, tmp_path: Path) -> None:
+    """With a spool that was empty, and with one that held events when this began."""
+    with RedisServer() as server, running(server, tmp_path) as sidecars:
+        for spool in ("empty", "holds"):
+            redis, about = REDIS[what], f"{what}, spool {spool}"
+            first = redis if spool == "empty" or what == "the queue is full" else READONLY
+            if spool == "holds":
+                first.begin(server)
+                sidecars.await_all(first.word, about)
+                sidecars.each(Watched.hold)
+            sidecars.each(lambda one: one.disk.begin())
+            if spool == "empty" or redis is not first:
+                redis.begin(server)
+            if first is not redis and what != "away":
+                first.end(server)
+            sidecars.await_all(redis.word, about)
+            sidecars.each(lambda one: one.exhaust() if one.disk.spoil == "full" else None)
+            sidecars.await_all(redis.word, about)
+            sidecars.each(Watched.check)
+            redis.end(server)
+            sidecars.each(lambda one: one.disk.end())
+            sidecars.await_health(about)
 
-        def each(do: Callable[[Watched], object]) -> None:
-            list(pool.map(do, all_of_them))
 
-        def await_all(word: str, about: str) -> None:
-            each(lambda one: until(lambda: one.knows(word), 8, f"{one.name} knows: {about}"))
+@needs_mount
+def test_with_redis_up_they_also_report_the_spool(tmp_path: Path) -> None:
+    """Where it takes no event: that matters to nobody yet."""
+    word = "the spool takes no event"
 
-        def await_health(after: str) -> None:
-            each(lambda one: until(one.is_well, 20, f"{one.name} is well after {after}"))
+    def reported(one: Watched) -> None:
+        until(lambda: one.knows(word), 8, f"{one.name} says so", pause=PAUSE)
+        assert word in summarize(one.operator.status())
 
-        await_health("the start")
-        each(Watched.check)
-        for what, redis in REDIS.items():
-            for spool in ("empty", "holds"):
-                about = f"{what}, spool {spool}"
-                first = redis if spool == "empty" or what == "the queue is full" else READONLY
-                if spool == "holds":
-                    first.begin(server)
-                    await_all(first.word, about)
-                    each(Watched.hold)
-                each(lambda one: one.disk.begin())
-                if spool == "empty" or redis is not first:
-                    redis.begin(server)
-                if first is not redis and what != "away":
-                    first.end(server)
-                await_all(redis.word, about)
-                each(lambda one: one.exhaust() if one.disk.spoil == "full" else None)
-                await_all(redis.word, about)
-                each(Watched.check)
-                redis.end(server)
-                each(lambda one: one.disk.end())
-                await_health(about)
-        each(lambda one: one.disk.begin())  # with Redis up it matters to nobody yet, and is said
-        spoiled = [one for one in all_of_them if one.disk.spoiled]
-        for one in spoiled:
-            until(partial(one.knows, "the spool takes no event"), 8, f"{one.name} says so")
-        each(Watched.check)
-        assert all("the spool takes no event" in summarize(one.operator.status()) for one in spoiled)
-        each(lambda one: one.disk.end())
+    with RedisServer() as server, running(server, tmp_path) as sidecars:
+        sidecars.each(Watched.check)
+        sidecars.each(lambda one: one.disk.begin())
+        sidecars.each(lambda one: reported(one) if one.disk.spoiled else None)
+        sidecars.each(Watched.check)
+        sidecars.each(lambda one: reported(one) if one.disk.spoiled else None)

@@ -30,6 +30,7 @@ from modelready.redis.cluster import Server
 from modelready.redis.connection import _pack_in_python, pack
 from modelready.redis.faults import Kind, cleaned, fault
 from modelready.redis.pool import Pool
+from modelready.redis.script import Script
 from modelready.redis.settings import RedisSettings
 from sidecar.cli.doctor import examine
 from sidecar.errors import AuthFailed, Unavailable
@@ -45,6 +46,7 @@ from tests.harness.waiting import auntil, patience, until
 from tests.integration.calls import PRIMARY, TO_DISK, calling, health, to_redis
 from tests.integration.test_redis_tls import TLS_SERVERS
 
+DISCARD = Script("sidecar.redisstream", "lua/discard.lua")
 TOKEN = "a-token-that-nobody-may-see"
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -157,7 +159,7 @@ def test_a_cut_at_every_byte_of_the_login_and_of_a_reply(
             pool = pool_to(relay, source, **options)
             size = await size_of(relay, pool)
             await pool.close()
-            # The connection is the same, whoever knows the token.
+            # The token does not matter: the connection stays the same.
             await survives(relay, pool, size, step=(tls_step or 1) if isinstance(source, StaticCredentials) else 13)
 
         run(fuzz())
@@ -251,6 +253,10 @@ async def connection_to(
     await connection.close()
 
 
+def write(connection: RedisConnection) -> Awaitable[Any]:
+    return connection.script(DISCARD, ["{q}:dead-letters", "{q}:seen-dead:e"], ["1-1"])
+
+
 async def failure(attempt: Awaitable[Any]) -> Unavailable:
     with pytest.raises(Unavailable) as raised:
         await attempt
@@ -258,32 +264,27 @@ async def failure(attempt: Awaitable[Any]) -> Unavailable:
 
 
 def test_only_a_write_that_was_sent_is_ambiguous(run: Callable[[Any], Any], server: RedisServer) -> None:
-    write = ("SET", "key", "value")
-
     async def use(relay: Relay) -> None:
         async with connection_to(relay, timeout=0.5) as connection:
             await connection.warm()
             relay.swallow_replies()
-            assert (await failure(connection.execute(*write, write=True))).reason == "OUTCOME_UNKNOWN"
+            assert (await failure(write(connection))).reason == "OUTCOME_UNKNOWN"
             assert not (await failure(connection.execute("GET", "key"))).ambiguous
             relay.pass_replies()
 
-            slow = [asyncio.create_task(connection.execute("BLPOP", "none", 1)) for _ in range(2)]
-            await asyncio.sleep(0.05)
-            turn = await failure(connection.execute(*write, timeout=0.1, write=True))  # both connections are in use
-            assert not turn.ambiguous
-            await asyncio.gather(*slow, return_exceptions=True)
+            async with connection.pool._turn, connection.pool._turn:  # both connections are in use
+                assert not (await failure(write(connection))).ambiguous
 
             await connection.warm()
             relay.refuse()
             relay.cut()
-            await auntil(lambda: not any(idle.is_usable() for idle in connection._pool._idle), 2, "it is noticed")
+            await auntil(lambda: not any(idle.is_usable() for idle in connection.pool._idle), 2, "it is noticed")
             for _ in range(3):
-                refused = await failure(connection.execute(*write, write=True))
+                refused = await failure(write(connection))
                 assert (refused.ambiguous, refused.reason) == (False, "REDIS_UNAVAILABLE")
             relay.accept()
             relay.stall()  # a connection opens, and its login is not answered
-            assert not (await failure(connection.execute(*write, write=True))).ambiguous
+            assert not (await failure(write(connection))).ambiguous
             relay.resume()
 
     with Relay(server.port) as relay:
@@ -299,7 +300,7 @@ def test_a_connection_that_was_reset_while_idle_is_replaced_without_an_error(
                 await connection.warm()
                 relay.cut()
                 await asyncio.sleep(0.02)
-                await asyncio.gather(*(connection.execute("SET", "key", "value", write=True) for _ in range(4)))
+                await asyncio.gather(*(write(connection) for _ in range(4)))
 
     with Relay(server.port) as relay:
         run(use(relay))
@@ -310,14 +311,14 @@ async def test_a_write_to_a_connection_that_is_closing_was_not_sent(
 ) -> None:
     async with connection_to(server) as connection:
         await connection.warm()
-        for idle in connection._pool._idle:
+        for idle in connection.pool._idle:
             assert idle._writer is not None
             idle._writer.close()
             with pytest.raises(exceptions.ConnectionError):
                 idle.write(b"PING\r\n")
             monkeypatch.setattr(idle, "is_usable", lambda: True)  # it closes right after the look
         for _ in range(2):
-            assert not (await failure(connection.execute("SET", "key", "value", write=True))).ambiguous
+            assert not (await failure(write(connection))).ambiguous
 
 
 # -- the login
@@ -338,10 +339,10 @@ async def test_a_slow_look_for_other_credentials_ends_with_the_call(server: Redi
     source = Slow(5, refused=True)
     source._credentials = Credentials(None, "wrong")
     with Relay(server.port) as relay:
-        async with connection_to(relay, source) as connection:
+        async with connection_to(relay, source, timeout=0.3) as connection:
             began = time.monotonic()
             with pytest.raises(AuthFailed):
-                await connection.execute("PING", timeout=0.3)
+                await connection.execute("PING")
             assert 0.2 < time.monotonic() - began < patience(1)
             assert (source.asked, relay.counters.accepted) == (1, 1)
 
@@ -431,7 +432,7 @@ async def test_what_a_proxy_says_that_cannot_reach_redis_is_transient(words: str
         node = RedisSettings(host=LOOPBACK, port=there.getsockname()[1], tls=False, timeout=1)
         connection = RedisConnection(node, StaticCredentials(), Metrics(), "{q}")
         with pytest.raises(Unavailable) as raised:
-            await connection.execute("SET", "key", "value", write=True)
+            await write(connection)
         assert not raised.value.ambiguous
 
 

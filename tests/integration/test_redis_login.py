@@ -159,7 +159,7 @@ def test_a_wrong_token_at_start_is_said_plainly_and_loses_nothing() -> None:
             assert "credentials" in status_of_queue.redis_error
             shown = published_by(sidecar) + str(status_of_queue) + refusal.text
 
-            server.execute("ACL", "SETUSER", "default", f">{NEW}")  # somebody mends it
+            server.execute("ACL", "SETUSER", "default", f">{NEW}")  # somebody fixes it
             until(lambda: health(sidecar) == (True, True, True), 5, "it recovers by itself")
             until(lambda: queued_ids(server) == [event.event_id], 5, "the spool drains")
             assert sidecar.get("/readyz")[0] == http.client.OK
@@ -273,7 +273,7 @@ async def test_credentials_that_change_are_used_by_live_connections_without_an_e
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
             await source.watch(connection.reauthenticate)
             await auntil(
-                lambda: asyncio.to_thread(lambda: not before & connected(server)), 5, "all have logged in anew"
+                lambda: asyncio.to_thread(lambda: not before & connected(server)), 5, "all have logged in again"
             )
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f"<{OLD}")
             already = list(used)
@@ -297,7 +297,7 @@ def test_without_aws_boto3_is_neither_imported_nor_needed() -> None:
 async def test_the_secret_is_read_every_few_minutes_also_while_nobody_is_refused(
     aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connections log in anew, so that the token from before is not missed when it goes."""
+    """The connections log in again, so that none needs the previous token when it is removed."""
     defaults = SecretsManagerCredentials.__init__.__kwdefaults__
     assert defaults is not None
     assert defaults["refresh_seconds"] == 300
@@ -314,7 +314,7 @@ async def test_the_secret_is_read_every_few_minutes_also_while_nobody_is_refused
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f">{NEW}")
             await asyncio.to_thread(aws.put_secret_value, SecretId=name, SecretString=NEW)
             await auntil(
-                lambda: asyncio.to_thread(lambda: not before & connected(server)), 30, "all have logged in anew"
+                lambda: asyncio.to_thread(lambda: not before & connected(server)), 30, "all have logged in again"
             )
             await asyncio.to_thread(server.execute, "ACL", "SETUSER", "default", f"<{OLD}")
             await asyncio.to_thread(server.execute, "CLIENT", "KILL", "TYPE", "normal")

@@ -184,7 +184,7 @@ def test_client_files_that_cannot_be_used_leave_those_before_in_use(
 
 
 def test_an_authority_s_file_that_blocks_freezes_nothing(authority: Authority, plain: RedisServer) -> None:
-    """Under load, while connections are made anew."""
+    """Under load, while connections are opened again."""
     with Relay(plain.port, tls=authority.server()) as endpoint:
         sidecar = SidecarProcess(by_tls(endpoint.port, authority.ca))
         with sidecar, Load(sidecar, [DEFAULT] * 2) as load:

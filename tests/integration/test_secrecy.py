@@ -22,7 +22,7 @@ watch_secrets = app._watch_secrets
 
 def dying(tasks, credentials, connection, tls):
     async def die():
-        inside = await credentials.current(), connection._settings, vars(connection), vars(connection._pool)
+        inside = await credentials.current(), vars(connection), vars(connection.pool), vars(connection.pool._server)
         raise RuntimeError(repr(inside))
 
     tasks.start("dying", die())

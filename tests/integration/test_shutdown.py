@@ -1,4 +1,4 @@
-"""A stop: told first, everyone answered, nothing lost, and nobody can hold it up."""
+"""A stop: announced first, every call answered, nothing lost, and nobody can delay it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def test_open_watches_and_streams_do_not_hold_up_a_stop(server: RedisServer) -> 
         quiet.set()
 
 
-def test_not_serving_is_told_before_calls_are_refused_and_those_in_flight_are_answered(server: RedisServer) -> None:
+def test_not_serving_is_announced_before_calls_are_refused_and_those_in_flight_are_answered(
+    server: RedisServer,
+) -> None:
     """Redis stands still, so a call is in flight when the stop begins."""
     with SidecarProcess(to_redis(server)) as sidecar, calling(sidecar) as caller:
         watch = health_pb2_grpc.HealthStub(caller.channel).Watch(health_pb2.HealthCheckRequest())

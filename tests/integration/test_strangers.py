@@ -1,4 +1,4 @@
-"""Whatever strangers do: at most 256 MiB, and those who may call are served."""
+"""No stranger makes the sidecar need more than 256 MiB, or keeps it from serving callers with a token."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def as_large_as_it_may_be() -> ModelReadyToDeploy:
 def test_requests_that_stop_one_byte_short(
     method: str, headers: list[tuple[bytes, bytes]], sidecar: SidecarProcess
 ) -> None:
-    """150 calls of nearly 4 MiB: without a token the body is not received at all, with one a few at a time."""
-    size = 4 * 1024 * 1024
+    """150 calls of nearly 8 MiB: without a token the body is not received at all, with one a few at a time."""
+    size = 8 * 1024 * 1024
     with ExitStack() as stack:
         strangers = [stack.enter_context(Stranger(sidecar.address, method, size, headers)) for _ in range(150)]
         moved = time.monotonic()

@@ -1,4 +1,4 @@
-"""What each thing that Redis can answer becomes: transient, or a fault of set-up that a person must mend.
+"""What each thing that Redis can answer becomes: transient, or a fault of set-up that a person must fix.
 
 Transient: a caller who accepts this task's disk notices nothing, one who insists on Redis gets UNAVAILABLE with a
 RetryInfo. Set-up: FAILED_PRECONDITION for both, and not ready. Each from a real server.
@@ -48,15 +48,15 @@ def listening(env: dict[str, str]) -> Iterator[tuple[SidecarProcess, Caller]]:
 
 
 def transient(sidecar: SidecarProcess, caller: Caller, reason: str, *, redis_up: bool = False) -> list[str]:
-    """PRIMARY is told the reason and to try again; the disk takes the rest. Returns the ids of what it took."""
+    """A PRIMARY caller gets the reason and a RetryInfo; the disk takes the other events. Returns their ids."""
 
-    def told() -> bool:
+    def refused() -> bool:
         refusal = caller.refused(durability=PRIMARY, timeout=1)
         assert (refusal.code, refusal.retry) == (Code.UNAVAILABLE, True), refusal
         assert refusal.reason == reason, refusal  # OUTCOME_UNKNOWN, where an attempt was under way at the deadline
         return True
 
-    until(told, 6, f"it says {reason}")
+    until(refused, 6, f"it says {reason}")
     spooled = [caller.publish(durability=durability) for durability in (DEFAULT, SPOOLED)]
     assert [receipt.outcome for receipt in spooled] == [TO_DISK, TO_DISK]
     assert not any(receipt.entry_id for receipt in spooled)
@@ -111,7 +111,7 @@ def test_loading_is_transient() -> None:
     with RedisServer(config=config) as server, listening(to_redis(server)) as (sidecar, caller):
         with server.client() as client:
             client.mset({f"filler:{number}": "x" * 200 for number in range(10_000)})
-        server.execute("CONFIG", "SET", "key-load-delay", "2000")  # microseconds a key: 20 s, unless it is told to stop
+        server.execute("CONFIG", "SET", "key-load-delay", "2000")  # microseconds a key: 20 s, unless the test ends it
         loading = threading.Thread(target=lambda: run_for_long(server, "DEBUG", "RELOAD"))
         loading.start()
         until(lambda: server.info("persistence")["loading"], 3, "it loads")

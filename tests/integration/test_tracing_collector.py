@@ -48,7 +48,7 @@ def test_spans_reach_a_collector_at_the_latest_with_the_stop(protocol: str, serv
         assert collector.services == {"modelready-sidecar"}
 
 
-def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(server: RedisServer) -> None:
+def test_a_collector_that_is_away_is_logged_once_and_once_when_it_is_back(server: RedisServer) -> None:
     lease = PortLease()
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{LOOPBACK}:{lease.port}", "OTEL_SERVICE_NAME": "registry"}
     env["OTEL_BSP_SCHEDULE_DELAY"] = "50"
@@ -56,7 +56,7 @@ def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(server: 
     env["OTEL_EXPORTER_OTLP_TIMEOUT"] = "0.75"
     with SidecarProcess(to_redis(server, **env)) as sidecar:
         publish(sidecar)
-        until(lambda: NO_SPANS in sidecar.logs(), 10, "it is told")
+        until(lambda: NO_SPANS in sidecar.logs(), 10, "it is logged")
         with Collector(port=lease.port) as collector:
 
             def arrived() -> bool:
@@ -67,8 +67,8 @@ def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(server: 
             assert sidecar.terminate() == 0
             assert collector.services == {"registry"}
         logs = sidecar.logs()
-        (told,) = [line for line in logs.splitlines() if NO_SPANS in line]
-        assert f"to {LOOPBACK}:{lease.port}, error code: " in told
+        (line_logged,) = [line for line in logs.splitlines() if NO_SPANS in line]
+        assert f"to {LOOPBACK}:{lease.port}, error code: " in line_logged
         assert logs.count("spans reach the collector") == 1
         assert "opentelemetry" not in logs
     lease.release()
@@ -88,7 +88,7 @@ def test_a_collector_that_hangs_holds_up_neither_a_publish_nor_the_stop(server: 
             assert '"level": "error"' not in sidecar.logs()
 
 
-def test_without_the_extra_it_is_told_in_a_line_and_events_are_published(server: RedisServer) -> None:
+def test_without_the_extra_a_line_is_logged_and_events_are_published(server: RedisServer) -> None:
     env = {"OTEL_TRACES_EXPORTER": "otlp"}
     command = in_python("sys.modules['opentelemetry'] = None; main(['serve'])")
     with SidecarProcess(to_redis(server, **env), command=command) as sidecar:

@@ -194,14 +194,14 @@ def test_a_sidecar_trims(server: RedisServer, client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize(
-    ("retention", "window", "told"), [("60", "60", True), ("60", "604800", False), ("0", "60", False)]
+    ("retention", "window", "warned"), [("60", "60", True), ("60", "604800", False), ("0", "60", False)]
 )
 def test_a_retention_below_the_spool_s_age_is_reported(
-    server: RedisServer, retention: str, window: str, told: bool
+    server: RedisServer, retention: str, window: str, warned: bool
 ) -> None:
     env = to_redis(server, QUEUE_RETENTION_SECONDS=retention, QUEUE_DEDUP_SECONDS=window)
     with SidecarProcess(env) as sidecar:
-        assert ("may be delivered twice" in sidecar.logs()) == told
+        assert ("may be delivered twice" in sidecar.logs()) == warned
 
 
 # -- at any moment, whatever the groups do

@@ -44,12 +44,12 @@ class Bench:
         tracing: Tracing | None = None,
         redis_timeout: float = 5,
     ) -> None:
-        self.queue = MemoryQueue()
+        self.queue = MemoryQueue(redis_timeout)
         self.spool = MemorySpool(max_bytes=max_bytes)
         self.metrics = Metrics()
         self.gate = SpoolGate(self.spool)
         observer = EventObserver(self.metrics, tracing)
-        self.publisher = Publisher(self.queue, self.gate, settings, self.metrics, observer, timeout=redis_timeout)
+        self.publisher = Publisher(self.queue, self.gate, settings, self.metrics, observer)
         self.forwarder = Forwarder(
             self.queue,
             self.spool,
@@ -59,7 +59,6 @@ class Bench:
             backoff=Backoff(0.005, 0.02, random.Random(1)),
             dedup_seconds=86400,
             max_age=604800,
-            timeout=1,
         )
         self.tasks = [asyncio.create_task(self.publisher.run())]
 

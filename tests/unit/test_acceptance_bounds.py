@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelready import ModelReadyToDeploy, model_ready
+from modelready.v1.publisher_service_pb2 import PublishStreamRequest
 from sidecar.errors import InvalidEvent
 from sidecar.publishing.acceptance import Acceptance
 
@@ -44,6 +45,20 @@ def event(occurred_at: Timestamp) -> ModelReadyToDeploy:
 )
 def test_times(seconds: int, nanos: int, *, valid: bool) -> None:
     assert accepted(event(Timestamp(seconds=seconds, nanos=nanos))) is valid
+
+
+@pytest.mark.parametrize("breaks_a_rule", [False, True])
+def test_what_is_wrong_in_a_frame_is_refused_in_its_place_and_nothing_else(*, breaks_a_rule: bool) -> None:
+    """Also where all the frame's events keep the rules of the .proto, and the time alone is wrong."""
+    valid, wrong = event(Timestamp(seconds=1)), event(Timestamp(seconds=LAST_SECOND + 1))
+    if breaks_a_rule:
+        wrong.model.name = ""
+    accepted = Acceptance("//registry").accept_all(PublishStreamRequest(events=[valid, wrong, valid]), dict)
+    assert [isinstance(one, InvalidEvent) for one in accepted] == [False, True, False]
+    refused = accepted[1]
+    assert isinstance(refused, InvalidEvent)
+    fields = ["events[1].model.name"] * breaks_a_rule + ["events[1].occurred_at"]
+    assert [violation.field for violation in refused.violations] == fields
 
 
 def test_a_process_without_free_descriptors_still_judges_events() -> None:

@@ -157,5 +157,5 @@ async def test_while_a_look_hangs_what_was_there_is_used_and_the_loop_is_free(pa
 async def test_what_cannot_be_used_is_said_though_nobody_connects(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     watching = asyncio.create_task(watch(None, pair.files, seconds=0.01))
     pair.write("second", "first")
-    await auntil(lambda: "ONE says second and TWO first" in caplog.text, 5, "it is said")
+    await auntil(lambda: "ONE says second and TWO first" in caplog.text, 5, "it is logged")
     watching.cancel()

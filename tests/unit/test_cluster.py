@@ -9,7 +9,7 @@ import pytest
 from redis import exceptions
 
 from modelready.credentials import StaticCredentials
-from modelready.redis.cluster import Server, read_slots
+from modelready.redis.cluster import Server, read_slots, server_from_env
 from modelready.redis.connection import Endpoint
 from modelready.redis.faults import AuthenticationError, Kind, RedisError, fault
 from modelready.redis.settings import RedisSettings
@@ -66,6 +66,14 @@ async def test_the_seed_is_asked_once_and_its_owner_believed() -> None:
     server.answers[SEED] = (A, [A, B])
     assert [await server.owner(), await server.owner()] == [A, A]
     assert (server.asked, server.generation) == ([SEED], 1)  # connections to the seed are replaced
+
+
+async def test_a_new_owner_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    server = Asked()
+    server.answers[SEED] = (A, [A, B])
+    await server.owner()
+    assert "the queue's slot is on node a:6379" in caplog.text
 
 
 async def test_where_the_owner_is_still_the_same_connections_stay() -> None:
@@ -176,7 +184,12 @@ async def test_a_connection_is_as_old_as_the_look_for_it() -> None:
 
 SLOTS = [
     [0, 99, [b"10.0.0.1", 1, b"id"], [b"10.0.0.2", 2, b"id"]],
-    [100, 199, [b"10.0.0.3", 3, b"id", [b"hostname", b"three.test"]], [None, 4, b"id", {b"hostname": b"four.test"}]],
+    [
+        100,
+        199,
+        [b"10.0.0.3", 3, b"id", [b"ip", b"10.0.0.3", b"hostname", b"three.test"]],
+        [None, 4, b"id", {b"hostname": b"four.test"}],
+    ],
     [200, 299, [b"", 5, b"id"]],
     [300, 399, [b"?", 6, b"id"]],
 ]
@@ -199,3 +212,68 @@ def test_what_cluster_slots_says(slot: int, by_name: bool, owner: tuple[str, int
     assert found == owner
     assert nodes[3] == (("four.test" if by_name else "asked"), 4)
     assert len(nodes) == 6
+
+
+class Answering(Server):
+    """One node, which answers CLUSTER SLOTS with `reply`."""
+
+    def __init__(self, reply: Any, *, tls: bool = False) -> None:
+        settings = RedisSettings(host="asked", port=9, tls=tls, cluster=True)
+        super().__init__(settings, StaticCredentials(), key="{q}:events", client_name="test")
+        self._slot = 100
+        self._reply = reply
+        self.dropped = 0
+
+    async def _open(self, _node: Endpoint) -> Any:
+        return self
+
+    def write(self, packed: bytes) -> None:
+        assert b"SLOTS" in packed
+
+    async def read(self) -> Any:
+        return self._reply
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+
+@pytest.mark.parametrize(("tls", "owner"), [(True, ("three.test", 3)), (False, ("10.0.0.3", 3))])
+async def test_with_tls_a_node_is_reached_by_the_name_that_its_certificate_has(
+    tls: bool, owner: tuple[str, int]
+) -> None:
+    server = Answering(SLOTS, tls=tls)
+    await server.find_owner()
+    assert server._owner == owner
+    assert server.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (None, exceptions.InvalidResponse),
+        (5, exceptions.InvalidResponse),
+        ([[0, 99]], exceptions.ClusterDownError),
+        ([[0, 99, b"no node"]], exceptions.InvalidResponse),
+        (exceptions.ResponseError("ERR no such command"), exceptions.ResponseError),
+    ],
+)
+async def test_an_answer_that_names_no_owner_is_an_error_and_ends_the_connection(
+    reply: Any, kind: type[RedisError]
+) -> None:
+    server = Answering(reply)
+    with pytest.raises(kind):
+        await server.find_owner()
+    assert server.dropped == 1
+
+
+def test_only_credentials_that_a_person_must_change_are_fixed() -> None:
+    settings = RedisSettings(host="localhost", tls=False)
+    assert Server(settings, StaticCredentials(), key="k", client_name="test").fixed_credentials is True
+    rotated: Any = object()
+    assert Server(settings, rotated, key="k", client_name="test").fixed_credentials is False
+
+
+@pytest.mark.parametrize(("seconds", "timeout"), [("0.5", 5.0), ("9", 9.0)])
+def test_a_consumer_waits_for_at_least_five_seconds(seconds: str, timeout: float) -> None:
+    server = server_from_env({"REDIS_HOST": "localhost", "REDIS_TIMEOUT_SECONDS": seconds}, "{q}:events")
+    assert server.timeout == timeout

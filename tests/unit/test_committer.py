@@ -46,6 +46,16 @@ async def test_groups_attempts_and_retries_are_counted(bench: Bench) -> None:
     assert "modelready_redis_append_seconds_count 1.0" in text
 
 
+async def test_a_lone_caller_is_not_delayed_not_even_the_first(bench: Bench) -> None:
+    """Gathering would take eight passes of the event loop."""
+    for number in range(2):
+        call = asyncio.ensure_future(bench.publish(events(number, number + 1)))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert len(bench.queue.calls) == number + 1
+        await call
+
+
 async def test_a_caller_whose_time_was_up_is_not_sent(bench: Bench) -> None:
     bench.queue.gate.clear()
     first = asyncio.ensure_future(bench.publish(events(0, 1), timeout=5))
@@ -238,9 +248,11 @@ async def test_a_single_refused_event_is_refused(bench: Bench) -> None:
 
 
 async def test_a_disk_that_stalls_leaves_the_outcome_open(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    stalled = asyncio.Event()
+    """And is asked once: a second put would wait behind the first."""
+    stalled, puts = asyncio.Event(), []
 
-    async def put(*_: object) -> None:
+    async def put(*arguments: object) -> None:
+        puts.append(arguments)
         await stalled.wait()
 
     monkeypatch.setattr(bench.spool, "put", put)
@@ -249,6 +261,7 @@ async def test_a_disk_that_stalls_leaves_the_outcome_open(bench: Bench, monkeypa
     assert (error.reason, str(error)) == ("OUTCOME_UNKNOWN", "the disk did not answer in time")
     stalled.set()
     await bench.until(lambda: not bench.publisher.pending)
+    assert len(puts) == 1
 
 
 async def test_without_enough_replicas_the_outcome_is_open_and_says_how_many(bench: Bench) -> None:

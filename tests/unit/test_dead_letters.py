@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.operations.dead_letters import DeadLetters, Filter
-from sidecar.publishing.interfaces import StoredDeadLetter
+from sidecar.operations.interfaces import StoredDeadLetter
 
 LETTERS = 3000
 PAGE_BYTES = 256 << 10

@@ -1,4 +1,4 @@
-"""The papers say what is true: variables, links, the tests that guarantees name, examples, decisions."""
+"""The documents say what is true: variables, links, the tests that guarantees name, examples, decisions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _files() -> list[Path]:
 
 
 FILES = _files()
-PAPERS = [path for path in FILES if path.suffix == ".md"]
+DOCUMENTS = [path for path in FILES if path.suffix == ".md"]
 CODE = [path for path in FILES if path.suffix in {".py", ".lua", ".proto", ".toml"}]
 
 
@@ -54,10 +54,10 @@ def test_what_says_the_variables_is_what_is_generated(path: Path) -> None:
     assert _read(path) == configuration.files()[path]
 
 
-def test_every_variable_is_in_the_paper_and_the_example_once_and_no_other() -> None:
+def test_every_variable_is_in_the_document_and_the_example_once_and_no_other() -> None:
     assert re.findall(r"^(\w+)=", _read(EXAMPLE), re.MULTILINE) == list(SETTINGS)
-    paper, _, others = _read(configuration.DOCUMENT).partition("## Variables of others")
-    assert re.findall(r"^\| `(\w+)` \|", paper, re.MULTILINE) == list(SETTINGS)
+    document, _, others = _read(configuration.DOCUMENT).partition("## Variables of others")
+    assert re.findall(r"^\| `(\w+)` \|", document, re.MULTILINE) == list(SETTINGS)
     assert not set(re.findall(r"^- `(\w+)`", others, re.MULTILINE)) & SETTINGS.keys()
 
 
@@ -66,7 +66,7 @@ def test_the_example_changes_nothing_but_the_host() -> None:
     assert Settings.from_env(example) == Settings.from_env({"REDIS_HOST": example["REDIS_HOST"]})
 
 
-def test_a_variable_may_be_what_the_paper_says_and_nothing_beyond() -> None:
+def test_a_variable_may_be_what_the_document_says_and_nothing_beyond() -> None:
     for name, setting in SETTINGS.items():
         accepts, parse = setting.metadata["kind"]
         if bounds := re.search(r"number\b.* from (\S+) to (\S+)$", accepts):
@@ -91,21 +91,21 @@ def test_a_section_begins_with_a_variable() -> None:
 
 def test_relative_links_lead_somewhere() -> None:
     broken = []
-    for paper in PAPERS:
-        text = re.sub(r"```.*?```", "", _read(paper), flags=re.DOTALL)
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", _read(document), flags=re.DOTALL)
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             target, _, section = link.partition("#")
-            place = paper.parent / target if target else paper
+            place = document.parent / target if target else document
             if ":" in link or (place.exists() and (place.suffix != ".md" or section in _anchors(place))):
                 continue
-            broken.append((_name(paper), link))
+            broken.append((_name(document), link))
     assert broken == []
 
 
 @cache
-def _anchors(paper: Path) -> set[str]:
+def _anchors(document: Path) -> set[str]:
     """What may stand behind # in a link to it, as GitHub makes it of the headings; and nothing."""
-    headings = re.findall(r"^#+ (.+)$", _read(paper), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", _read(document), re.MULTILINE)
     return {"", *(re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings)}
 
 
@@ -114,17 +114,21 @@ def test_variables_and_reasons_that_are_named_exist() -> None:
     code = "\n".join(_read(path) for path in CODE if _name(path).startswith(("sidecar/", "clients/python/src/")))
     known = SETTINGS.keys() | set(re.findall(r'"([A-Z_]+)"', code)) | {f"REDIS_{code}" for code in TRANSIENT}
     named = {
-        (_name(paper), word) for paper in PAPERS for word in re.findall(rf"\b(?:{prefixes})_[A-Z_]+\b", _read(paper))
+        (_name(document), word)
+        for document in DOCUMENTS
+        for word in re.findall(rf"\b(?:{prefixes})_[A-Z_]+\b", _read(document))
     }
-    assert [(paper, word) for paper, word in named if word not in known] == []
+    assert [(document, word) for document, word in named if word not in known] == []
 
 
 def test_make_targets_and_paths_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", _read(ROOT / "Makefile"), re.MULTILINE))
     missing = []
-    for paper in PAPERS:
-        missing += [target for target in re.findall(r"`make ([a-z-]+)", _read(paper)) if target not in targets]
-        paths = re.findall(r"`((?:sidecar|clients|proto|tests|docs|bench|requirements|\.ci)/[\w./-]*)`", _read(paper))
+    for document in DOCUMENTS:
+        missing += [target for target in re.findall(r"`make ([a-z-]+)", _read(document)) if target not in targets]
+        paths = re.findall(
+            r"`((?:sidecar|clients|proto|tests|docs|bench|requirements|\.ci)/[\w./-]*)`", _read(document)
+        )
         missing += [path for path in paths if not (ROOT / path).exists()]
     assert missing == []
 
@@ -139,7 +143,7 @@ def test_the_map_shows_what_is_in_the_sidecar() -> None:
 
 
 def test_decisions_that_are_cited_are_there() -> None:
-    cited = {number for path in CODE + PAPERS for number in re.findall(r"\badr/(\d{4})", _read(path))}
+    cited = {number for path in CODE + DOCUMENTS for number in re.findall(r"\badr/(\d{4})", _read(path))}
     assert cited
     assert [number for number in sorted(cited) if not list((ROOT / "docs/adr").glob(f"{number}-*.md"))] == []
 
@@ -178,10 +182,10 @@ def test_what_pyproject_names_is_pinned() -> None:
 # -- guarantees and threats
 
 
-def _promises(paper: str) -> Iterator[tuple[str, list[str]]]:
-    """The rows of the tables of a paper that end in what shows them, and that: tests, or files of code."""
+def _promises(document: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows of the tables of a document that end in what shows them, and that: tests, or files of code."""
     shown = False
-    for line in _read(ROOT / paper).splitlines():
+    for line in _read(ROOT / document).splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         shown = line.startswith("|") and (shown or cells[-1] == "shown by")
         if shown and line.startswith("| ") and cells[-1] != "shown by":
@@ -200,9 +204,9 @@ def _functions(path: Path) -> set[str]:
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize("paper", ["docs/guarantees.md", "docs/security.md"])
-def test_each_promise_names_a_test_that_exists(paper: str) -> None:
-    promises = list(_promises(paper))
+@pytest.mark.parametrize("document", ["docs/guarantees.md", "docs/security.md"])
+def test_each_promise_names_a_test_that_exists(document: str) -> None:
+    promises = list(_promises(document))
     assert len(promises) > 20
     assert [what for what, shown in promises if not shown] == []
     assert [one for _, shown in promises for one in shown if not _exists(one)] == []
@@ -212,9 +216,9 @@ def test_each_promise_names_a_test_that_exists(paper: str) -> None:
 
 
 def _examples() -> Iterator[tuple[str, str]]:
-    for paper in PAPERS:
-        for number, code in enumerate(re.findall(r"```python\n(.*?)```", _read(paper), re.DOTALL), 1):
-            yield f"{_name(paper)} {number}", code
+    for document in DOCUMENTS:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", _read(document), re.DOTALL), 1):
+            yield f"{_name(document)} {number}", code
 
 
 def test_examples_use_what_is_there() -> None:
@@ -222,6 +226,7 @@ def test_examples_use_what_is_there() -> None:
     assert "README.md 1" in examples
     for name, code in examples.items():
         imports = [node for node in ast.walk(ast.parse(code, name)) if isinstance(node, ast.ImportFrom)]
+        imports = [node for node in imports if node.module != "app"]  # the reader's own
         for module in (node.module or "" for node in imports):
             importlib.import_module(module)
         names = [(node.module or "", alias.name) for node in imports for alias in node.names]

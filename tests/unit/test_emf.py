@@ -1,4 +1,4 @@
-"""Embedded metrics: what a line says, and that nobody waits for whoever reads it."""
+"""Embedded metrics: what a line says, and that nothing waits for its reader."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ import pytest
 from modelready.redis.lists import ListSettings
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
-from sidecar.publishing.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
+from sidecar.operations.interfaces import DeadLetterCounts, GroupState, MirrorState, Observed, QueueState, RedisState
 from sidecar.telemetry.emf import UNITS, EmbeddedMetrics, task_id
 from tests.harness.embedded_metrics import check, embedded
 from tests.harness.waiting import patience, until
@@ -54,9 +54,9 @@ class Reader:
         self.metrics.spool_max_bytes.set(1000)
         self.emf = emf_of(self.metrics, self.inspector, service, self.write)
 
-    async def tell(self) -> dict[str, Any]:
+    async def next_line(self) -> dict[str, Any]:
         """The next line."""
-        self.emf._tell(await self.emf._queue())
+        self.emf._write(await self.emf._queue())
         return self.line()
 
     def line(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Reader:
             return ""
 
     def close(self) -> None:
-        os.close(self._read)  # first: whoever is still writing must end
+        os.close(self._read)  # first: a thread that is still writing must end
         self.emf.close()
         os.close(self.write)
 
@@ -100,7 +100,7 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
     metrics.outbox_waiting.set(3)
     metrics.outbox_age.set(1.5)
     metrics.redis_up.set(1)
-    root = await reader.tell()
+    root = await reader.next_line()
     named = {one["Name"]: one["Unit"] for one in root["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
     assert named == UNITS
     assert (root["Service"], root["Queue"], root["TaskId"]) == ("//model-registry", "model-ready", task_id({}))
@@ -119,10 +119,10 @@ async def test_a_line_has_every_metric_and_its_task(reader: Reader) -> None:
 async def test_counts_are_those_since_the_last_line(reader: Reader) -> None:
     reader.metrics.published.labels("spooled").inc(3)
     reader.metrics.rpc_seconds.labels("Publish").observe(0.001)
-    first = await reader.tell()
+    first = await reader.next_line()
     reader.metrics.published.labels("spooled").inc(2)
     reader.metrics.auth_failures.inc()
-    second = await reader.tell()
+    second = await reader.next_line()
     assert (first["PublishesSpooled"], second["PublishesSpooled"]) == (3, 2)
     assert (first["AuthFailures"], second["AuthFailures"]) == (0, 1)
     assert "RpcLatency" in first
@@ -131,11 +131,11 @@ async def test_counts_are_those_since_the_last_line(reader: Reader) -> None:
 
 async def test_what_is_not_known_is_left_out(reader: Reader) -> None:
     reader.inspector.policy, reader.inspector.max_memory = "", 0
-    assert not {"EvictionPolicyWrong", "RedisMemoryUsedPercent"} & (await reader.tell()).keys()
+    assert not {"EvictionPolicyWrong", "RedisMemoryUsedPercent"} & (await reader.next_line()).keys()
     reader.inspector.policy = "allkeys-lru"
-    assert (await reader.tell())["EvictionPolicyWrong"] == 1
+    assert (await reader.next_line())["EvictionPolicyWrong"] == 1
     reader.inspector.away = True
-    root = await reader.tell()
+    root = await reader.next_line()
     assert not {"QueueDepth", "OldestUnacknowledgedAge", "DeadLetters", "EvictionPolicyWrong"} & root.keys()
     assert root["RedisUp"] == 0
 
@@ -144,7 +144,7 @@ async def test_what_is_not_known_is_left_out(reader: Reader) -> None:
 async def test_any_service_is_a_dimension(service: str) -> None:
     reader = Reader(service)
     try:
-        await reader.tell()
+        await reader.next_line()
     finally:
         reader.close()
 
@@ -155,7 +155,7 @@ async def test_a_line_is_one_write_of_any_pipe(reader: Reader) -> None:
         for bound in family._upper_bounds:
             family.observe(min(bound, 60))
     reader.metrics.published.labels("stored").inc(123_456_789)
-    root = await reader.tell()
+    root = await reader.next_line()
     assert len(root["RpcLatency"]["Values"]) == len(reader.metrics.redis_seconds._upper_bounds)
     assert len(json.dumps(root, separators=(",", ":"))) < 4096
 
@@ -167,14 +167,14 @@ async def test_a_full_pipe_stalls_nobody_and_no_count_is_lost(reader: Reader) ->
     began = time.monotonic()
     for _ in range(4):
         stored.inc()
-        reader.emf._tell({})
+        reader.emf._write({})
     assert time.monotonic() - began < patience(0.5)
     assert len(reader.read()) == 4096
-    told = 0
-    while told < 4:
-        reader.emf._tell({})
-        told += sum(root["PublishesStored"] for root in embedded(until(reader.read, 5, "there is a line")))
-    assert told == 4
+    counted = 0
+    while counted < 4:
+        reader.emf._write({})
+        counted += sum(root["PublishesStored"] for root in embedded(until(reader.read, 5, "there is a line")))
+    assert counted == 4
 
 
 def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
@@ -187,14 +187,14 @@ def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
     reader.close()
 
 
-def test_an_output_that_is_gone_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_output_that_is_gone_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     reader = Reader()
     reader.close()
     full = os.open("/dev/full", os.O_WRONLY)
     gone = emf_of(reader.metrics, reader.inspector, "s", full)
     for _ in range(2):
         until(lambda: not gone._output.busy, 5, "it takes another")
-        gone._tell({})
+        gone._write({})
     gone.close()
     os.close(full)
     assert caplog.text.count(os.strerror(errno.ENOSPC)) == 1

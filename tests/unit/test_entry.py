@@ -62,13 +62,13 @@ def test_what_is_encoded_is_decoded(encoding: entry.Encoding) -> None:
         {b"content-type": b"text/plain", b"data": b"x"},
     ],
 )
-def test_what_is_no_event_is_told(fields: dict[bytes, bytes]) -> None:
+def test_what_is_no_event_raises_undecodable(fields: dict[bytes, bytes]) -> None:
     with pytest.raises(entry.UndecodableEntry):
         entry.decode(fields)
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"application/protobuf", b"application/json"]))
-def test_random_data_is_an_event_or_told(data: bytes, content_type: bytes) -> None:
+def test_random_data_is_an_event_or_raises_undecodable(data: bytes, content_type: bytes) -> None:
     with contextlib.suppress(entry.UndecodableEntry):
         entry.decode({b"content-type": content_type, b"data": data})
 

@@ -9,6 +9,7 @@ from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy, ModelVersion
 from sidecar.errors import Refused
 from sidecar.metrics import Metrics
+from sidecar.publishing import event_log
 from sidecar.publishing.event_log import EventObserver
 from sidecar.publishing.interfaces import Appended, Attempts, DeadLetter, Spooled
 from sidecar.publishing.submission import SPOOLED, Published
@@ -38,7 +39,15 @@ def test_a_level_shows_what_is_not_below_it(level: int, caplog: pytest.LogCaptur
     assert logged(caplog) == [line for line in everything if getattr(logging, line[1]) >= level]
 
 
-def test_what_leaves_the_spool_is_told_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_time_since_the_arrival_is_in_milliseconds_and_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[logging.LogRecord] = []
+    monkeypatch.setattr(event_log.log, "handle", lines.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 101.23456)
+    EventObserver(Metrics()).refused([ModelReadyToDeploy()], Refused("too large"), 100.0)
+    assert vars(lines[0])["milliseconds"] == 1234.6
+
+
+def test_what_leaves_the_spool_is_logged_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "sidecar.events")
     row = Spooled(1, "e", DATA, now_ms() - 5000, Attempts(), None)
     (event,) = events(0, 1)
@@ -51,7 +60,9 @@ def test_what_leaves_the_spool_is_told_with_its_place(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(("data", "model"), [(DATA, "fraud/7"), (b"\xff", "/")])
-def test_a_dead_letter_is_told_whether_it_is_legible(data: bytes, model: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dead_letter_is_logged_whether_or_not_it_is_legible(
+    data: bytes, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
     metrics = Metrics()
     EventObserver(metrics).dead(DeadLetter("e", data, "TOO_OLD", "x" * 1000, 3, now_ms(), now_ms()))
     (record,) = caplog.records

@@ -246,10 +246,10 @@ async def test_a_dead_letter_that_redis_can_never_take_goes_without_its_data(
     fine, large = events(0, 1)[0], events(1, 2)[0]._replace(data=b"\xff" * 100)
     write = bench.queue.dead_letter
 
-    async def bounded(letters: Sequence[DeadLetter], *, timeout: float) -> None:
+    async def bounded(letters: Sequence[DeadLetter]) -> None:
         if any(len(letter.data) == 100 for letter in letters):
             raise Refused("too large")
-        await write(letters, timeout=timeout)
+        await write(letters)
 
     monkeypatch.setattr(bench.queue, "dead_letter", bounded)
     await bench.spool.put([fine, large], Attempts())

@@ -16,7 +16,7 @@ from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import Unavailable
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import Outcome, Page
-from sidecar.publishing.interfaces import DeadLetterCounts, Observed, QueueState, StoredDeadLetter
+from sidecar.operations.interfaces import DeadLetterCounts, Observed, QueueState, StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
 from sidecar.web.app import Guard

@@ -102,7 +102,7 @@ async def test_an_attempt_that_may_have_succeeded_is_never_called_a_failure(benc
     assert caught.value.reason == "OUTCOME_UNKNOWN"
 
 
-async def test_primary_that_waits_behind_the_spool_is_not_told_that_redis_is_away(bench: Bench) -> None:
+async def test_primary_that_waits_behind_the_spool_gets_no_error_that_redis_is_away(bench: Bench) -> None:
     bench.queue.script.append(AWAY)
     await bench.publish(events(0, 2))
     with pytest.raises(Unavailable) as caught:

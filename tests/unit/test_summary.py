@@ -9,6 +9,7 @@ from google.protobuf import json_format
 
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.cli.status import table
+from sidecar.format import shorten, shorten_name
 from sidecar.summary import is_well, summarize
 
 
@@ -149,3 +150,47 @@ def test_the_outbox_has_its_line_in_the_table_where_there_is_one() -> None:
     assert "outbox" not in table(_status())
     found = table(_status(outbox={"depth": 2, "oldest_age": "90s", "refused": 1, "error": "away"}))
     assert "\noutbox        2 rows, the oldest for 1m 30s, 1 refused; NOT BEING EMPTIED (away)" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "shortened"),
+    [
+        ("deployer", "deployer"),
+        ("deployer-of-the-staging-cluster-in-europe", "deployer-of-the-staging…in-europe"),
+        ("team/fraud.scoring:deployer_blue_green_canary_7", "team/fraud.scoring…canary_7"),
+        ("a" * 30 + "b" * 30, "a" * 26 + "…" + "b" * 13),
+        ("-" * 60, "-" * 26 + "…" + "-" * 13),
+        ("x" * 30 + "-y", "x" * 30 + "-y"),
+    ],
+)
+def test_a_long_name_loses_its_middle_between_two_of_its_parts(name: str, shortened: str) -> None:
+    assert shorten_name(name, 40) == shortened
+    assert len(shortened) <= 40
+
+
+def test_names_that_differ_at_their_ends_still_differ() -> None:
+    groups = [f"deployers-of-the-fraud-team-in-production-{place}" for place in ("eu-west-1", "us-east-1")]
+    lines = [summarize(_status(**_unread((name, 3)))) for name in groups]
+    assert lines == [
+        f"warning: nobody reads for the group deployers-of-the-fraud…{place}, 3 events unacknowledged"
+        for place in ("eu-west-1", "us-east-1")
+    ]
+
+
+def test_a_long_line_ends_with_a_whole_word() -> None:
+    """And long names within it keep their ends."""
+    name = "deployers-of-the-fraud-team-in-production-eu-west-1"
+    reason = f"refused: the group {name} has not acknowledged 10,000 events, the most that QUEUE_MAX_DEPTH allows; "
+    line = summarize(
+        _status(promise={"accepting": False, "summary": reason + "and Redis is away " * 9}, dead_letters=3)
+    )
+    assert line == (
+        "failure: events are refused: the group deployers-of-the-fraud…eu-west-1 has not acknowledged 10,000 events,"
+        " the most that QUEUE_MAX_DEPTH allows; and Redis is away and Redis is …; and 1 more warning"
+    )
+
+
+@pytest.mark.parametrize("text", ["one two three", "x" * 99, "a " * 99, " " * 99, "y" * 60 + " z"])
+@pytest.mark.parametrize("length", [12, 40, 60])
+def test_a_shortened_text_is_never_longer(text: str, length: int) -> None:
+    assert len(shorten(text, length)) <= length

@@ -52,7 +52,7 @@ def test_opentelemetry_s_own_variables_turn_it_on(environ: dict[str, str], on: b
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "soon"),
     ],
 )
-def test_a_wrong_value_is_told_and_ends_no_start(
+def test_a_wrong_value_is_logged_and_ends_no_start(
     name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for each, set_to in {**URL, name: value}.items():
@@ -88,7 +88,7 @@ def test_a_sampler_that_raises_costs_no_event(caplog: pytest.LogCaptureFixture) 
 
 
 @pytest.mark.parametrize("value", ["Author ization=Bearer secretX", "authorization=Bearer%0AsecretX"])
-def test_no_header_is_told(value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_header_is_logged(value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", value)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{LOOPBACK}:1")
     tracing = from_env(Settings.from_env({"REDIS_HOST": "r", **os.environ}).tracing, "stream")
@@ -113,7 +113,7 @@ class Changeable(SpanExporter):
         return self.result
 
 
-def test_a_collector_that_is_away_is_told_once_and_once_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collector_that_is_away_is_logged_once_and_once_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     inner = Changeable()
     exporter = Exporter(inner)

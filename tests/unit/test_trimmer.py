@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from sidecar.operations.interfaces import GroupState
 from sidecar.operations.trimmer import held_back
-from sidecar.publishing.interfaces import GroupState
 
 
 def test_the_group_with_the_oldest_entry_past_the_retention_holds_back() -> None:

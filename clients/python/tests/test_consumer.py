@@ -253,7 +253,9 @@ def test_by_hand_an_event_comes_again_when_its_block_raises(consume: Any, server
     assert pending(server) == []
 
 
-def test_by_hand_what_is_in_hand_is_put_back_when_the_loop_is_left(consume: Any, server: RedisServer) -> None:
+def test_in_a_loop_of_its_own_what_is_in_flight_is_put_back_when_the_loop_is_left(
+    consume: Any, server: RedisServer
+) -> None:
     (entry,) = publish(server, 1)
     delivery = next(iter(consume()))
     assert pending(server) == [entry]
@@ -293,7 +295,7 @@ def test_a_second_iteration_goes_on_where_the_first_ended(consume: Any, server: 
     assert [next(iter(consumer)).event.model.version for _ in range(2)] == ["1", "1"]
 
 
-def test_it_stops_after_the_event_in_hand(consume: Any, server: RedisServer) -> None:
+def test_it_stops_after_the_event_in_flight(consume: Any, server: RedisServer) -> None:
     publish(server, 1, 2)
     consumer = consume(batch=10)
     handler = Handler(consumer, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_lane_ends_when_redis_knows_all_of_it() -> None:
     for _ in range(2):
         flight.done(*flight.take())
     assert (flight.finished(1), flight.finished(9)) == (["1-1"], ["1-1", "2-1"])
-    assert (flight.ended_lanes(1), flight.ended_lanes(9)) == ([b"m"], [b"m", b"n"])  # the second end is not told
+    assert (flight.ended_lanes(1), flight.ended_lanes(9)) == ([b"m"], [b"m", b"n"])  # the second end is not reported
     flight.acknowledged(["1-1", "8-8"])
     assert (flight.finished(9), list(flight.entries)) == (["2-1"], ["2-1"])
     flight.went_on([b"m", b"x"])
@@ -307,12 +308,13 @@ def test_what_is_dropped_and_what_is_kept() -> None:
     flight.done(finished)
     flight.acknowledged([])
     flight.give_up(Failure("7-1", b"g", None, "UNDECODABLE", ""))
+    flight.skip("8-1", b"h")
     flight.add(states.values(), ["3-1"], time.monotonic())
     assert flight.release() == {
         "1-1": 1, "5-1": 1, "1-2": 0, "2-1": 0, "3-1": 0, "4-1": 2,
     }  # fmt: skip
     assert flight.drop() == {
-        "1-1": "", "5-1": "", "6-1": "", "7-1": "", "1-2": 0, "2-1": 0, "3-1": 0, "4-1": 2,
+        "1-1": "", "5-1": "", "6-1": "", "7-1": "", "8-1": "", "1-2": 0, "2-1": 0, "3-1": 0, "4-1": 2,
     }  # fmt: skip
     assert sorted(flight.entries) == ["1-1", "5-1", "6-1"]
     assert (due(flight), flight.take(), flight.busy) == ([], [], 1)
@@ -322,6 +324,32 @@ def test_one_for_another_group_is_acknowledged_unseen() -> None:
     flight = Flight()
     flight.skip("1-1", b"m")
     assert (flight.finished(9), flight.ended_lanes(9), flight.take()) == (["1-1"], [b"m"], [])
+
+
+def test_the_first_change_wakes_a_loop_that_has_not_looked_yet() -> None:
+    flight = Flight()
+    flight.take()
+    assert flight.woken == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda flight, entry: flight.done(entry),
+        lambda flight, entry: flight.failed(entry, "why"),
+        lambda flight, entry: flight.put_back([entry]),
+        lambda flight, entry: flight.detach(entry),
+    ],
+    ids=["done", "failed", "put back", "detached"],
+)
+def test_every_end_of_a_handling_wakes_the_loop(end: Callable[[Flight, Entry], None]) -> None:
+    one = of("1-1")
+    flight = flying(one, begun=("1-1",))
+    flight.take()
+    flight.looked()
+    flight.woken = 0
+    end(flight, one)
+    assert flight.woken == 1
 
 
 def test_the_loop_is_woken_once_until_it_looks() -> None:

@@ -442,7 +442,7 @@ def test_redis_going_away_is_not_noticed(
     until(lambda: running.versions == ["1", "2"] and at_rest(client), 10, "the second")
 
 
-def test_redis_going_away_while_a_message_is_in_hand_loses_no_answer(
+def test_redis_going_away_while_a_message_is_in_flight_loses_no_answer(
     consume: Any, server: RedisServer, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     push(client, 1)
@@ -508,7 +508,7 @@ def test_what_is_not_set_is_named(variable: str, server: RedisServer) -> None:
         ListConsumer.from_env(environ={**environ(server), variable: ""})
 
 
-def test_sigterm_ends_it_after_the_message_in_hand(in_a_process: Any, client: redis.Redis) -> None:
+def test_sigterm_ends_it_after_the_message_in_flight(in_a_process: Any, client: redis.Redis) -> None:
     _, second = push(client, 1, 2)
     process = in_a_process("lambda message: print('in flight', flush=True) or time.sleep(0.5)")
     assert process.stdout is not None

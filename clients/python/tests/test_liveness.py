@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -185,3 +185,22 @@ def test_what_was_replayed_goes_into_the_lanes(server: RedisServer) -> None:  # 
             assert [each.id for each in (await one.lanes.turn(room=1)).entries] == [entry]
 
     asyncio.run(sweep())
+
+
+def test_a_sweep_puts_back_ten_pages_of_a_dead_one_at_most_and_the_next_goes_on_there() -> None:
+    asked: list[str] = []
+
+    class Endless:
+        async def release(self, _name: bytes, *, after: str, idle_seconds: float) -> tuple[str, int]:
+            asked.append(after)
+            return f"({len(asked)}-0", 100
+
+    async def sweep() -> None:
+        lanes: Any = Endless()
+        nothing: Any = None
+        liveness = Liveness(nothing, lanes, nothing, checked_options(group="deployer", consumer_name="one"))
+        for _ in range(2):
+            assert await liveness._release_dead(b"dead", {"pending": 5000, "idle": 0}, 0) == (1000, True)
+
+    asyncio.run(sweep())
+    assert asked == ["-", *(f"({number}-0" for number in range(1, 20))]

@@ -153,7 +153,7 @@ def test_a_restart_of_the_sidecar_is_not_noticed(publisher: Any, sidecar: FakeSi
     assert len(sidecar.entries) == 2
 
 
-def test_a_sidecar_that_dies_with_the_call_in_hand_is_not_noticed(publisher: Any, sidecar: FakeSidecar) -> None:
+def test_a_sidecar_that_dies_with_the_call_in_flight_is_not_noticed(publisher: Any, sidecar: FakeSidecar) -> None:
     arrived = threading.Event()
 
     def die() -> None:

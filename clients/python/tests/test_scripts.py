@@ -11,7 +11,7 @@ import redis
 
 from tests.harness.redis_server import RedisServer
 
-KEY, BEFORE, LIST, IN_HAND, LEASE = "{q}:done", "{q}:before", "{q}:list", "{q}:hand", "{q}:lease"
+KEY, BEFORE, LIST, IN_FLIGHT, LEASE = "{q}:done", "{q}:before", "{q}:list", "{q}:hand", "{q}:lease"
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,13 @@ def test_a_reservation_is_given_up_by_its_holder_alone(client: Any) -> None:
 
 
 def hold(client: Any, token: str, message: str = "m") -> int:
-    return int(run(client, "_consumer/lua/list_hold.lua", IN_HAND, LEASE, arguments=(message, token, 50_000)))
+    return int(run(client, "_consumer/lua/list_hold.lua", IN_FLIGHT, LEASE, arguments=(message, token, 50_000)))
 
 
 def test_a_message_is_held_by_one(client: Any) -> None:
     assert hold(client, "a") == 0  # nobody has taken it
     assert client.exists(LEASE) == 0
-    client.rpush(IN_HAND, "other", "m")
+    client.rpush(IN_FLIGHT, "other", "m")
     assert hold(client, "a") == 1
     assert (client.get(LEASE), client.pttl(LEASE) > 40_000) == (b"a", True)
     assert hold(client, "b") == 0
@@ -94,33 +94,33 @@ def test_a_message_is_held_by_one(client: Any) -> None:
 
 
 def move(client: Any, token: str, *push: str, message: str = "m") -> int:
-    keys = [IN_HAND, LEASE, *([LIST] if push else [])]
+    keys = [IN_FLIGHT, LEASE, *([LIST] if push else [])]
     return int(run(client, "_consumer/lua/list_move.lua", *keys, arguments=(message, token, *push)))
 
 
 def test_a_message_is_done_by_its_holder_alone(client: Any) -> None:
-    client.rpush(IN_HAND, "m", "other", "m")
+    client.rpush(IN_FLIGHT, "m", "other", "m")
     client.set(LEASE, "a")
     assert move(client, "b") == move(client, "") == move(client, "a", message="x") == 0
-    assert client.lrange(IN_HAND, 0, -1) == [b"m", b"other", b"m"]
+    assert client.lrange(IN_FLIGHT, 0, -1) == [b"m", b"other", b"m"]
     assert move(client, "a") == 1
-    assert (client.lrange(IN_HAND, 0, -1), client.exists(LEASE)) == ([b"other", b"m"], 0)
+    assert (client.lrange(IN_FLIGHT, 0, -1), client.exists(LEASE)) == ([b"other", b"m"], 0)
 
 
 @pytest.mark.parametrize(("side", "wanted"), [("LPUSH", [b"new", b"old"]), ("RPUSH", [b"old", b"new"])])
-def test_a_message_goes_where_it_is_told_to(client: Any, side: str, wanted: list[bytes]) -> None:
-    client.rpush(IN_HAND, "m")
+def test_a_message_goes_to_the_list_and_the_side_that_are_named(client: Any, side: str, wanted: list[bytes]) -> None:
+    client.rpush(IN_FLIGHT, "m")
     client.rpush(LIST, "old")
     assert move(client, "", side, "new") == 1
-    assert (client.lrange(LIST, 0, -1), client.llen(IN_HAND)) == (wanted, 0)
+    assert (client.lrange(LIST, 0, -1), client.llen(IN_FLIGHT)) == (wanted, 0)
     assert move(client, "", side, "new") == 0
     assert client.llen(LIST) == 2
 
 
-def test_a_message_that_cannot_be_pushed_stays_in_hand(client: Any) -> None:
-    client.rpush(IN_HAND, "m")
+def test_a_message_that_cannot_be_pushed_stays_in_flight(client: Any) -> None:
+    client.rpush(IN_FLIGHT, "m")
     client.set(LEASE, "a")
     client.set(LIST, "no list")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         move(client, "a", "LPUSH", "new")
-    assert (client.lrange(IN_HAND, 0, -1), client.get(LEASE)) == ([b"m"], b"a")
+    assert (client.lrange(IN_FLIGHT, 0, -1), client.get(LEASE)) == ([b"m"], b"a")

@@ -85,7 +85,7 @@ async def _look_at_redis(report: Report, given: Given, greeting: bytes) -> None:
 def _explain_owner(report: Report, error: QueueError, *, cluster: bool) -> None:
     if not cluster:
         report.add("connection-lost", str(error), "role")
-    elif error.reason != "REDIS_NO_PERMISSION":  # which acl has said already
+    elif error.reason != "REDIS_NO_PERMISSION":  # which acl has reported already
         report.add("cluster-no-owner", f"the node that has the queue's slot cannot be used: {error}")
 
 

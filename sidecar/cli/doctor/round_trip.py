@@ -1,13 +1,13 @@
-"""The check called probe: an event goes the sidecar's own way into Redis, beside the queue, and is taken out again.
+"""The check called probe: it appends an event as the sidecar does, beside the queue, and removes it again.
 
-The same script, the same encoding, the same WAIT; only the keys are others, all of them below the prefix of the dedup
-keys, so that the user's rights suffice, and no consumer sees it:
+Script, encoding and WAIT are the sidecar's. Only the keys differ: they are below the prefix of the dedup keys, so
+that the user's rights suffice and no consumer sees the event:
 
     {<q>}:seen:doctor-<uuid>:events      stands for the stream
     {<q>}:seen:doctor-<uuid>:list        for the mirror lists, where there are any
     {<q>}:seen:doctor-<uuid>:seen:<id>   is the event's dedup key
 
-A user who may not DEL overwrites each by a string that expires after a millisecond.
+Without the right to DEL, each key is overwritten by a string that expires after a millisecond.
 """
 
 from __future__ import annotations
@@ -66,13 +66,12 @@ async def _send(report: Report, settings: Settings, connection: RedisConnection,
     queue = RedisQueue(connection, replace(settings.queue, list_names=mirror, list_labels=""), keys)
     wanted = settings.publish.durability == "replicated" and not report.failed("replicas")
     replicas = settings.redis.min_replicas if wanted else 0
-    timeout = settings.redis.timeout
     began = time.monotonic()
-    (first,), confirmed = await queue.append([event], replicas=replicas, timeout=timeout)
+    (first,), confirmed = await queue.append([event], replicas=replicas)
     took = (time.monotonic() - began) * 1000
     now = int(time.time() * 1000)
     found = await queue.find([event.id], now - _MINUTE_MS, now + _MINUTE_MS)
-    (second,), _ = await queue.append([event], timeout=timeout)
+    (second,), _ = await queue.append([event])
     said = f"an event was appended to {keys.events} in {took:.1f} ms"
     if confirmed < replicas:
         report.add("probe-unconfirmed", f"{said}, but {confirmed} of {replicas} replicas confirmed it; it is removed")

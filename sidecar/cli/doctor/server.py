@@ -1,4 +1,4 @@
-"""The checks of the engine that one who is logged in can make: what it is, how it is set up, how fast it answers."""
+"""The checks of the engine after the login: what it is, how it is set up, how fast it answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def _full(queue: QueueSettings, connection: RedisConnection) -> str:
         return ""
     try:
         depth = (await RedisInspector(connection, queue).depth()).depth
-    except SetupFault:  # a right is missing, which acl has said
+    except SetupFault:  # a missing right, which acl has reported
         return ""
     said = f"the slowest group has {depth} entries open, QUEUE_MAX_DEPTH is {queue.max_depth}: the queue is full"
     return said if depth >= queue.max_depth else ""

@@ -1,4 +1,4 @@
--- Appends events to a stream, each at most once in the dedup window, and mirrors them to any number of lists.
+-- Appends events to a stream, each at most once within the dedup window, and mirrors them to any number of lists.
 --
 -- KEYS[1]    the stream
 -- KEYS[2..]  the mirror lists, then one dedup key an event
@@ -8,21 +8,22 @@
 -- ARGV[4]    the number of mirror lists
 -- ARGV[5..]  for each event: ce_id, ce_source, ce_time, ce_subject, correlationid, partitionkey, traceparent ("" for none),
 --            data, then its message for each list
--- Returns    for each event: the id of its entry; with a leading "=" where an earlier call appended it; or an error, which
---            begins with APPENDED where some are in the stream
+-- Returns    for each event the id of its entry, after a "=" if an earlier call appended it; or one error, which begins
+--            with APPENDED if some events are in the stream
 --
--- A failing script does not roll back, so the order of the writes matters. The dedup key is written once before the
--- first XADD: where the rights or the memory do not allow that, nothing else has happened. "-" in it means: not yet
--- appended. An id and "!" means: appended, but the lists still lack it; "!2": the first two lists have it.
--- In the duplicate branch the expiry is refreshed. That is a write, without which a WAIT after this call would confirm
--- nothing on a fresh connection (Redis 7.2+, Valkey).
+-- A failing script does not roll back, so the order of the writes matters. The first dedup key is written before the
+-- first XADD: if the user's rights or a full memory forbid that, nothing else has happened yet. A dedup key holds "-"
+-- before its event is appended, then the id of the entry. "<id>!" means that the lists still lack the event, "<id>!2"
+-- that the first two lists have it.
+-- A duplicate's expiry is refreshed because that is a write: without one, a WAIT after this call would confirm nothing
+-- on a new connection (Redis 7.2+, Valkey).
 
 local stream = KEYS[1]
 local window, content_type, event_type, lists = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local width = 8 + lists
 local entries, known_by, writable = {}, {}, false
 
--- Push an event's messages to the lists behind the first `pushed`; returns how many lists have it, and an error.
+-- Pushes an event's messages to all lists but the first `pushed`. Returns how many lists have it, and an error.
 local function mirror(messages, pushed)
   while pushed < lists do
     local reply = redis.pcall('LPUSH', KEYS[2 + pushed], ARGV[messages + pushed])
@@ -34,7 +35,7 @@ local function mirror(messages, pushed)
   return pushed
 end
 
--- A key of another type must fail before anything is written; with no events this is all that the call does.
+-- A key of another type must fail before anything is written. A call without events does only this check.
 redis.call('XLEN', stream)
 for i = 2, 1 + lists do
   redis.call('LLEN', KEYS[i])

@@ -1,12 +1,13 @@
--- Counts entries of a stream without sending them, by the value of one field where that is asked for.
+-- Counts entries of a stream without sending them; also by the value of a field, if one is given.
 --
 -- KEYS[1]  the stream
 -- ARGV[1]  XRANGE or XREVRANGE
--- ARGV[2]  the id to begin at, as that command takes it
+-- ARGV[2]  the id to begin at, in that command's syntax
 -- ARGV[3]  the id to end at
--- ARGV[4]  how many entries to look at, at most: the server does nothing else for about 2 us each
--- ARGV[5]  the field; "" for none. What is longer than 64 bytes of its value is cut
--- Returns  how many there were, the id of the last ("" for none), then each value ("" for none) and how many had it
+-- ARGV[4]  the most entries to count; each blocks the server for about 2 us
+-- ARGV[5]  the field; "" for none. Its values are cut after 64 bytes
+-- Returns  the number of entries, the id of the last ("" if there are none), then pairs of a value ("" for entries without
+--          the field) and the number of entries that have it
 
 local entries = redis.call(ARGV[1], KEYS[1], ARGV[2], ARGV[3], 'COUNT', ARGV[4])
 local reply, at = {#entries, #entries > 0 and entries[#entries][1] or ''}, {}

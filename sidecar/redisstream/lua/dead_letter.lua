@@ -1,10 +1,10 @@
--- Appends dead letters to their stream, each at most once in the dedup window.
+-- Appends dead letters to their stream, each at most once within the dedup window.
 --
 -- KEYS[1]    the stream of dead letters
 -- KEYS[2..]  one dedup key a dead letter
 -- ARGV[1]    dedup window, milliseconds
--- ARGV[2..]  for each dead letter: the number of its arguments that follow, then fields and values as XADD takes them
--- Returns    for each the id of its entry
+-- ARGV[2..]  for each dead letter: the number of its arguments, then its fields and values in XADD's syntax
+-- Returns    the id of each dead letter's entry
 
 local entries, at = {}, 2
 for i = 2, #KEYS do

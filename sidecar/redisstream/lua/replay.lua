@@ -1,25 +1,25 @@
--- Puts one dead letter back into the queue and removes it from the dead letters, in one step.
+-- Puts a dead letter back into the queue and removes it from the dead letters, in one step.
 --
 -- KEYS[1]    the stream
 -- KEYS[2]    the stream of dead letters
 -- KEYS[3]    the event's dedup key
 -- KEYS[4]    the dedup key of the event's dead letter
--- KEYS[5..]  the mirror lists; none where nothing is to be pushed
+-- KEYS[5..]  the mirror lists to push to; may be none
 -- ARGV[1]    the dead letter's id
--- ARGV[2]    the group that it goes back to; "" for everyone
--- ARGV[3]    "1" where the sidecar gave it up: then it is not added again when it got into the stream after all
+-- ARGV[2]    the group that it goes back to; "" for all groups
+-- ARGV[3]    "1" if the sidecar wrote the dead letter: it is not appended again if its event is in the stream after all
 -- ARGV[4]    dedup window, milliseconds
--- ARGV[5]    the consumer that holds what goes back to a group until one of the group's consumers takes it over
+-- ARGV[5]    the consumer that keeps an entry for the group until one of the group's own consumers takes it over
 -- ARGV[6..]  the message for each list
 -- Returns    "done", "missing" or "skipped"
 --
--- A failing script does not roll back. So what can fail comes first: a stream or a list of another type before anything
--- is written; the pushes, into a full memory, before the entry; and whether the user may XDEL and DEL is asked before
--- (DeadLetterStream.check_rights).
+-- A failing script does not roll back. So the commands that can fail come first: keys of another type are found before
+-- anything is written, and the pushes, which a full memory refuses, come before the entry. Whether the user may XDEL and
+-- DEL is checked before the call (DeadLetterStream.check_rights).
 
 local stream, dead, seen, seen_dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, group, own, window = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4]
-local YEAR_MS = '31536000000' -- idle for longer than any consumer waits before it takes over
+local YEAR_MS = '31536000000' -- longer than any consumer waits before it takes over
 
 local letter = redis.call('XRANGE', dead, id, id)[1]
 if not letter then
@@ -41,7 +41,7 @@ for i = 1, #letter[2], 2 do
   end
 end
 
--- Ids are compared as text: their numbers have more digits than a Lua number holds.
+-- Compares ids as text: their numbers have more digits than a Lua number.
 local function before(one, other)
   local a, b = {string.match(one, '^(%d+)-(%d+)$')}, {string.match(other, '^(%d+)-(%d+)$')}
   for i = 1, 2 do
@@ -52,7 +52,7 @@ local function before(one, other)
   return false
 end
 
--- The last id that the group was given, nil where there is no such group; and what went wrong.
+-- Returns the last id that the group was given, nil if there is no such group; and an error.
 local function last_delivered()
   local infos = redis.pcall('XINFO', 'GROUPS', stream)
   if infos.err then
@@ -74,8 +74,8 @@ if group ~= '' then
   if not last then
     return problem or 'skipped'
   end
-  local stands = string.match(entry_id, '^%d+%-%d+$') and #redis.call('XRANGE', stream, entry_id, entry_id) == 1
-  if not stands then
+  local exists = string.match(entry_id, '^%d+%-%d+$') and #redis.call('XRANGE', stream, entry_id, entry_id) == 1
+  if not exists then
     if #fields == 0 then
       return 'skipped'
     end
@@ -83,14 +83,14 @@ if group ~= '' then
     fields[#fields + 1] = group
     redis.call('XADD', stream, '*', unpack(fields))
   elseif before(last, entry_id) or #redis.call('XPENDING', stream, group, entry_id, entry_id, 1) == 1 then
-    -- The group gets it anyway: it was set back, or a consumer has it in flight.
+    -- Nothing to do: the group was set back and will read the entry, or a consumer has it in flight.
   else
     redis.call('XCLAIM', stream, group, ARGV[5], 0, entry_id, 'IDLE', YEAR_MS, 'RETRYCOUNT', 0, 'FORCE', 'JUSTID')
   end
 else
   local known = own and redis.call('GET', seen)
   local entry = known and string.match(known, '^%d+%-%d+') -- "-" alone: never appended
-  -- As append.lua leaves it: "!" after the entry's id, and how many of the lists have it.
+  -- append.lua leaves "<id>!<number of lists that have it>" where some lists lack the event.
   local unfinished = entry and string.match(known, '!(%d*)$')
   local pushed = entry and not unfinished and #KEYS or tonumber(unfinished or '') or 0
   for i = 5 + pushed, #KEYS do

@@ -1,17 +1,17 @@
--- Removes entries that every group has acknowledged and that are old enough; a bounded number a call.
+-- Removes entries that every group has acknowledged and that are past the retention; a bounded number a call.
 --
 -- KEYS[1]  the stream
--- KEYS[2]  since when the events are mirrored to lists, in Unix milliseconds
--- ARGV[1]  the retention's cut: what was appended at this id or later is kept
--- ARGV[2]  the most entries to remove, about
--- ARGV[3]  now, in Unix milliseconds, where the events are mirrored to lists; "" where they are not
+-- KEYS[2]  a string: since when events are mirrored to lists, in Unix milliseconds
+-- ARGV[1]  the id where the retention begins: this entry and later ones are kept
+-- ARGV[2]  about the most entries to remove
+-- ARGV[3]  the time now in Unix milliseconds if events are mirrored to lists, else ""
 -- Returns  how many were removed; 0 when nothing is left to remove
 --
--- All is looked up in this one step, so that a group which is made or set back at any moment keeps what it has open.
--- Without groups nobody has acknowledged anything, but lists have got what was appended since they are there: then age
--- alone decides, once they have been there for as long as the retention. What is older than they are is kept as long
--- again, for a group to be made. Ids are compared as text: their numbers have more digits than a Lua number holds.
--- It ends as soon as something keeps the oldest entry: with 1,000 groups the rest takes milliseconds.
+-- Everything is read in this one step, so a group that is created or set back at any moment loses nothing. Without groups
+-- no entry is acknowledged, but the lists have the events that were appended since the mirror began. Then age alone
+-- decides, from one retention after the mirror began: entries from before it are kept for that long, in case a group is
+-- created. Ids are compared as text: their numbers have more digits than a Lua number.
+-- The script ends as soon as something keeps the oldest entry: with 1,000 groups the rest takes milliseconds.
 
 local stream = KEYS[1]
 local floor = ARGV[1]
@@ -36,7 +36,7 @@ end
 
 local function after(time, sequence)
   if #sequence > 15 then
-    return time .. '-' .. sequence -- one entry more is kept
+    return time .. '-' .. sequence -- keeps one entry more
   end
   return time .. '-' .. string.format('%.0f', tonumber(sequence) + 1)
 end
@@ -78,7 +78,7 @@ for _, info in ipairs(groups) do
   end
 end
 
--- "~" removes whole nodes only, and alone knows LIMIT; what is left then is a part of one node.
+-- Only "~" allows LIMIT, and it removes whole nodes only. What it leaves is a part of one node.
 local removed = redis.call('XTRIM', stream, 'MINID', '~', floor, 'LIMIT', ARGV[2])
 if removed == 0 then
   removed = redis.call('XTRIM', stream, 'MINID', floor)

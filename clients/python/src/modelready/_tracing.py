@@ -1,7 +1,6 @@
-"""A caller's trace goes on, where this process uses OpenTelemetry.
+"""Continues a caller's trace if this process uses OpenTelemetry.
 
-Whether it does shows in what is imported already: who has not imported it has no span. So it is neither imported here
-nor need it be installed.
+A process that has a span has imported OpenTelemetry already. So it is not imported here and need not be installed.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class _RequiredFields(TypedDict):
 
 
 class EventFields(_RequiredFields, total=False):
-    """The keywords of `model_ready`, for those who pass them on."""
+    """The keywords of `model_ready`, for functions that pass them on."""
 
     event_id: str | None
     correlation_id: str

@@ -60,10 +60,11 @@ _LEAST_SECONDS = 1.0
 class SeenGuard:
     """Knows which events `group` has done. Safe in threads, as its client is.
 
-    `client` is a redis.Redis. `ttl_seconds`: how long what is done is known; longer than an event can come again, which
-    is the queue's retention and the time until somebody replays a dead letter. `lease_seconds`: how long an event stays
-    reserved for a process that died. `wait_seconds`: the longest wait for Redis, or for another who has the event; for
-    Redis at most 10 seconds until it has answered once. The client's own retries count within them.
+    `client` is a redis.Redis. `ttl_seconds`: how long a done event is remembered. Make it longer than the time in which
+    an event can come again: the queue's retention, and the time until somebody replays a dead letter. `lease_seconds`:
+    how long an event stays reserved for a process that died. `wait_seconds`: the longest wait for Redis, or for another
+    holder of the event; for Redis at most 10 seconds until it has answered once. The client's own retries count within
+    them.
     """
 
     def __init__(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from clients.python.tests.fake_sidecar import FakeSidecar
 from clients.python.tests.outbox.databases import DATABASES, arrived, on, status
+from clients.python.tests.outbox.documents import examples
 from modelready import outbox
 
-TEXT = (Path(__file__).parents[4] / "docs/registries.md").read_text()
-FIVE_LINES, MIGRATION, HOOKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-(INSERT,) = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
+(FIVE_LINES,) = examples("The outbox in five lines")
+(MIGRATION,) = examples("The table")
+(INSERT,) = examples("One INSERT in any language", "sql")
+(HOOKS,) = examples("Without a table")
 
 
 def run(code: str, sidecar: FakeSidecar) -> dict[str, Any]:

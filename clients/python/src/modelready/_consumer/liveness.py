@@ -46,7 +46,7 @@ class Liveness:
         self.sweep_at = 0.0
 
     def forget_others(self) -> None:
-        """Redis did not answer: who was missing before is not dead for that."""
+        """Forget which consumers were missing: while Redis does not answer, none can renew its alive key."""
         self._missing_since.clear()
 
     async def renew(self) -> None:

@@ -1,9 +1,9 @@
 -- Reserves an event for one holder, or extends its lease.
 --
 -- KEYS[1]  the event's key
--- KEYS[2]  its key in the version before, where that is another; only read
+-- KEYS[2]  the key that the previous version used for it, if different; only read
 -- ARGV     the holder's token, the lease in milliseconds
--- Returns  0: this holder has it; -1: it is done; else the milliseconds that another's lease still has
+-- Returns  0: this holder has it; -1: it is done; else the milliseconds until another holder's lease expires
 
 for _, key in ipairs(KEYS) do
   local held = redis.call('GET', key)

@@ -3,7 +3,7 @@
     env          variables of the environment, and how a group of them is read
     settings     the REDIS_... variables
     lists        the QUEUE_LIST variables
-    faults       what each error means: transient, refused credentials, a fault of set-up, or refused for good
+    faults       what each error means: transient, refused credentials, a fault of set-up, or refused for ever
     sockets      names and addresses of hosts
     connection   one connection to one node
     cluster      which node owns the queue

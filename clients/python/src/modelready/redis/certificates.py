@@ -1,4 +1,4 @@
-"""Certificate files, read again when they change: whoever renews them needs no restart.
+"""Certificate files, read again when they change: a renewal needs no restart.
 
 A renewal writes two files or three, and not at one moment. What does not fit together is never used: what was read
 before stays until it does.
@@ -44,11 +44,11 @@ class CertificateFiles(Generic[Loaded]):
         self._problem = ""
 
     def current(self) -> Loaded:
-        """What they hold; while that cannot be used, what they held before. Either change is logged, once.
+        """What the files hold; while that cannot be used, what they held before. Each change is logged once.
 
-        Contents are compared: times and sizes may stay what they were, and links lead elsewhere. It takes some 25 µs,
-        so that the event loop may look, too. Only a network mount that hangs holds up who looks; while another does,
-        they are what they were.
+        It compares the contents, since a changed file may keep its time and size, or be behind a changed link. That
+        takes about 25 µs, so the event loop may call it, too. Only a network mount that hangs blocks the caller; other
+        callers meanwhile get what the files held before.
         """
         if not self._lock.acquire(timeout=_LOOK_SECONDS):
             return self._loaded
@@ -82,7 +82,7 @@ class CertificateFiles(Generic[Loaded]):
 
 
 async def watch(*several: CertificateFiles[Any] | None, seconds: float = 60.0) -> None:
-    """Look at them every so often, until cancelled: what cannot be used is said before a connection needs it.
+    """Check them regularly, until cancelled: files that cannot be used are logged before a connection needs them.
 
     In a thread that no stop waits for, as they may lie on a network mount that hangs.
     """

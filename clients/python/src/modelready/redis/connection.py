@@ -128,8 +128,8 @@ class NodeConnection(Connection):
     def write(self, packed: bytes) -> None:
         """Send without waiting until all is written. Raises ConnectionError, and then nothing was sent.
 
-        A server that refuses a command for its size says so and closes; who waits to write learns only of the close,
-        takes the refusal for an outage, and tries again for ever.
+        A server that refuses a command for its size answers so and closes the connection. A caller that waited for the
+        write would see only the close, take it for an outage, and try again for ever.
         """
         writer = self._writer
         try:

@@ -1,4 +1,4 @@
-"""Variables of the environment: what each may be, and how a group of them is read."""
+"""Environment variables: what values they allow, and how a group of them is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 Group = TypeVar("Group")
 
-# What others call what is set here.
+# Names that other programs use, and ours.
 _ELSEWHERE = {
     "REDIS_PASSWORD": "REDIS_AUTH_TOKEN",
     "REDIS_TOKEN": "REDIS_AUTH_TOKEN",
@@ -23,15 +23,15 @@ _ELSEWHERE = {
     "REDIS_SSL": "REDIS_TLS",
     "REDIS_USER": "REDIS_USERNAME",
 }
-_FILE_BYTES = 1024 * 1024  # a bundle of all public authorities has a quarter of it
+_FILE_BYTES = 1024 * 1024  # four times the size of a bundle of all public authorities
 
 
 class SettingsError(ValueError):
-    """A variable is missing or wrong; the text names it, its value (secrets masked) and what it may be."""
+    """A variable is missing or wrong; the text has its name, its value (secrets masked) and the allowed values."""
 
 
 class Kind(NamedTuple):
-    """What a variable may be: `accepts` completes "it must be", and stands in the documents."""
+    """What a variable may be. `accepts` completes the sentence "it must be ..."; the documents have it, too."""
 
     accepts: str
     parse: Callable[[str], Any]
@@ -48,7 +48,7 @@ def variable(name: str, kind: Kind, default: Any, doc: str, *, note: str = "", s
 
 
 def text(accepts: str = "any text") -> Kind:
-    """Any text; `accepts` says what makes sense."""
+    """Any text; `accepts` says which is useful."""
     return Kind(accepts, str)
 
 
@@ -89,9 +89,10 @@ def _flag(value: str) -> bool:
 
 
 def file_contents(path: Path) -> bytes:
-    """What a file of 1 MiB at most holds. Raises OSError, at once for what would block, as a FIFO does, or never end.
+    """Read a file of at most 1 MiB. Raises OSError.
 
-    A network mount that hangs still blocks: the kernel has no open that would not.
+    Files that would block, such as a FIFO, or never end, fail at once. A network mount that hangs blocks all the same:
+    the kernel has no open() that does not.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -117,7 +118,7 @@ def _readable_file(value: str) -> Path:
 
 
 def _queue_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", value):  # it stands in keys between braces
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", value):  # keys have it between braces
         raise ValueError
     return value
 
@@ -143,7 +144,7 @@ QUEUE = Kind("1 to 100 of the characters A-Z a-z 0-9 . _ : -, the first a letter
 
 
 def masked(text: str) -> str:
-    """The text without what stands before an @: the user and the password of a URL, where a plain name belongs."""
+    """The text without what is before an @: somebody may set a URL, with a password, where a host name belongs."""
     return re.sub(r"(?s)^(['\"]?).*@", r"\1***@", text)
 
 

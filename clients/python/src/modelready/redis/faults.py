@@ -1,4 +1,4 @@
-"""The one table of what Redis can answer: transient, refused credentials, a fault of set-up, or refused for good.
+"""The one table of what Redis can answer: transient, refused credentials, a fault of set-up, or refused for ever.
 
 redis-py's classes are not enough: AuthenticationError is a ConnectionError, TimeoutError is not one, and several
 replies arrive as a plain ResponseError of which only the first word tells.

@@ -13,7 +13,7 @@ from modelready.redis.env import SettingsError, choice, text, variable
 
 
 class MirrorList(NamedTuple):
-    """A list that mirrors the events, for consumers that read a list, and the two companions that those keep."""
+    """A list that mirrors the events, with the two companion lists that its consumers keep."""
 
     name: str
     format: ListFormat
@@ -31,7 +31,7 @@ class MirrorList(NamedTuple):
         return dict(zip(names, (self.name, self.processing, self.dead_letters), strict=True))
 
     def lease(self, digest: str) -> str:
-        """Held, until it expires, by the consumer that has the message with this hash in flight."""
+        """The key of a message's lease, by its hash. The consumer that handles the message holds the lease."""
         return f"{self.name}:lease:{digest}"
 
 
@@ -56,20 +56,21 @@ class ListSettings:
         "QUEUE_LIST_LABELS",
         text("label, or list=label for the choice of one list, with a comma between several"),
         "",
-        "The labels that go into the lists. A list with a choice of its own has no others; `list=` chooses none.",
+        "The labels of an event that go into the messages. `list=label` is for one list, which then gets no others;"
+        " `list=` gives it none.",
         note="all",
     )
     list_processing: str = variable(
         "QUEUE_LIST_PROCESSING",
         text("any key; with several lists it must contain {list}, which stands for the list's name"),
         "{list}:processing",
-        "The list in which consumers keep what they have in flight.",
+        "The list where consumers keep the messages that they are handling.",
     )
     list_dead_letters: str = variable(
         "QUEUE_LIST_DEAD_LETTERS",
         text("the same"),
         "{list}:dlq",
-        "The list in which consumers put what they give up.",
+        "The list where consumers put the messages that they have given up.",
     )
 
     @cached_property
@@ -87,7 +88,7 @@ class ListSettings:
         return MirrorList(name, list_format, labels, *companions)
 
     def check(self) -> None:
-        """Refuse what does not fit together."""
+        """Raise SettingsError where two values contradict each other."""
         values = {
             "QUEUE_LIST": self.list_names,
             "QUEUE_LIST_PROCESSING": self.list_processing,
@@ -115,12 +116,12 @@ class ListSettings:
                     f"QUEUE_LIST is {names!r}: it must be name or {wanted}, with a comma between several"
                 )
             if name in formats:
-                raise SettingsError(f"QUEUE_LIST is {names!r}: {name!r} stands there twice")
+                raise SettingsError(f"QUEUE_LIST is {names!r}: {name!r} is there twice")
             formats[name] = found
         return formats
 
     def _labels(self, lists: Mapping[str, ListFormat]) -> dict[str | None, frozenset[str]]:
-        """The labels of each list that has a choice of its own, and by None those of all others."""
+        """The labels of each list that names its own; those of all other lists are under None."""
         labels = self.list_labels
         chosen: dict[str | None, set[str]] = {}
         for part in labels.split(",") if labels else ():
@@ -135,5 +136,5 @@ class ListSettings:
 
 
 def hash_tag(key: str) -> str:
-    """The part of a key that decides its slot in a cluster: between the first { and the next }, unless it is empty."""
+    """The part of a key that decides its slot in a cluster: between the first { and the next }, or the whole key."""
     return (re.match(r"[^{]*\{([^}]+)\}", key) or (key, key))[1]

@@ -21,13 +21,17 @@ from modelready.redis.script import Script
 
 
 class Pool:
-    """Up to `size` connections, each opened when it is needed; who waits for one gets it in turn. For one event loop.
+    """Up to `size` connections, each opened when it is needed; waiters get one in turn. For one event loop.
 
     The connection that was used last is used next, so that the others age and are known to be idle.
     """
 
-    def __init__(self, server: Server, size: int = 1) -> None:
+    def __init__(
+        self, server: Server, size: int = 1, failure: Callable[[RedisError, bool], Exception] | None = None
+    ) -> None:
+        """`failure`: what `run` raises in the place of an error; whether the script was sent is its second argument."""
         self.ever_connected = False
+        self._failure = failure
         self._server = server
         self._idle: list[NodeConnection] = []
         self._turn = asyncio.Semaphore(size)
@@ -61,7 +65,7 @@ class Pool:
 
     async def script(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """What the script returns. Raises RedisErrors."""
-        return checked((await self.run(script, keys, arguments))[0])
+        return (await self.run(script, keys, arguments))[0]
 
     async def run(
         self,
@@ -69,17 +73,29 @@ class Pool:
         keys: Sequence[str],
         arguments: Sequence[Any],
         *after: tuple[Any, ...],
-        timeout: float | None = None,
-        sent: Callable[[], object] | None = None,
     ) -> list[Any]:
-        """The script's reply and those of the commands `after` it, on one connection; see `call`."""
-        deadline = time.monotonic() + (timeout or self._server.timeout)
+        """The script's reply and those of the commands `after` it, on one connection. Raises RedisErrors."""
+        deadline = time.monotonic() + self._server.timeout
         call = (str(len(keys)), *keys, *arguments)
-        replies = await self.call((*script.by_digest, *call), *after, timeout=timeout, sent=sent)
-        if not isinstance(replies[0], exceptions.NoScriptError):
-            return replies
-        left = max(deadline - time.monotonic(), 0.001)
-        return await self.call((*script.by_text, *call), *after, timeout=left, sent=sent)
+        was_sent = False
+
+        def note() -> None:
+            nonlocal was_sent
+            was_sent = True
+
+        try:
+            replies = await self.call((*script.by_digest, *call), *after, sent=note)
+            if isinstance(replies[0], exceptions.NoScriptError):
+                left = max(deadline - time.monotonic(), 0.001)
+                replies = await self.call((*script.by_text, *call), *after, timeout=left, sent=note)
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise reply
+        except RedisError as error:
+            if self._failure is None:
+                raise
+            raise self._failure(error, was_sent) from error
+        return replies
 
     async def renew(self) -> None:
         """Log in again on every connection: close those that are idle, and the others when they are given back."""

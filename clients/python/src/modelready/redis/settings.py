@@ -1,4 +1,4 @@
-"""The REDIS_... variables, for the sidecar and for consumers: both refuse the same environments, in the same words."""
+"""The REDIS_... variables. The sidecar and the consumers read them here, so both refuse the same environments alike."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class RedisSettings:
         "REDIS_HOST",
         HOST,
         "",
-        "The primary endpoint, or the configuration endpoint of a cluster.",
-        note="but it must be set, unless with `serve --embedded`",
+        "The host of the primary, or of a cluster's configuration endpoint.",
+        note="but required, except with `serve --embedded`",
     )
-    port: int = variable("REDIS_PORT", number(1, 65535), 6379, "Its port.")
-    db: int = variable("REDIS_DB", number(0, 65535), 0, "The database; 0 in a cluster.")
+    port: int = variable("REDIS_PORT", number(1, 65535), 6379, "The port of that host.")
+    db: int = variable("REDIS_DB", number(0, 65535), 0, "The database's number; 0 in a cluster.")
     cluster: bool = variable(
         "REDIS_CLUSTER", FLAG, False, "Redis is a cluster (ElastiCache: cluster mode enabled, or serverless)."
     )
-    username: str = variable("REDIS_USERNAME", text("any name"), "", "ACL user.", note="the default user")
+    username: str = variable("REDIS_USERNAME", text("any name"), "", "The ACL user.", note="the default user")
     auth_token: str = variable(
         "REDIS_AUTH_TOKEN",
         text(),
         "",
-        "Password or AUTH token; a line's end behind it does not count.",
+        "The password or AUTH token. A line break at its end is ignored.",
         note="no password",
         secret=True,
     )
@@ -55,11 +55,14 @@ class RedisSettings:
         "REDIS_AUTH_SECRET_ID",
         text("a name or an ARN"),
         "",
-        "Secrets Manager secret that holds the token. It is read at run time, so a rotation needs no restart."
+        "The secret in Secrets Manager that holds the token. It is read at run time, so a rotation needs no restart."
         " Needs the extra `aws`.",
     )
     auth_secret_key: str = variable(
-        "REDIS_AUTH_SECRET_KEY", text("any name"), "password", "Where that secret is JSON, the key of the token in it."
+        "REDIS_AUTH_SECRET_KEY",
+        text("any name"),
+        "password",
+        "The key of the token in that secret, if the secret is JSON.",
     )
     iam_cluster: str = variable(
         "REDIS_IAM_CLUSTER",
@@ -67,35 +70,39 @@ class RedisSettings:
         "",
         "Turns on ElastiCache IAM authentication. Needs `REDIS_USERNAME`, TLS and the extra `aws`.",
     )
-    iam_serverless: bool = variable("REDIS_IAM_SERVERLESS", FLAG, False, "That cache is a serverless one.")
+    iam_serverless: bool = variable(
+        "REDIS_IAM_SERVERLESS", FLAG, False, "The cache of `REDIS_IAM_CLUSTER` is a serverless one."
+    )
     aws_region: str = variable(
         "AWS_REGION",
         text("a region's name"),
         "",
-        "Region of secrets and of IAM authentication.",
-        note="as the AWS SDK finds it",
+        "The AWS region of secrets and of IAM authentication.",
+        note="the AWS SDK finds it",
     )
     aws_endpoint_url: str = variable(
-        "AWS_ENDPOINT_URL", URL, "", "Another endpoint of Secrets Manager than AWS's own, for tests."
+        "AWS_ENDPOINT_URL", URL, "", "An endpoint of Secrets Manager in place of AWS's own, for tests."
     )
-    tls: bool | None = variable("REDIS_TLS", FLAG, None, "Speak TLS.", note="which is true unless the host is loopback")
+    tls: bool | None = variable("REDIS_TLS", FLAG, None, "Connect with TLS.", note="true unless the host is loopback")
     tls_ca_file: Path | None = variable(
-        "REDIS_TLS_CA_FILE", FILE, None, "The authority to trust, PEM.", note="the system's authorities"
+        "REDIS_TLS_CA_FILE", FILE, None, "The certificate authority to trust, PEM.", note="the system's authorities"
     )
     tls_cert_file: Path | None = variable(
-        "REDIS_TLS_CERT_FILE", FILE, None, "Client certificate, PEM; together with the next."
+        "REDIS_TLS_CERT_FILE", FILE, None, "The client certificate, PEM; needs `REDIS_TLS_KEY_FILE`."
     )
-    tls_key_file: Path | None = variable("REDIS_TLS_KEY_FILE", FILE, None, "Its private key, PEM.")
-    pool_size: int = variable("REDIS_POOL_SIZE", number(2, 256), 4, "Connections, all opened at start.")
+    tls_key_file: Path | None = variable("REDIS_TLS_KEY_FILE", FILE, None, "The private key of that certificate, PEM.")
+    pool_size: int = variable(
+        "REDIS_POOL_SIZE", number(2, 256), 4, "The number of connections. All are opened at the start."
+    )
     timeout: float = variable(
         "REDIS_TIMEOUT_SECONDS", seconds(0.05, 60), 2.0, "The longest that a connection attempt or a command may take."
     )
     min_replicas: int = variable(
-        "REDIS_MIN_REPLICAS", number(1, 5), 1, "Replicas that must confirm an event for `DURABILITY_REPLICATED`."
+        "REDIS_MIN_REPLICAS", number(1, 5), 1, "How many replicas must confirm an event for `DURABILITY_REPLICATED`."
     )
 
     def check(self) -> None:
-        """Refuse what does not fit together."""
+        """Raise SettingsError where two values contradict each other."""
         if not self.host:
             raise SettingsError("REDIS_HOST is not set: it must name the Redis host")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
@@ -118,7 +125,7 @@ class RedisSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueName:
-    """The one variable of the queue that a consumer reads, too."""
+    """The variable of the queue that consumers read, too."""
 
     name: str = variable("QUEUE_NAME", QUEUE, "model-ready", "The queue's name, part of all its keys.")
 
@@ -129,7 +136,7 @@ def queue_name(environ: Mapping[str, str]) -> str:
 
 
 def read_settings(environ: Mapping[str, str]) -> RedisSettings:
-    """What a consumer's environment says. Raises SettingsError; logs what `misspelt` finds."""
+    """Read a consumer's environment. Raises SettingsError; logs what `misspelt` finds."""
     names = {setting.metadata["name"] for group in (RedisSettings, QueueName) for setting in fields(group)}
     ours = {name: value for name, value in environ.items() if name.upper().startswith(("REDIS_", "QUEUE_NAME"))}
     for sentence in misspelt(ours, names):

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class PublisherServiceStub(object):
-    """PublisherService takes events and owns them from the receipt on.
+    """PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 
     Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-    says that the event may be there already and that a retry with the same event_id is safe.
+    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+    OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
     """
 
     def __init__(self, channel):
@@ -57,30 +57,30 @@ class PublisherServiceStub(object):
 
 
 class PublisherServiceServicer(object):
-    """PublisherService takes events and owns them from the receipt on.
+    """PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 
     Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-    says that the event may be there already and that a retry with the same event_id is safe.
+    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+    OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
     """
 
     def Publish(self, request, context):
-        """Publishes one event. OK means that it will reach the queue, once, whatever happens next.
+        """Publishes one event. OK means that it will reach the queue, exactly once, whatever happens next.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishBatch(self, request, context):
-        """Publishes up to 1,000 events in order, with a result for each: one refused event does not stop the others.
+        """Publishes up to 1,000 events in order. Each has its own result: a refused event does not stop the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishStream(self, request_iterator, context):
-        """Publishes frames of 1 to 1,000 events. Each frame is answered once, in the order of the frames; a sender may
-        have several frames under way.
+        """Publishes frames of 1 to 1,000 events. Each frame gets one answer, in the order of the frames. A sender may
+        send further frames before the answers arrive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,11 +113,11 @@ def add_PublisherServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PublisherService(object):
-    """PublisherService takes events and owns them from the receipt on.
+    """PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 
     Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-    says that the event may be there already and that a retry with the same event_id is safe.
+    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+    OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
     """
 
     @staticmethod

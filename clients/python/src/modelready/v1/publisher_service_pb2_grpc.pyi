@@ -74,11 +74,11 @@ _PublisherServicePublishStreamType = typing_extensions.TypeVar(
 )
 
 class PublisherServiceStub(typing.Generic[_PublisherServicePublishType, _PublisherServicePublishBatchType, _PublisherServicePublishStreamType]):
-    """PublisherService takes events and owns them from the receipt on.
+    """PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 
     Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-    says that the event may be there already and that a retry with the same event_id is safe.
+    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+    OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
     """
 
     @typing.overload
@@ -114,14 +114,14 @@ class PublisherServiceStub(typing.Generic[_PublisherServicePublishType, _Publish
     ], channel: grpc.aio.Channel) -> None: ...
 
     Publish: _PublisherServicePublishType
-    """Publishes one event. OK means that it will reach the queue, once, whatever happens next."""
+    """Publishes one event. OK means that it will reach the queue, exactly once, whatever happens next."""
 
     PublishBatch: _PublisherServicePublishBatchType
-    """Publishes up to 1,000 events in order, with a result for each: one refused event does not stop the others."""
+    """Publishes up to 1,000 events in order. Each has its own result: a refused event does not stop the others."""
 
     PublishStream: _PublisherServicePublishStreamType
-    """Publishes frames of 1 to 1,000 events. Each frame is answered once, in the order of the frames; a sender may
-    have several frames under way.
+    """Publishes frames of 1 to 1,000 events. Each frame gets one answer, in the order of the frames. A sender may
+    send further frames before the answers arrive.
     """
 
 PublisherServiceAsyncStub: typing_extensions.TypeAlias = PublisherServiceStub[
@@ -140,11 +140,11 @@ PublisherServiceAsyncStub: typing_extensions.TypeAlias = PublisherServiceStub[
 ]
 
 class PublisherServiceServicer(metaclass=abc.ABCMeta):
-    """PublisherService takes events and owns them from the receipt on.
+    """PublisherService accepts events; from the receipt on the sidecar is responsible for them.
 
     Errors carry google.rpc details. INVALID_ARGUMENT has a BadRequest that names each field; UNAVAILABLE and
-    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason; OUTCOME_UNKNOWN
-    says that the event may be there already and that a retry with the same event_id is safe.
+    RESOURCE_EXHAUSTED have a RetryInfo. ErrorInfo (domain "modelready.v1") has a stable reason. The reason
+    OUTCOME_UNKNOWN means that the event may be stored already; a retry with the same event_id is safe.
     """
 
     @abc.abstractmethod
@@ -153,7 +153,7 @@ class PublisherServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.publisher_service_pb2.PublishRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.publisher_service_pb2.PublishResponse, collections.abc.Awaitable[modelready.v1.publisher_service_pb2.PublishResponse]]:
-        """Publishes one event. OK means that it will reach the queue, once, whatever happens next."""
+        """Publishes one event. OK means that it will reach the queue, exactly once, whatever happens next."""
 
     @abc.abstractmethod
     def PublishBatch(
@@ -161,7 +161,7 @@ class PublisherServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.publisher_service_pb2.PublishBatchRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.publisher_service_pb2.PublishBatchResponse, collections.abc.Awaitable[modelready.v1.publisher_service_pb2.PublishBatchResponse]]:
-        """Publishes up to 1,000 events in order, with a result for each: one refused event does not stop the others."""
+        """Publishes up to 1,000 events in order. Each has its own result: a refused event does not stop the others."""
 
     @abc.abstractmethod
     def PublishStream(
@@ -169,8 +169,8 @@ class PublisherServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[modelready.v1.publisher_service_pb2.PublishStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[modelready.v1.publisher_service_pb2.PublishStreamResponse], collections.abc.AsyncIterator[modelready.v1.publisher_service_pb2.PublishStreamResponse]]:
-        """Publishes frames of 1 to 1,000 events. Each frame is answered once, in the order of the frames; a sender may
-        have several frames under way.
+        """Publishes frames of 1 to 1,000 events. Each frame gets one answer, in the order of the frames. A sender may
+        send further frames before the answers arrive.
         """
 
 def add_PublisherServiceServicer_to_server(servicer: PublisherServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

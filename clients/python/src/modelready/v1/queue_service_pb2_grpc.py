@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueueServiceStub(object):
-    """QueueService shows the queue to whoever runs it, and mends it.
+    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters.
     """
 
     def __init__(self, channel):
@@ -68,26 +68,26 @@ class QueueServiceStub(object):
 
 
 class QueueServiceServicer(object):
-    """QueueService shows the queue to whoever runs it, and mends it.
+    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters.
     """
 
     def GetQueueStatus(self, request, context):
-        """Tells how the queue, its groups, the spool and the dead letters stand. It answers while Redis is away too,
-        with what the sidecar knows by itself.
+        """Returns the state of the queue, its groups, the spool and the dead letters. While Redis is away it answers
+        with what the sidecar itself knows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeadLetters(self, request, context):
-        """Lists dead letters, the oldest first, a page at a time.
+        """Lists dead letters, the oldest first, page by page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeadLetter(self, request, context):
-        """Returns one dead letter with its event. NOT_FOUND where there is none.
+        """Returns one dead letter with its event. NOT_FOUND if there is none with this id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,21 +95,21 @@ class QueueServiceServicer(object):
 
     def ReplayDeadLetters(self, request, context):
         """Puts dead letters back into the queue, each in one atomic step: it is either still a dead letter or replayed.
-        Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN if that is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DiscardDeadLetters(self, request, context):
-        """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        """Deletes dead letters. Needs SIDECAR_ADMIN_TOKEN if that is set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TailEvents(self, request, context):
-        """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it.
+        """Follows the events of the queue as they arrive. It belongs to no group and acknowledges nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +157,7 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService(object):
-    """QueueService shows the queue to whoever runs it, and mends it.
+    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters.
     """
 
     @staticmethod

@@ -122,7 +122,7 @@ _QueueServiceTailEventsType = typing_extensions.TypeVar(
 )
 
 class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueServiceListDeadLettersType, _QueueServiceGetDeadLetterType, _QueueServiceReplayDeadLettersType, _QueueServiceDiscardDeadLettersType, _QueueServiceTailEventsType]):
-    """QueueService shows the queue to whoever runs it, and mends it."""
+    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters."""
 
     @typing.overload
     def __init__(self: QueueServiceStub[
@@ -181,26 +181,26 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueSer
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetQueueStatus: _QueueServiceGetQueueStatusType
-    """Tells how the queue, its groups, the spool and the dead letters stand. It answers while Redis is away too,
-    with what the sidecar knows by itself.
+    """Returns the state of the queue, its groups, the spool and the dead letters. While Redis is away it answers
+    with what the sidecar itself knows.
     """
 
     ListDeadLetters: _QueueServiceListDeadLettersType
-    """Lists dead letters, the oldest first, a page at a time."""
+    """Lists dead letters, the oldest first, page by page."""
 
     GetDeadLetter: _QueueServiceGetDeadLetterType
-    """Returns one dead letter with its event. NOT_FOUND where there is none."""
+    """Returns one dead letter with its event. NOT_FOUND if there is none with this id."""
 
     ReplayDeadLetters: _QueueServiceReplayDeadLettersType
     """Puts dead letters back into the queue, each in one atomic step: it is either still a dead letter or replayed.
-    Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN where it is set.
+    Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN if that is set.
     """
 
     DiscardDeadLetters: _QueueServiceDiscardDeadLettersType
-    """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set."""
+    """Deletes dead letters. Needs SIDECAR_ADMIN_TOKEN if that is set."""
 
     TailEvents: _QueueServiceTailEventsType
-    """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it."""
+    """Follows the events of the queue as they arrive. It belongs to no group and acknowledges nothing."""
 
 QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -230,7 +230,7 @@ QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
 ]
 
 class QueueServiceServicer(metaclass=abc.ABCMeta):
-    """QueueService shows the queue to whoever runs it, and mends it."""
+    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters."""
 
     @abc.abstractmethod
     def GetQueueStatus(
@@ -238,8 +238,8 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.queue_service_pb2.GetQueueStatusRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.queue_service_pb2.GetQueueStatusResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.GetQueueStatusResponse]]:
-        """Tells how the queue, its groups, the spool and the dead letters stand. It answers while Redis is away too,
-        with what the sidecar knows by itself.
+        """Returns the state of the queue, its groups, the spool and the dead letters. While Redis is away it answers
+        with what the sidecar itself knows.
         """
 
     @abc.abstractmethod
@@ -248,7 +248,7 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.queue_service_pb2.ListDeadLettersRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.queue_service_pb2.ListDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.ListDeadLettersResponse]]:
-        """Lists dead letters, the oldest first, a page at a time."""
+        """Lists dead letters, the oldest first, page by page."""
 
     @abc.abstractmethod
     def GetDeadLetter(
@@ -256,7 +256,7 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.queue_service_pb2.GetDeadLetterRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.queue_service_pb2.GetDeadLetterResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.GetDeadLetterResponse]]:
-        """Returns one dead letter with its event. NOT_FOUND where there is none."""
+        """Returns one dead letter with its event. NOT_FOUND if there is none with this id."""
 
     @abc.abstractmethod
     def ReplayDeadLetters(
@@ -265,7 +265,7 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.queue_service_pb2.ReplayDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.ReplayDeadLettersResponse]]:
         """Puts dead letters back into the queue, each in one atomic step: it is either still a dead letter or replayed.
-        Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN where it is set.
+        Replaying one that is gone does nothing. Needs SIDECAR_ADMIN_TOKEN if that is set.
         """
 
     @abc.abstractmethod
@@ -274,7 +274,7 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.queue_service_pb2.DiscardDeadLettersRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelready.v1.queue_service_pb2.DiscardDeadLettersResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.DiscardDeadLettersResponse]]:
-        """Removes dead letters for good. Needs SIDECAR_ADMIN_TOKEN where it is set."""
+        """Deletes dead letters. Needs SIDECAR_ADMIN_TOKEN if that is set."""
 
     @abc.abstractmethod
     def TailEvents(
@@ -282,6 +282,6 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         request: modelready.v1.queue_service_pb2.TailEventsRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[modelready.v1.queue_service_pb2.TailEventsResponse], collections.abc.AsyncIterator[modelready.v1.queue_service_pb2.TailEventsResponse]]:
-        """Follows the events of the queue as they arrive, outside any group: nothing is acknowledged by it."""
+        """Follows the events of the queue as they arrive. It belongs to no group and acknowledges nothing."""
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

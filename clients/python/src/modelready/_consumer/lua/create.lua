@@ -1,7 +1,7 @@
--- Makes the group where it is not there. Lanes of a group of this name that is gone mean nothing.
+-- Creates the group if it does not exist, and deletes the lanes of a removed group of the same name.
 --
 -- ARGV[3]  where the group begins: "0" or "$"
--- Returns  1 where it was made
+-- Returns  1 if it was created
 
 write_though_memory_is_full()
 local made = redis.pcall('XGROUP', 'CREATE', stream, group, ARGV[3], 'MKSTREAM')

@@ -1,11 +1,11 @@
--- Makes a dead letter of an entry that is still pending with this consumer, and acknowledges it: both or neither.
+-- Turns an entry that is still pending with this consumer into a dead letter, and acknowledges it: both or neither.
 --
 -- KEYS[6]   the stream of dead letters
 -- ARGV[3]   id
 -- ARGV[4..] the fields and values that the dead letter has besides the entry's own
--- Returns   1, or 0 where the entry is not pending with this consumer any more: it was done before, or is another's
+-- Returns   1, or 0 if the entry is no longer pending with this consumer: it is done, or another consumer has it
 
--- Lua passes some 8,000 arguments at most. An entry of ours has 11 fields; one of a stranger may have thousands.
+-- Lua passes at most about 8,000 arguments. Our entries have 11 fields; those of other programs may have thousands.
 local MAX_FIELDS, MAX_OURS = 1000, 100
 local OURS = {data = true, ['content-type'] = true, correlationid = true, traceparent = true, partitionkey = true}
 local id = ARGV[3]
@@ -19,7 +19,7 @@ if entry then
     local name = entry[2][i]
     local is_ours = OURS[name] or string.sub(name, 1, 3) == 'ce_'
     if name == 'replay_group' or string.sub(name, 1, 3) == 'dl_' then
-      -- of a dead letter before
+      -- from an earlier dead letter of the event
     elseif (is_ours and ours < MAX_OURS) or (not is_ours and others < MAX_FIELDS) then
       ours, others = ours + (is_ours and 1 or 0), others + (is_ours and 0 or 1)
       fields[#fields + 1] = name

@@ -1,7 +1,7 @@
--- Removes a consumer's name from the group, unless something is pending with it: that would be lost.
+-- Removes a consumer from the group, unless entries are pending with it: they would be lost.
 --
 -- ARGV[3]  the consumer
--- Returns  1 where the name is gone
+-- Returns  1 if the consumer was removed
 
 if #redis.call('XPENDING', stream, group, '-', '+', 1, ARGV[3]) > 0 then
   return 0

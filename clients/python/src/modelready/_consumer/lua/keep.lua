@@ -1,8 +1,8 @@
--- Says that this consumer lives, and extends its claim on entries. Those that know no lanes go by a claim's age.
+-- Renews this consumer's alive key and its claims on entries. Consumers that know no lanes go by the age of a claim.
 --
--- ARGV[3]   how long it is alive from now on, milliseconds
+-- ARGV[3]   when the alive key expires, in milliseconds from now
 -- ARGV[4..] ids
--- Returns   for each id 1, or 0 where the entry is not pending with this consumer any more
+-- Returns   for each id 1, or 0 if the entry is no longer pending with this consumer
 
 write_though_memory_is_full()
 redis.call('SET', alive, '1', 'PX', ARGV[3])

@@ -1,27 +1,27 @@
--- What the scripts of a consumer share; each of them is this text and its own. docs/adr/0014 says why it keeps the order.
+-- Shared by the consumer's scripts: this text is put before each of them. docs/adr/0014 says why it keeps the order.
 --
--- In a group a model with entries in flight has a lane, and a lane has one owner. Entries that others read of that model wait in
--- the lane until the owner acknowledges what is before them.
+-- A model with entries in flight has a lane in the group, and a lane has one owner. Entries of that model that other consumers
+-- read wait in the lane until the owner has acknowledged the ones before them.
 --
 -- KEYS[1]  stream
--- KEYS[2]  lanes, a hash: model -> the consumer that owns its lane; "" where nobody does and the lane is in `free`
+-- KEYS[2]  lanes, a hash: model -> the consumer that owns its lane; "" for a lane without an owner, which is in `free`
 -- KEYS[3]  waiting, a sorted set of score 0: "<length of the model>:<model> <id, padded>". These entries are pending with the
---          consumer WAITING, so that a real consumer has pending exactly what it has in flight
+--          consumer WAITING, so that exactly the entries in flight are pending with a real consumer
 -- KEYS[4]  free, a set: the models whose lane the next consumer with room takes
--- KEYS[5]  alive, a string that expires: this consumer lives
--- ARGV     group, this consumer, then what each script says
+-- KEYS[5]  alive, a string that expires: it exists while this consumer is alive
+-- ARGV     the group, this consumer, then the arguments of each script
 
 local stream, lanes, waiting, free, alive = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, me = ARGV[1], ARGV[2]
 local WAITING = 'waiting'
 
--- Where memory is full Redis refuses a script's first write, and none after it. XACK needs no memory, so it is the first: else
--- a backlog that fills the memory could not shrink.
+-- When memory is full, Redis checks only the first write of a script. XACK is allowed then, so it comes first: otherwise a
+-- backlog that fills the memory could never shrink.
 local function write_though_memory_is_full()
   redis.call('XACK', stream, group, '0-0')
 end
 
--- The model: partitionkey, or of entries from before it what stands before the last slash of the subject.
+-- The model: partitionkey; in entries older than that field, the subject up to its last slash.
 local function lane_of(fields)
   local subject = ''
   for i = 1, #fields, 2 do
@@ -34,7 +34,7 @@ local function lane_of(fields)
   return string.match(subject, '^(.*)/') or subject
 end
 
--- The length comes first, so that no model's prefix is another's, whatever bytes a name has.
+-- The length comes first, so that no model's prefix begins another model's, whatever bytes a name has.
 local function prefix_of(lane)
   return #lane .. ':' .. lane .. ' '
 end
@@ -71,7 +71,7 @@ local function entry_at(id)
   return redis.call('XRANGE', stream, id, id)[1]
 end
 
--- A claim without a new delivery; `attempts`: how many times the entry was begun.
+-- Claims an entry without counting a delivery. `attempts`: how many times the entry was begun.
 local function claim(consumer, id, attempts)
   redis.call('XCLAIM', stream, group, consumer, 0, id, 'RETRYCOUNT', attempts, 'JUSTID')
 end

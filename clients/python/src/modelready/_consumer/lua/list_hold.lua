@@ -1,8 +1,8 @@
--- Takes the lease of a message in flight, or extends it.
+-- Takes or extends the lease of a message in flight.
 --
 -- KEYS     the list of messages in flight, the message's lease
 -- ARGV     the message, the holder's token, the lease in milliseconds
--- Returns  1 when this holder has it; 0 when another has, or when the message is no longer in flight
+-- Returns  1 if this holder has the lease; 0 if another holder has it, or the message is no longer in flight
 
 if not redis.call('LPOS', KEYS[1], ARGV[1]) then
   return 0

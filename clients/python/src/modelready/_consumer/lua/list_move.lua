@@ -1,10 +1,10 @@
--- Takes a message out of the list of those in flight, and pushes it to another list where one is named.
+-- Removes a message from the list of messages in flight, and pushes it to another list if one is named.
 --
 -- KEYS     the list of messages in flight, the message's lease, and optionally the list to push to
--- ARGV     the message, the holder's token ("" to take one without a lease), and to push: LPUSH or RPUSH, and what
--- Returns  1, or 0 when another has the message, or when it is no longer in flight
+-- ARGV     the message, the holder's token ("" for a message without a lease); to push: LPUSH or RPUSH, and the new message
+-- Returns  1, or 0 if another holder has the message, or it is no longer in flight
 --
--- A failing script does not roll back: the push, which a full memory refuses, comes first.
+-- A failing script does not roll back. So the push, which a full memory refuses, comes first.
 
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[2] then

@@ -1,14 +1,14 @@
--- Puts what is pending with a consumer back into the lanes, a page of it: to leave, after a lost reply, for one that died, or for
--- the consumer of replays. A lane keeps its owner: it gets another when nothing is pending with that one any more (tidy.lua).
+-- Puts entries that are pending with a consumer back into the lanes, one page of them: when it leaves, after a lost reply, when
+-- it died, or for the consumer of replays. A lane keeps its owner until nothing is pending with that owner (tidy.lua).
 --
 -- ARGV[3]   the consumer
--- ARGV[4]   "-", or "(<id>" to go on after it
+-- ARGV[4]   "-", or "(<id>" to continue after an id
 -- ARGV[5]   "+", or the last id
--- ARGV[6]   how many at most
--- ARGV[7]   least idle milliseconds
--- ARGV[8]   "1": this consumer lives on, so an entry that it does not know, and whose first attempt is noted, was not begun
--- ARGV[9..] pairs of an id that it knows, and how many times that was begun; "" for one that it keeps
--- Returns   where to go on, "" at the end; how many were put back
+-- ARGV[6]   the most entries
+-- ARGV[7]   the least time that an entry must have been idle, milliseconds
+-- ARGV[8]   "1" if the consumer stays alive: an entry that it does not know, with one attempt counted, was then never begun
+-- ARGV[9..] pairs of an id that the consumer knows and how many times it was begun; "" for an entry that it keeps
+-- Returns   where to continue, "" at the end; how many entries were put back
 
 local consumer, known, last, released = ARGV[3], {}, '', 0
 for i = 9, #ARGV, 2 do

@@ -1,8 +1,8 @@
--- Looks whether the lanes in which something waits have an owner that has something pending, and sets the others free.
+-- Frees lanes in which entries wait although nothing is pending with their owner.
 --
--- ARGV[3]  "", or where to go on
--- ARGV[4]  how many lanes at most
--- Returns  where to go on, "" at the end; the lanes of this consumer, which knows itself whether it has something of them in flight
+-- ARGV[3]  "", or where to continue
+-- ARGV[4]  the most lanes to check
+-- Returns  where to continue, "" at the end; the lanes that this consumer owns: it knows itself what it has in flight
 
 local at, mine, pending = ARGV[3] == '' and '-' or '(' .. ARGV[3], {}, {}
 write_though_memory_is_full()

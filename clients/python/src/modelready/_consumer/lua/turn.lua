@@ -1,21 +1,22 @@
--- One step of a consumer: acknowledges what it handled, notes attempts, goes on in its lanes, takes free lanes, reads new entries.
+-- One step of a consumer: it acknowledges what was handled, counts attempts, continues its lanes, takes free lanes and reads
+-- new entries.
 --
--- ARGV[3]   how long it is alive from now on, milliseconds
--- ARGV[4]   for how many entries there is room: first for the lanes that go on, then for free lanes, then for new entries
--- ARGV[5]   how many of the entries that this call gives are begun at once: their attempt is noted here. -1: all that
---           are new, as of a batch it is not known which were begun when it died
--- ARGV[6]   how many entries may wait in lanes: above it nothing is read; 0: read nothing
--- ARGV[7]   "1": free lanes come before new entries
--- ARGV[8..] count and ids to acknowledge; count and models of which this consumer has nothing more in flight; then pairs of an id
---           that is begun, and the attempt that this is
--- Returns   what is left in the stream: "" (did not look), "more", "full" or the id of the last entry (nothing is); the entries: id,
---           model, attempts before, 1 where it is begun, fields; for each of the pairs 1, or 0 where it is not this consumer's; and
---           how many entries wait in lanes
+-- ARGV[3]   when the alive key expires, in milliseconds from now
+-- ARGV[4]   how many entries the consumer has room for: first those of its own lanes, then of free lanes, then new ones
+-- ARGV[5]   how many of the returned entries are begun at once: their attempt is counted here. -1: all new ones, for a batch,
+--           since nobody knows which of its entries were begun when the consumer dies
+-- ARGV[6]   how many entries may wait in lanes: above that nothing is read; 0: read nothing
+-- ARGV[7]   "1" if free lanes come before new entries
+-- ARGV[8..] the number of ids to acknowledge, and the ids; the number of models of which this consumer has nothing more in
+--           flight, and the models; then pairs of an id that is begun and the number of this attempt
+-- Returns   what is left in the stream: "" (not read), "more", "full", or the id of the last entry (nothing is left); the
+--           entries, each with its id, model, number of attempts before, 1 if it is begun, and fields; for each pair 1, or 0
+--           if the entry is not this consumer's; and how many entries wait in lanes
 --
--- A lane that goes on stays with its owner where that has room; else a consumer with room takes it.
+-- A lane that continues stays with its owner if that has room; otherwise a consumer with room takes it.
 --
--- A call looks at about 100 entries, in all lanes and the stream together, and gives about 1 MB and the last 20 read, so that it
--- blocks Redis for a millisecond or two. What is left over comes with the next call.
+-- A call examines about 100 entries, in all lanes and the stream together, and returns at most about 1 MB and the last 20 that
+-- it read, so it blocks Redis for a millisecond or two. The next call returns the rest.
 
 local MAX_ENTRIES, MAX_BYTES, AT_ONCE = 100, 1048576, 20
 local want, begin = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -33,12 +34,12 @@ local function give(id, lane, attempts, fields, is_head)
   entries[#entries + 1] = {id, lane, attempts, begun, fields}
 end
 
--- Moves one that waits to this consumer. Returns whether it is there.
+-- Moves a waiting entry to this consumer. Returns whether the entry exists.
 local function take_waiting(lane, member, is_head)
   looked = looked + 1
   redis.call('ZREM', waiting, member)
   local id = id_of(member)
-  local pending = pending_with(WAITING, id) -- else a consumer that knows no lanes took it
+  local pending = pending_with(WAITING, id) -- if not, a consumer that knows no lanes took it
   local entry = pending and entry_at(id)
   if entry then
     give(id, lane, pending[4], entry[2], is_head)
@@ -48,7 +49,7 @@ local function take_waiting(lane, member, is_head)
   return entry
 end
 
--- The first that wait in a lane of mine, `most` of them or fewer. Where nothing does the lane ends.
+-- Gives at most `most` of the entries that wait in a lane of this consumer. A lane without any is closed.
 local function go_on(lane, most)
   local given = 0
   while given == 0 do
@@ -72,7 +73,7 @@ local function go_on(lane, most)
   heads = heads + 1
 end
 
--- How many entries each of several lanes may give.
+-- How many entries each of `count` lanes may give.
 local function share(count)
   return math.max(1, math.floor((MAX_ENTRIES - looked) / count))
 end
@@ -96,7 +97,7 @@ local function read()
       left = 'more'
       return
     end
-    local count = math.min(want - heads - mine, AT_ONCE) -- what is read must be given, however large
+    local count = math.min(want - heads - mine, AT_ONCE) -- every entry that is read must be returned, however large
     local reply = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', count, 'STREAMS', stream, '>')
     if not reply then
       local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]

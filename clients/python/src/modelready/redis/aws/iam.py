@@ -41,7 +41,7 @@ class IamCredentials:
     async def current(self) -> Credentials:
         """Sign a token, with the task role's credentials, which may have to be fetched. Raises NoCredentials.
 
-        One fetch at a time: where the role's endpoint hangs, who connects gives up sooner than the fetch does.
+        One fetch at a time: if the role's endpoint hangs, a connection gives up before the fetch does.
         """
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(in_thread("IAM credentials", self._fetch))
@@ -96,6 +96,6 @@ class RdsCredentials(IamCredentials):
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """Its error is for whoever waits, and nobody may any more."""
+    """Retrieve its error: the waiters that would get it may be gone."""
     if not task.cancelled():
         task.exception()

@@ -13,12 +13,12 @@ from sidecar.cli import connection
 
 _BATCH = 500
 _MAX_PAGE = 1000
-_BATCH_SECONDS = 10.0  # what a batch should take where there is a rate
-_PATIENCE_SECONDS = 60.0  # in addition, and for a page: a scan reads up to 10,000
+_BATCH_SECONDS = 10.0  # how long a batch should take with a rate
+_PATIENCE_SECONDS = 60.0  # for a page, which may read 10,000 entries; a batch has it in addition
 
 
 class Done(NamedTuple):
-    """What a step did. `missing`: no longer there; `skipped`: cannot be put back, stays a dead letter."""
+    """The result of a step. `missing`: no longer there; `skipped`: cannot be put back and stays a dead letter."""
 
     done: int = 0
     missing: int = 0
@@ -27,20 +27,20 @@ class Done(NamedTuple):
 
 @contextmanager
 def opened(options: argparse.Namespace) -> Iterator[Letters]:
-    """Over a connection that the options describe. Raises Misused."""
+    """Connect as the options say. Raises Misused."""
     with connection.connect(options) as sidecar:
         yield Letters(sidecar, options)
 
 
 class Letters:
-    """The dead letters that the options select. All raise Failed."""
+    """The dead letters that the options select. All methods raise Failed."""
 
     def __init__(self, sidecar: connection.Sidecar, options: argparse.Namespace) -> None:
         self._sidecar = sidecar
         self._options = options
 
     def matching(self, limit: int | None) -> Iterator[pb.DeadLetter]:
-        """Without their events, the oldest first; at most `limit`."""
+        """At most `limit` dead letters, the oldest first, without their events."""
         request = pb.ListDeadLettersRequest(filter=self._filter())
         found = 0
         while limit is None or found < limit:
@@ -53,12 +53,12 @@ class Letters:
                 return
 
     def get(self, letter_id: str) -> pb.DeadLetter:
-        """One, whole."""
+        """One dead letter with its event."""
         request = pb.GetDeadLetterRequest(id=letter_id)
         return self._sidecar.call(self._sidecar.stub.GetDeadLetter, request).dead_letter
 
     def replay(self, ids: Sequence[str], *, everyone: bool, rate: float, dry_run: bool) -> Iterator[Done]:
-        """A step for each batch, at most `rate` a second; 0 is no limit. Lazy: each step makes its call."""
+        """Replay in batches, at most `rate` a second (0: no limit). Each step of the iterator makes one call."""
         target = pb.REPLAY_TARGET_ALL if everyone else pb.REPLAY_TARGET_ORIGIN
         requests = (
             pb.ReplayDeadLettersRequest(ids=pb.DeadLetterIds(ids=batch), target=target)
@@ -67,7 +67,7 @@ class Letters:
         return self._replay(requests, rate, dry_run=dry_run)
 
     def replay_list(self, name: str, *, rate: float, dry_run: bool) -> Iterator[Done]:
-        """The same for messages that consumers of a mirror list gave up."""
+        """The same for messages that the consumers of a mirror list have given up."""
         everything = pb.ReplayDeadLettersRequest(list=pb.ListSelection(name=name))
         (counted,) = self._replay(iter([everything]), 0, dry_run=True)
         if dry_run:
@@ -92,7 +92,7 @@ class Letters:
             yield Done(answer.replayed, answer.missing, answer.skipped)
 
     def discard(self, ids: Sequence[str], *, dry_run: bool) -> Iterator[Done]:
-        """A step for each batch."""
+        """Discard in batches. Each step of the iterator makes one call."""
         for batch in _batches(ids, _BATCH):
             request = pb.DiscardDeadLettersRequest(ids=pb.DeadLetterIds(ids=batch), dry_run=dry_run)
             answer = self._sidecar.call(self._sidecar.stub.DiscardDeadLetters, request, timeout=_PATIENCE_SECONDS)
@@ -109,7 +109,7 @@ class Letters:
 
 
 def _most(rate: float, *, dry_run: bool) -> int:
-    """How many to replay in one call."""
+    """The most to replay in one call."""
     return min(_BATCH, max(int(rate * _BATCH_SECONDS), 1)) if rate and not dry_run else _BATCH
 
 

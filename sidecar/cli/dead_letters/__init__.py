@@ -1,4 +1,4 @@
-"""The dead-letters commands: list, show, replay, discard. dead_letter_calls.py has the calls."""
+"""The dead-letters commands: list, show, replay, discard. calls.py has the calls over gRPC."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.cli import connection
 from sidecar.cli.exits import Failed, Misused, without_traceback
-from sidecar.format import age, as_json, count, legible, moment, seconds, since
+from sidecar.format import age, as_json, count, legible, moment, seconds, shorten, since
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
-    from sidecar.cli.dead_letter_calls import Done, Letters
+    from sidecar.cli.dead_letters.calls import Done, Letters
 
 _ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 _FILTERS = ("reason", "model", "origin", "older_than", "newer_than")
@@ -93,7 +93,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 def _letter_id(text: str) -> str:
     if not _ID.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no id of a dead letter, such as 1700000000000-0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a dead letter, such as 1700000000000-0")
     return text
 
 
@@ -107,7 +107,7 @@ def _limit(text: str) -> int:
 def _rate(text: str) -> float:
     rate = float(text)
     if not (rate >= 0.001 and math.isfinite(rate)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: at least 0.001 a second")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate: at least 0.001 a second")
     return rate
 
 
@@ -116,7 +116,7 @@ def _rate(text: str) -> float:
 
 @without_traceback
 def _list(options: argparse.Namespace) -> int:
-    from sidecar.cli.dead_letter_calls import opened
+    from sidecar.cli.dead_letters.calls import opened
 
     shown = 0
     with opened(options) as letters:
@@ -138,8 +138,7 @@ _HEAD = f"{'id':<22}{'age':>8}  {'reason':<20} {'origin':<20} {'tries':>5}  {'mo
 
 
 def _row(letter: pb.DeadLetter) -> str:
-    detail = legible(letter.detail)
-    detail = detail if len(detail) <= _MAX_DETAIL else f"{detail[: _MAX_DETAIL - 1]}…"
+    detail = shorten(legible(letter.detail), _MAX_DETAIL)
     age = since(letter.dead_at) if letter.HasField("dead_at") else "-"
     reason, origin, subject = (legible(text) or "-" for text in (letter.reason, letter.origin, letter.subject))
     return f"{letter.id:<22}{age:>8}  {reason:<20} {origin:<20} {letter.attempts:>5}  {subject:<24} {detail}".rstrip()
@@ -147,7 +146,7 @@ def _row(letter: pb.DeadLetter) -> str:
 
 @without_traceback
 def _show(options: argparse.Namespace) -> int:
-    from sidecar.cli.dead_letter_calls import opened
+    from sidecar.cli.dead_letters.calls import opened
 
     with opened(options) as letters:
         letter = letters.get(options.id)
@@ -179,7 +178,7 @@ def _story(letter: pb.DeadLetter) -> Iterator[str]:
 
 
 def _dump(data: bytes) -> Iterator[str]:
-    """The bytes in hexadecimal, and beside them the text that is among them."""
+    """The bytes in hexadecimal, and beside them as text."""
     for start in range(0, len(data), 16):
         row = data[start : start + 16]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
@@ -212,9 +211,9 @@ def _discard(options: argparse.Namespace) -> int:
 
 
 def _change(options: argparse.Namespace, words: tuple[str, str, str], work: Any) -> int:
-    """Count, ask, do. The selection is made first: what becomes a dead letter meanwhile is left alone."""
+    """Count, ask, do. The selection is made first: later dead letters are left alone."""
     _check(options)
-    from sidecar.cli.dead_letter_calls import opened
+    from sidecar.cli.dead_letters.calls import opened
 
     verb, past, how = words
     with opened(options) as letters:
@@ -237,7 +236,7 @@ def _change(options: argparse.Namespace, words: tuple[str, str, str], work: Any)
 
 def _work(past: str, steps: Iterator[Done], *, show: bool = True) -> Done:
     """The sum of all steps. If it ends early, it says what was done so far."""
-    from sidecar.cli.dead_letter_calls import Done
+    from sidecar.cli.dead_letters.calls import Done
 
     total = Done()
     try:
@@ -265,7 +264,7 @@ def _code(options: argparse.Namespace, done: Done) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """By parser.error, which ends the command: exit code 2. Raises Misused."""
+    """Check the selection. Raises Misused, or ends the command by parser.error: exit code 2."""
     filtered = any(getattr(options, name) not in ("", None) for name in _FILTERS)
     if sum([bool(options.ids), options.all, filtered, bool(options.list)]) != 1:
         options.misused("select them by ids, --all, filters, or --list for a replay")

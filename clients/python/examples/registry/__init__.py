@@ -1,0 +1,1 @@
+"""A small model registry that publishes what it promotes."""
