@@ -63,5 +63,5 @@ def test_a_million_events_leave_the_table_small() -> None:
     print(
         f"{EVENTS} events: KiB at each {SAMPLE}: {[size >> 10 for size in sizes]}; {vacuums} vacuums, {left} rows left"
     )
-    # Unvacuumed they would be 300 MB. On a busy machine autovacuum lags: 1 to 3 MB, and 9 at the worst, were measured.
+    # Unvacuumed they would be 300 MB. Measured: 12 to 13 MB at 25,000 events a second, 1 to 9 MB at 1,200.
     assert max(sizes) < 32 << 20
