@@ -121,6 +121,13 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "0.0 -> 1.0, in self._tidied_at = 0.0",
     ): "a clock that begins with the machine's start is far beyond either",
     (
+        f"{CLIENT}/_consumer/liveness.py",
+        (
+            "1.2 -> 2.2, in self.sweep_at = time.monotonic() + pause * random.uniform(0.8, 1.2)  "
+            "# noqa: S311 - only spreads the load"
+        ),
+    ): "it only spreads the load",
+    (
         f"{CLIENT}/_consumer/in_flight.py",
         "0.0 -> 1.0, in self._trial_ends_at = 0.0",
     ): "it is read only while an entry is on trial, and set with that",
