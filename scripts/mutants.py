@@ -114,7 +114,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
     ): "no format shows the line of the code",
     (
         "sidecar/publishing/committer.py",
-        "0 -> 1, in passes = passes + 1 if self.waiting.arrived == seen else 0",
+        "0 -> 1, in passes = passes + 1 if before == seen else 0",
     ): "one pass more or less",
     (
         f"{CLIENT}/_consumer/liveness.py",
