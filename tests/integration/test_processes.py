@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.waiting import until
+from tests.harness.waiting import patience, until
 
 ROOT = Path(__file__).parents[2]
 # A process that has started another one in a session of its own, as a sidecar does its embedded server; and a server.
@@ -42,7 +42,9 @@ def test_none_is_left(end: str, options: list[str], tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TEST.replace("END", end))
     command = [sys.executable, "-m", "pytest", "-p", "tests.harness.processes", f"--rootdir={tmp_path}", *options, "."]
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=patience(60), check=False
+    )
     pids = list(map(int, (tmp_path / "pids").read_text().split()))
     until(lambda: not any(map(_runs, pids)), 10, f"all of {pids} have ended")
     assert ended.returncode, "a process that is left is a fault of the test"

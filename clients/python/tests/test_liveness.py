@@ -50,7 +50,11 @@ def is_alive(server: RedisServer, name: str) -> bool:  # noqa: F811
     return bool(server.execute("EXISTS", KEYS.alive("deployer", name)))
 
 
-def test_who_shows_no_sign_of_life_for_half_a_claim_is_dead(server: RedisServer) -> None:  # noqa: F811
+def test_who_shows_no_sign_of_life_for_half_a_claim_is_dead(
+    server: RedisServer,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
     publish(server, 1)
     publish(server, 1, name="n")
     died(server, "dead", 2)
@@ -70,6 +74,7 @@ def test_who_shows_no_sign_of_life_for_half_a_claim_is_dead(server: RedisServer)
 
     assert asyncio.run(asyncio.wait_for(look(), 20)) >= CLAIM / 2
     assert summary(server) == {WAITING_CONSUMER: 2}
+    assert f"group deployer: took over 2 entries of {STREAM}" in caplog.text
 
 
 def test_a_sweep_of_a_stream_that_is_gone_finds_the_group_gone(server: RedisServer) -> None:  # noqa: F811
