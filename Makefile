@@ -50,14 +50,22 @@ help: ## List the targets
 	@.venv-registry/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/registry.txt
 	@touch $@
 
+# MLflow is large, and has packages that nothing else needs: an environment for each of the two versions that are tested.
+.venv-mlflow-%/ready: .venv/tools requirements/mlflow-%.txt pyproject.toml clients/python/pyproject.toml
+	@echo "installing MLflow, the $* version that is allowed"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-mlflow-$*
+	@VIRTUAL_ENV=.venv-mlflow-$* $(BIN)/uv pip install --quiet --require-hashes -r requirements/mlflow-$*.txt
+	@VIRTUAL_ENV=.venv-mlflow-$* $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
 .venv-proto/ready: requirements/proto.txt
 	@echo "installing the generator of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
 	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
 	@touch $@
 
-.PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest soak mutants
-.PHONY: bench docs pins clean
+.PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest mlflow soak
+.PHONY: mutants bench docs pins clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -100,6 +108,10 @@ foreign: .venv/dev .venv-proto/ready ## The clients in Go and TypeScript, and th
 lowest: .venv-lowest/ready ## Tests of publishing, consuming, login and tracing with the lowest versions that are allowed
 	@.venv-lowest/bin/pytest -n $(WORKERS) --dist worksteal -m "not soak" $(LOWEST) $(ARGS)
 
+MLFLOW ?= newest
+mlflow: .venv-mlflow-$(MLFLOW)/ready ## Tests of the MLflow plug-in with the newest MLflow; MLFLOW=lowest: the lowest that is allowed
+	@.venv-mlflow-$(MLFLOW)/bin/pytest -m "not soak" clients/python/tests/mlflow_plugin $(ARGS)
+
 soak: .venv/dev ## The long tests
 	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
 
@@ -131,14 +143,17 @@ PINNED := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 BOTH := pyproject.toml clients/python/pyproject.toml
 UPGRADE ?= --upgrade
 pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep those that are pinned
-	@pin() { printf 'modelready\nplaywright\n' | $(PINNED) -o requirements/"$$@"; }; set -e; \
+	@without=mlflow-skinny; pin() { printf 'modelready\nplaywright\n%s\n' "$$without" | $(PINNED) -o requirements/"$$@"; }; set -e; \
 	pin build.txt $(UPGRADE) --group build; \
 	pin proto.txt $(UPGRADE) --group proto; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
 	pin image.txt $(UPGRADE) --extra aws --extra consumer --extra embedded --extra otel --extra outbox $(BOTH); \
 	pin registry.txt $(UPGRADE) --extra sqlalchemy --group registry clients/python/pyproject.toml; \
 	pin dev.txt $(UPGRADE) --all-extras --group dev $(BOTH); \
-	pin lowest.txt --resolution lowest-direct --all-extras --group test $(BOTH)
+	pin lowest.txt --resolution lowest-direct --all-extras --group test $(BOTH); \
+	without=; \
+	pin mlflow-newest.txt $(UPGRADE) --all-extras --group mlflow $(BOTH); \
+	pin mlflow-lowest.txt --resolution lowest-direct --all-extras --group mlflow $(BOTH)
 
 clean: ## Remove everything that the targets made
-	@rm -rf .venv .venv-proto .venv-lowest .venv-registry .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
