@@ -11,7 +11,7 @@ import pytest
 from clients.python.tests.outbox.databases import server
 from tests.harness.database_server import DatabaseServer
 
-WITHOUT_MLFLOW = {"test_facts.py", "test_settings.py"}
+WITHOUT_MLFLOW = {"test_facts.py", "test_reconciliation.py"}
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -8,9 +8,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlMode
 from sqlalchemy import event, func, inspect, select, update
 from sqlalchemy.orm import Session
 
-ALIAS, STAGE, TAG, VERSION = "alias", "stage", "tag", "version"
-NOT_READY = {"None", "Archived", "Deleted_Internal"}
-"""Stages of versions that nobody deploys."""
+from modelready.mlflow.settings import ALIAS, NOT_READY, STAGE, TAG, VERSION
 
 
 class Change(NamedTuple):

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from modelready import outbox
 from modelready.ids import uuid7
 from modelready.mlflow import facts
-from modelready.mlflow.changes import TAG, VERSION, Change, same
+from modelready.mlflow.changes import Change, same
 from modelready.mlflow.mlmodel import ModelFiles, direct
-from modelready.mlflow.settings import Settings
+from modelready.mlflow.settings import TAG, VERSION, Settings
 
 MAX_TAG_KEY = 250
 """MLflow's, for the tags of a version."""

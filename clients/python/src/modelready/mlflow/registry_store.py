@@ -18,10 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from modelready import outbox
-from modelready.mlflow.changes import ALIAS, STAGE, TAG, Changes
+from modelready.mlflow.changes import Changes
 from modelready.mlflow.events import Events, resolve
 from modelready.mlflow.mlmodel import ModelFiles
-from modelready.mlflow.settings import Settings
+from modelready.mlflow.settings import ALIAS, STAGE, TAG, Settings
 
 PREFIX = "modelready+"
 

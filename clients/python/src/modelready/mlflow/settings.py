@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-KINDS = ("alias", "version", "stage", "tag")
+KINDS = ALIAS, VERSION, STAGE, TAG = ("alias", "version", "stage", "tag")
 ARTIFACTS = ("proxied", "direct")
+NOT_READY = ("None", "Archived", "Deleted_Internal")
+"""Stages of versions that nobody deploys."""
 PREFIX = "MODELREADY_MLFLOW_"
 
 
@@ -29,7 +31,7 @@ class Trigger:
 class Settings:
     """Which changes make events, and what these say."""
 
-    triggers: tuple[Trigger, ...] = (Trigger("alias"),)
+    triggers: tuple[Trigger, ...] = (Trigger(ALIAS),)
     models: tuple[str, ...] = ("*",)
     tags: tuple[tuple[str, str], ...] = ()
     source: str = ""
@@ -48,11 +50,15 @@ class Settings:
             mlmodel_seconds=_seconds(env, "MLMODEL_SECONDS", cls.mlmodel_seconds),
         )
 
+    def names(self, name: str) -> bool:
+        """Whether changes of this model may make events."""
+        return any(fnmatchcase(name, pattern) for pattern in self.models)
+
     def wants(self, kind: str, name: str, key: str = "", value: str = "") -> bool:
-        """Whether such a change of this model makes an event, if its version has the tags."""
-        return any(one.matches(kind, key, value) for one in self.triggers) and any(
-            fnmatchcase(name, pattern) for pattern in self.models
-        )
+        """Whether such a change of this model makes an event, if its version has the tags and is ready."""
+        if kind == STAGE and key in NOT_READY:
+            return False
+        return any(one.matches(kind, key, value) for one in self.triggers) and self.names(name)
 
     def admits(self, tags: Mapping[str, str]) -> bool:
         """Whether a version with these tags has all that are asked for."""
@@ -70,11 +76,11 @@ def _key_and_pattern(text: str) -> tuple[str, str]:
 
 def _trigger(text: str) -> Trigger:
     kind, _, pattern = text.partition(":")
-    if kind not in KINDS or (kind == "version" and pattern) or (kind == "tag" and not pattern):
+    if kind not in KINDS or (kind == VERSION and pattern) or (kind == TAG and not pattern):
         raise ValueError(
             f"{PREFIX}EVENTS: {text!r} is none of alias, alias:NAME, version, stage, stage:NAME, tag:KEY, tag:KEY=VALUE"
         )
-    return Trigger(kind, *_key_and_pattern(pattern)) if kind == "tag" else Trigger(kind, pattern or "*")
+    return Trigger(kind, *_key_and_pattern(pattern)) if kind == TAG else Trigger(kind, pattern or "*")
 
 
 def _one_of(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
