@@ -76,18 +76,17 @@ def running(postgresql: DatabaseServer, tmp_path_factory: pytest.TempPathFactory
         relay.start()
         model = directory / "model"
         model.mkdir()
+        mlflow.set_tracking_uri(server.url)  # of those who fetch or log what this server serves
+        stack.callback(mlflow.set_tracking_uri, None)
         run_id, source = log_model(server.client(), model)
         yield Running(server, postgresql, sidecar, redis, server.client(), model, run_id, source)
 
 
-def fetched(event: ModelReadyToDeploy, running: Running, directory: Path) -> bytes:
+def fetched(event: ModelReadyToDeploy, directory: Path) -> bytes:
     """The model's weights, fetched as a deployer does."""
-    mlflow.set_tracking_uri(running.server.url)  # for the place that this server serves
-    try:
-        found = mlflow.artifacts.download_artifacts(event.artifact.uri, dst_path=str(directory))
-    finally:
-        mlflow.set_tracking_uri(None)
-    return Path(found, "model.pkl").read_bytes()
+    return Path(
+        mlflow.artifacts.download_artifacts(event.artifact.uri, dst_path=str(directory)), "model.pkl"
+    ).read_bytes()
 
 
 def test_a_consumer_of_an_alias_change_fetches_the_model_that_was_registered(running: Running, tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_a_consumer_of_an_alias_change_fetches_the_model_that_was_registered(run
     assert "amount" in event.runtime.signature
     assert dict(event.metrics) == {"auc": 0.93}
     assert dict(event.labels) == {"token_symbol": "BTC", "team": "risk"}
-    assert fetched(event, running, tmp_path) == WEIGHTS
+    assert fetched(event, tmp_path) == WEIGHTS
 
 
 def test_each_of_concurrent_changes_names_the_version_before_it(running: Running) -> None:
@@ -180,7 +179,7 @@ def test_the_reconciliation_finds_what_no_plug_in_saw_and_doubles_nothing_beside
     assert [event.model.version for event in events] == ["1", "2", "3"]
     by_plug_in, found = events[1:]
     assert found.promotion.previous_version == "2"
-    assert fetched(found, running, tmp_path) == WEIGHTS
+    assert fetched(found, tmp_path) == WEIGHTS
     for event in (by_plug_in, found):
         for varying in ("event_id", "occurred_at", "model", "promotion", "correlation_id", "traceparent"):
             event.ClearField(varying)

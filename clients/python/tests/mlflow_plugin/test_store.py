@@ -12,6 +12,7 @@ from google.protobuf.json_format import Parse
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.version import VERSION
 from sqlalchemy import create_engine, select, text
 
 from clients.python.tests.mlflow_plugin.models import MLMODEL
@@ -110,19 +111,12 @@ def test_a_failed_outbox_row_leaves_no_change_either(make: Make) -> None:
     assert store.get_registered_model("fraud").aliases == {}
 
 
+@pytest.mark.skipif(VERSION.startswith("2."), reason="MLflow 2 does not get over the collision")
 def test_a_version_that_is_retried_after_a_collision_makes_one_event(make: Make) -> None:
     store = make(EVENTS="version")
     with store.engine.begin() as connection:
         connection.execute(text("DELETE FROM modelready_outbox"))
-        connection.execute(text("CREATE TABLE attempts (number INTEGER)"))
     # The first INSERT meets a row that another server has just committed.
-    original, attempts = store._mlflow_sessions, []
-
-    def sessions(*arguments: Any, **options: Any) -> Any:
-        attempts.append(1)
-        return original(*arguments, **options)
-
-    store._mlflow_sessions = sessions
     execute = store.engine.dialect.do_execute
     raised: list[str] = []
 
@@ -172,6 +166,12 @@ def test_models_aliases_and_tags_are_filtered(make: Make) -> None:
     ]:
         store.set_registered_model_alias(name, alias, version)
     assert told(store) == [("fraud", "4", "champion", "1")]
+
+
+def test_a_tag_of_a_new_version_makes_an_event_where_tags_do(make: Make) -> None:
+    store = make(EVENTS="tag:validated")
+    store.create_model_version("fraud", "s3://m", tags=[ModelVersionTag("validated", "true")])
+    assert told(store) == [("fraud", "4", "", "")]
 
 
 def test_prompts_make_no_events(make: Make) -> None:

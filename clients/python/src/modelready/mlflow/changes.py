@@ -28,20 +28,29 @@ class Changes:
 
     def __init__(self, session: Session) -> None:
         self._found: dict[tuple[object, ...], Change] = {}
+        self._tags: list[SqlModelVersionTag] = []
         self._archived: list[int] = []
         event.listen(session, "before_flush", self._before_flush)
         event.listen(session, "after_soft_rollback", self._forget)
 
     def found(self) -> list[Change]:
         """Those that were flushed and not rolled back."""
-        return list(self._found.values())
+        # A new tag of a new version gets its version in the flush.
+        tags = {(row.name, row.version, row.key): row for row in self._tags}.values()
+        return [
+            *self._found.values(),
+            *(Change(TAG, row.name, int(row.version), row.key, row.value or "", None, _workspace(row)) for row in tags),
+        ]
 
     def _forget(self, *_: object) -> None:
         self._found.clear()
+        self._tags.clear()
         self._archived.clear()
 
     def _before_flush(self, session: Session, *_: object) -> None:
         for row in (*session.new, *session.dirty):
+            if isinstance(row, SqlModelVersionTag) and _changed(row, "value"):
+                self._tags.append(row)
             change = self._change(session, row)
             if change is not None:
                 self._found[change.kind, change.workspace, change.name, change.version, change.key] = change
@@ -57,8 +66,6 @@ class Changes:
                 return Change(VERSION, row.name, int(row.version), workspace=_workspace(row))
             if _changed(row, "current_stage"):
                 return self._stage_change(session, row)
-        if isinstance(row, SqlModelVersionTag) and _changed(row, "value"):
-            return Change(TAG, row.name, int(row.version), row.key, row.value or "", workspace=_workspace(row))
         return None
 
     def _stage_change(self, session: Session, row: SqlModelVersion) -> Change | None:
