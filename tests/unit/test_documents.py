@@ -164,6 +164,7 @@ def test_what_pyproject_names_is_pinned() -> None:
     project = tomllib.loads(_read(ROOT / "pyproject.toml"))
     groups = project["dependency-groups"]
     groups["dev"] = groups["test"] + [one for one in groups["dev"] if isinstance(one, str)]
+    mlflow = groups["test"] + [one for one in groups["mlflow"] if isinstance(one, str)]
     runtime = [one for one in project["project"]["dependencies"] if one != "modelready"]
     extras = [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
     wanted = {
@@ -173,6 +174,7 @@ def test_what_pyproject_names_is_pinned() -> None:
         "image": runtime + extras,
         "dev": runtime + extras + groups["dev"],
         "lowest": runtime + extras + groups["test"],
+        **{f"mlflow-{which}": runtime + extras + mlflow for which in ("newest", "lowest")},
     }
     for file, packages in wanted.items():
         pinned = set(re.findall(r"^([\w.-]+)(?:\[\w+\])?==", _read(ROOT / f"requirements/{file}.txt"), re.MULTILINE))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
-from modelready.mlflow import facts
+from modelready.mlflow import facts, settings
 from modelready.mlflow.settings import Settings
 
 XGBOOST = "flavors: {python_function: {python_version: 3.11}, xgboost: {xgb_version: 2.1.3}}\nmlflow_version: 3.1.0"
@@ -63,3 +65,10 @@ def test_ids_are_the_documented_ones() -> None:
 def test_a_wrong_setting_is_refused_by_its_name(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"MODELREADY_MLFLOW_{name}: '{value}'"):
         Settings.from_env({f"MODELREADY_MLFLOW_{name}": value})
+
+
+def test_the_document_has_each_variable_and_the_plug_in_no_other() -> None:
+    document = (Path(__file__).parents[4] / "docs/mlflow.md").read_text()
+    documented = set(re.findall(r"^\| `MODELREADY_MLFLOW_(\w+)` \|", document, re.MULTILINE))
+    code = (Path(settings.__file__)).read_text()
+    assert documented == set(re.findall(r'\benv, "([A-Z_]+)"', code)) | set(re.findall(r'PREFIX}([A-Z]+)", ""\)', code))

@@ -17,7 +17,8 @@ import yaml
 
 from modelready.event import EventFields
 
-logger = logging.getLogger("modelready.mlflow")
+logger = logging.getLogger("mlflow.modelready")
+"""Below MLflow's own, which is the one that MLflow's server shows."""
 
 OWN = "modelready."
 """Tags of this prefix are ours."""

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from modelready import outbox
 from modelready.mlflow.changes import Changes
 from modelready.mlflow.events import Events, resolve
+from modelready.mlflow.facts import logger
 from modelready.mlflow.mlmodel import ModelFiles
 from modelready.mlflow.settings import ALIAS, STAGE, TAG, Settings
 
@@ -84,7 +85,12 @@ def make(store_uri: str) -> SqlAlchemyStore:
     """The store of `modelready+<database URL>`. Raises ValueError for a wrong setting."""
     read_uri = os.environ.get("_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE")
     options = {"read_db_uri": read_uri} if read_uri else {}
-    return _store_class()(store_uri.removeprefix(PREFIX), Settings.from_env(), **options)
+    settings = Settings.from_env()
+    made = _store_class()(store_uri.removeprefix(PREFIX), settings, **options)
+    logger.info(
+        "modelready: the outbox gets an event for: %s; models: %s", settings.events(), ", ".join(settings.models)
+    )
+    return made
 
 
 def _store_class() -> type[OutboxStore]:

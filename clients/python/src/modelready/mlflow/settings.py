@@ -22,6 +22,10 @@ class Trigger:
     key: str = "*"
     value: str = "*"
 
+    def __str__(self) -> str:
+        key = "" if self.key == "*" else f":{self.key}"
+        return f"{self.kind}{key}" + ("" if self.value == "*" else f"={self.value}")
+
     def matches(self, kind: str, key: str, value: str) -> bool:
         """Whether such a change makes an event."""
         return kind == self.kind and fnmatchcase(key, self.key) and fnmatchcase(value, self.value)
@@ -49,6 +53,10 @@ class Settings:
             artifacts=_one_of(env, "ARTIFACTS", ARTIFACTS),
             mlmodel_seconds=_seconds(env, "MLMODEL_SECONDS", cls.mlmodel_seconds),
         )
+
+    def events(self) -> str:
+        """The triggers, as MODELREADY_MLFLOW_EVENTS says them."""
+        return ", ".join(map(str, self.triggers))
 
     def names(self, name: str) -> bool:
         """Whether changes of this model may make events."""
