@@ -69,3 +69,11 @@ def test_without_redis_the_extra_is_named(bare: Path, statement: str) -> None:
 def test_without_sqlalchemy_the_extra_is_named(bare: Path) -> None:
     done = run(bare, "from modelready import outbox")
     assert "ImportError: the outbox needs SQLAlchemy: pip install 'modelready[sqlalchemy]'" in done.stderr
+
+
+def test_mlflow_is_imported_by_its_plug_in_alone(bare: Path) -> None:
+    done = run(bare, "import modelready.mlflow; print({'mlflow', 'sqlalchemy', 'yaml'} & sys.modules.keys())")
+    assert done.stdout == "set()\n", done.stderr
+    done = run(bare, "import modelready.reconcile as command; sys.exit(command.main(['--state', 'state.json']))")
+    assert done.returncode == 2
+    assert "pip install 'modelready[mlflow]'" in done.stderr

@@ -16,7 +16,7 @@ import logging
 import os
 import signal
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class Stopped(BaseException):
+    """SIGTERM or SIGINT came. Raised anywhere, since MLflow's client may be in the middle of minutes of retries."""
+
+
 class Reconciler:
     """Compares, remembers, publishes, in this order: what was decided on is published after a crash, too."""
 
@@ -102,16 +106,17 @@ class Reconciler:
         self._publisher = publisher
         self._settings = settings
         self._publish_existing = publish_existing
-        self._stopping = threading.Event()
 
     def run(self, seconds: float) -> int:
-        """Do it again and again until SIGTERM or SIGINT."""
+        """Do it again and again until SIGTERM or SIGINT, which may interrupt it anywhere: the state bears a crash."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
-        while not self._stopping.is_set():
-            self.run_once()
-            self._stopping.wait(seconds)
-        return 0
+            signal.signal(number, _stop)
+        try:
+            while True:
+                self.run_once()
+                time.sleep(seconds)
+        except Stopped:
+            return 0
 
     def run_once(self) -> int:
         """Do it once; return the exit code. Logs what failed."""
@@ -158,6 +163,10 @@ class Reconciler:
             else:
                 logger.info("published %s version %s as %s", event.model.name, event.model.version, result.outcome.name)
         return refused
+
+
+def _stop(*_: object) -> None:
+    raise Stopped
 
 
 if __name__ == "__main__":

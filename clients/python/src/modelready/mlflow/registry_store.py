@@ -75,9 +75,10 @@ class OutboxStore(SqlAlchemyStore):  # type: ignore[misc] # MLflow has no types 
         if not self._settings.wants(kind, name, key, value):
             return
         with suppress(MlflowException):  # the operation meets the same
-            place = self.get_model_version_download_uri(name, version)
-            with self._mlflow_sessions() as session:
-                place = resolve(session, place or "")
+            place = self.get_model_version_download_uri(name, version) or ""
+            if place.startswith("runs:"):
+                with self._mlflow_sessions() as session:
+                    place = resolve(session, place)
             self._files.describe(place)
 
 
