@@ -131,12 +131,14 @@ class Reconciler:
 
         state = self._store.load() or State()
         first = state.scope is None
+        read_at = time.time_ns() // 1_000_000
         snapshot = self._reader.snapshot(state)
         added = reconcile(
             state,
             snapshot,
             self._settings,
             lambda change: self._reader.event_of(change, state),
+            read_at=read_at,
             publish_existing=self._publish_existing and first,
         )
         self._store.save(state)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modelready.mlflow.reconciliation import Change, Slot, State, reconcile
+from modelready.ids import milliseconds, uuid7
+from modelready.mlflow.reconciliation import CLOCKS_MS, Change, Slot, State, reconcile
 from modelready.mlflow.settings import Settings, Trigger
 from modelready.mlflow.state import Conflict, FileState, StateStore, state_store
 
@@ -37,7 +38,7 @@ class Registry:
             changes.append(change)
             return state.event_id(change, "//registry", "")
 
-        reconcile(state, snapshot, settings, event_of, publish_existing=existing)
+        reconcile(state, snapshot, settings, event_of, read_at=0, publish_existing=existing)
         self.pending, state.pending = state.pending, []
         self.store.save(state)
         return changes
@@ -75,7 +76,7 @@ def test_the_same_change_has_the_same_id_in_a_run_after_a_crash(place: str) -> N
     for _ in range(2):
         state = registry.store.load()
         assert state
-        reconcile(state, {CHAMPION: "2"}, ALIASES, lambda change: state.event_id(change, "", ""))  # noqa: B023
+        reconcile(state, {CHAMPION: "2"}, ALIASES, lambda change: state.event_id(change, "", ""), read_at=0)  # noqa: B023
         ids.append(state.pending)
     assert len(ids[0]) == 1
     assert ids[0] == ids[1]
@@ -100,17 +101,18 @@ def test_stages_and_tags_name_their_version() -> None:
         Slot("stage", "fraud", ("2",)): "Archived",
         Slot("tag", "fraud", ("4", "validated")): "true",
     }
-    reconcile(state, snapshot, settings, changes.append)
+    reconcile(state, snapshot, settings, changes.append, read_at=0)
     assert [(change.version, change.key) for change in changes] == [("3", "Production"), ("4", "validated")]
 
 
-def test_the_plug_ins_id_is_taken_once() -> None:
-    state = State()
+def test_the_plug_ins_id_is_taken_where_it_is_of_this_change() -> None:
+    before, after = uuid7(), uuid7()
+    state = State(read_at=milliseconds(before) + CLOCKS_MS + 1)
     (change,) = state.differences({CHAMPION: "1"})
-    assert state.event_id(change, "", "marked") == "marked"
-    list(state.differences({CHAMPION: "2"}))
-    (again,) = state.differences({CHAMPION: "1"})
-    assert state.event_id(again, "", "marked") != "marked", "a server without the plug-in has set the alias"
+    assert state.event_id(change, "", before) != before, "a server without the plug-in has set the alias again"
+    assert state.event_id(change, "", "") == state.event_id(change, "", "x") == state.event_id(change, "", before)
+    state.read_at = milliseconds(after)
+    assert state.event_id(change, "", after) == after
 
 
 def test_only_one_may_use_a_state(place: str) -> None:

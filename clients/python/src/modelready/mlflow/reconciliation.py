@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from modelready.ids import milliseconds
 from modelready.mlflow.facts import event_id
 from modelready.mlflow.settings import ALIAS, STAGE, TAG, VERSION, Settings, Trigger
 
-MAX_IDS = 20
+CLOCKS_MS = 10_000
+"""By how much the clocks of MLflow's server and of the reconciliation may differ."""
 
 
 class Slot(NamedTuple):
@@ -55,19 +57,23 @@ class Change(NamedTuple):
 
 @dataclass
 class Remembered:
-    """Of one slot: its value, "" if it is empty; how often it changed; the ids of its last events."""
+    """Of one slot: its value, "" if it is empty, and how often it changed."""
 
     value: str = ""
     changes: int = 0
-    ids: list[str] = field(default_factory=list)
 
 
 @dataclass
 class State:
-    """What is kept between two runs. `pending` are events, as JSON, that were decided on and not yet acknowledged."""
+    """What is kept between two runs.
+
+    `scope` has the settings of the last run, `read_at` the time in ms at which it began to read. `pending` are events,
+    as JSON, that were decided on and not yet acknowledged.
+    """
 
     slots: dict[Slot, Remembered] = field(default_factory=dict)
     scope: Settings | None = None
+    read_at: int = 0
     pending: list[str] = field(default_factory=list)
 
     def differences(self, snapshot: Snapshot) -> Iterator[Change]:
@@ -83,15 +89,16 @@ class State:
             yield Change(slot, value, previous, known.changes)
 
     def event_id(self, change: Change, source: str, marked: str) -> str:
-        """The id of the change's event: the one that the plug-in marked the version with, unless that is an old one."""
+        """The id of the change's event: `marked`, which the plug-in left at the version, unless it is an old one's.
+
+        The plug-in's ids begin with their time, and what changed has changed since the last run.
+        """
         kind, name, _ = change.slot
         if kind == VERSION:
             return event_id(source, kind, name, change.version, change.value)
-        known = self.slots[change.slot]
-        chosen = marked if marked and marked not in known.ids else ""
-        chosen = chosen or event_id(source, kind, name, change.version, change.key, change.number)
-        known.ids = [*known.ids, chosen][-MAX_IDS:]
-        return chosen
+        if milliseconds(marked) >= max(self.read_at - CLOCKS_MS, 0):
+            return marked
+        return event_id(source, kind, name, change.version, change.key, change.number)
 
     def to_json(self) -> dict[str, Any]:
         """The form in which it is kept."""
@@ -101,6 +108,7 @@ class State:
                 "triggers": [dataclasses.astuple(one) for one in self.scope.triggers],
                 "models": self.scope.models,
             },
+            "read_at": self.read_at,
             "pending": self.pending,
             "slots": [[*slot[:2], slot.key, *dataclasses.astuple(known)] for slot, known in self.slots.items()],
         }  # fmt: skip
@@ -115,6 +123,7 @@ class State:
             slots={Slot(kind, name, tuple(key)): Remembered(*known) for kind, name, key, *known in content["slots"]},
             scope=scope
             and Settings(triggers=tuple(Trigger(*one) for one in scope["triggers"]), models=tuple(scope["models"])),
+            read_at=int(content["read_at"]),
             pending=list(content["pending"]),
         )
 
@@ -125,12 +134,14 @@ def reconcile(
     settings: Settings,
     event_of: Callable[[Change], str | None],
     *,
+    read_at: int,
     publish_existing: bool = False,
 ) -> int:
     """Remember the snapshot, and add to `state.pending` the events of what changed; return how many.
 
     What the state did not watch, since it is new or the settings were other ones, is remembered without an event,
-    unless `publish_existing`. `event_of` makes an event as JSON, or None where the change is to have none.
+    unless `publish_existing`. `read_at` is when the reading of the snapshot began, in ms. `event_of` makes an event as
+    JSON, or None where the change is to have none.
     """
     watched, added = state.scope, 0
     for change in state.differences(snapshot):
@@ -140,5 +151,5 @@ def reconcile(
             if event is not None:
                 state.pending.append(event)
                 added += 1
-    state.scope = settings
+    state.scope, state.read_at = settings, read_at
     return added
