@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,9 +26,11 @@ QUIET = {
 # On a busy machine a worker that does not answer for 5 seconds is killed, with the requests that it has.
 PATIENT = (
     ("--gunicorn-opts", "--timeout 180")
-    if int(VERSION.partition(".")[0]) < 3
+    if VERSION.startswith("2.")
     else ("--uvicorn-opts", "--timeout-worker-healthcheck 180")
 )
+# Workers that are forked from one that has imported MLflow, which takes seconds of a core.
+FORKED = ("--gunicorn-opts", "--timeout 180 --preload")
 
 
 class MlflowServer(Started):
@@ -37,18 +39,16 @@ class MlflowServer(Started):
     A context manager: started in, killed with its workers after.
     """
 
-    def __init__(
-        self, database_url: str, directory: Path, env: Mapping[str, str] | None = None, *, workers: int = 1
-    ) -> None:
+    def __init__(self, database_url: str, directory: Path, *, workers: int, options: Sequence[str] = PATIENT) -> None:
         self._lease = PortLease()
         self.url = f"http://{LOOPBACK}:{self._lease.port}"
         self.artifacts = directory / "artifacts"
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(self._lease.port)),
-            *("--workers", str(workers), "--artifacts-destination", str(self.artifacts), *PATIENT),
+            *("--workers", str(workers), "--artifacts-destination", str(self.artifacts), *options),
             *("--backend-store-uri", database_url, "--registry-store-uri", f"modelready+{database_url}"),
         ]
-        self._child = Child(command, directory / "mlflow.log", {**os.environ, **QUIET, **(env or {})})
+        self._child = Child(command, directory / "mlflow.log", {**os.environ, **QUIET})
 
     @property
     def running(self) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from clients.python.tests.mlflow_plugin.mlflow_server import MlflowServer
+from clients.python.tests.mlflow_plugin.mlflow_server import FORKED, MlflowServer
 from clients.python.tests.outbox.databases import status
 from modelready.entry import decode
 from tests.harness.child import Child
@@ -86,7 +86,7 @@ def test_each_committed_change_arrives_once_and_in_order_whatever_is_killed(
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(appendonly=True))
         sidecar = stack.enter_context(SidecarProcess({"REDIS_HOST": redis.host, "REDIS_PORT": str(redis.port)}))
-        server = stack.enter_context(MlflowServer(postgresql.url_of("psycopg2"), tmp_path, workers=4))
+        server = stack.enter_context(MlflowServer(postgresql.url_of("psycopg2"), tmp_path, workers=4, options=FORKED))
         engine = create_engine(postgresql.url)
         with engine.begin() as connection:
             connection.execute(text(AUDIT))
@@ -94,7 +94,7 @@ def test_each_committed_change_arrives_once_and_in_order_whatever_is_killed(
         for name in range(MODELS):
             client.create_registered_model(f"m{name}")
             for _ in range(VERSIONS):
-                client.create_model_version(f"m{name}", "s3://models/m")
+                client.create_model_version(f"m{name}", str(tmp_path))
         relay = Child(
             [sys.executable, "-m", "modelready.outbox", "run", "--sidecar", sidecar.address],
             tmp_path / "relay.log",
