@@ -21,7 +21,12 @@ def _functions() -> Iterator[tuple[str, Any]]:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if ".v1." in found.name or ".rpc." in found.name or found.name.endswith("__main__"):
                 continue
-            module = importlib.import_module(found.name)
+            try:
+                module = importlib.import_module(found.name)
+            except ModuleNotFoundError as error:
+                if error.name != "mlflow":  # which has an environment of its own
+                    raise
+                continue
             for owner in (module, *(kind for kind in vars(module).values() if inspect.isclass(kind))):
                 for name, value in vars(owner).items():
                     function = getattr(value, "__func__", value)

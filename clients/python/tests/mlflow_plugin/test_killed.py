@@ -94,7 +94,7 @@ def test_each_committed_change_arrives_once_and_in_order_whatever_is_killed(
         for name in range(MODELS):
             client.create_registered_model(f"m{name}")
             for _ in range(VERSIONS):
-                client.create_model_version(f"m{name}", str(tmp_path))
+                client.create_model_version(f"m{name}", "mlflow-artifacts:/0/models/m")
         relay = Child(
             [sys.executable, "-m", "modelready.outbox", "run", "--sidecar", sidecar.address],
             tmp_path / "relay.log",

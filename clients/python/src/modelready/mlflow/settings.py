@@ -43,8 +43,9 @@ class Settings:
     mlmodel_seconds: float = 1.0
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Raise ValueError, which names the variable, for a wrong value."""
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """From os.environ, unless given. Raises ValueError, which names the variable, for a wrong value."""
+        env = os.environ if environ is None else environ
         return cls(
             triggers=tuple(_trigger(one) for one in _listed(env, "EVENTS")) or cls.triggers,
             models=tuple(_listed(env, "MODELS")) or cls.models,
