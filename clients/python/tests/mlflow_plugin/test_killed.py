@@ -15,10 +15,12 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
+import mlflow
 import pytest
 from sqlalchemy import create_engine, text
 
 from clients.python.tests.mlflow_plugin.mlflow_server import FORKED, MlflowServer
+from clients.python.tests.mlflow_plugin.models import log_model
 from clients.python.tests.outbox.databases import status
 from modelready.entry import decode
 from tests.harness.child import Child
@@ -91,10 +93,15 @@ def test_each_committed_change_arrives_once_and_in_order_whatever_is_killed(
         with engine.begin() as connection:
             connection.execute(text(AUDIT))
         client = server.client()
+        mlflow.set_tracking_uri(server.url)  # to log a model
+        stack.callback(mlflow.set_tracking_uri, None)
+        model = tmp_path / "model"
+        model.mkdir()
+        run_id, source = log_model(client, model)
         for name in range(MODELS):
             client.create_registered_model(f"m{name}")
             for _ in range(VERSIONS):
-                client.create_model_version(f"m{name}", "mlflow-artifacts:/0/models/m")
+                client.create_model_version(f"m{name}", source, run_id)
         relay = Child(
             [sys.executable, "-m", "modelready.outbox", "run", "--sidecar", sidecar.address],
             tmp_path / "relay.log",
