@@ -7,6 +7,7 @@ from typing import Any
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag, SqlRegisteredModelTag
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlRun
 from sqlalchemy import select
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from modelready import outbox
@@ -67,10 +68,20 @@ class Events:
         key = facts.marker(change.kind, change.key)
         if len(key) <= MAX_TAG_KEY:
             workspace = {} if change.workspace is None else {"workspace": change.workspace}
-            session.merge(
-                SqlModelVersionTag(name=change.name, version=change.version, key=key, value=event_id, **workspace)
-            )
+            _put_tag(session, name=change.name, version=change.version, key=key, value=event_id, **workspace)
         return event_id
+
+
+def _put_tag(session: Session, **columns: Any) -> None:
+    """Write a version's tag. One statement: MySQL shows a transaction no tag that another has committed meanwhile."""
+    table: Any = SqlModelVersionTag.__table__
+    dialect = session.connection().dialect.name
+    if dialect in {"mysql", "mariadb"}:
+        session.execute(mysql.insert(table).values(columns).on_duplicate_key_update(value=columns["value"]))
+        return
+    insert = (sqlite if dialect == "sqlite" else postgresql).insert(table).values(columns)
+    key = [column.name for column in table.primary_key.columns]
+    session.execute(insert.on_conflict_do_update(index_elements=key, set_={"value": columns["value"]}))
 
 
 def resolve(session: Session, uri: str) -> str:
