@@ -173,7 +173,7 @@ class Watched(NamedTuple):
         said = status.promise
         code, body = self.sidecar.get("/readyz")
         serving = health(self.sidecar)
-        begin = said.summary[:90]  # the line has no room for the longest reasons
+        begin = said.summary[:60]  # the line leaves out the middle of the longest reasons
         if said.spooling or not said.accepting:  # the page may be a second old
             until(
                 lambda: begin in html.unescape(self.sidecar.get("/")[1]),
