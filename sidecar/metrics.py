@@ -54,7 +54,9 @@ class Metrics:
         self.spool_damaged = self._gauge(
             "modelready_spool_damaged_files", "Damaged spool files set aside since the start."
         )
-        self.outbox_waiting = self._gauge("modelready_outbox_rows", "Rows that wait in the registry's outbox.")
+        self.outbox_waiting = self._gauge(
+            "modelready_outbox_rows", "Rows that wait in the registry's outbox, counted up to 100,000."
+        )
         self.outbox_age = self._gauge(
             "modelready_outbox_oldest_age_seconds",
             "Age of the oldest row that waits; grows while the database does not answer.",

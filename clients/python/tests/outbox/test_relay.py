@@ -58,6 +58,16 @@ def test_a_refused_row_is_kept_aside_and_its_model_goes_on(
     assert "not a ModelReadyToDeploy in JSON" in errors[1]
 
 
+@on(*DATABASES)
+def test_a_long_backlog_is_counted_up_to_a_limit(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_COUNTED", 3)
+    register(engine, 1, 2, 3, 4, 5)
+    assert status(engine).waiting == 3
+    with engine.begin() as connection:
+        store.settle(connection, [row.id for row in store.oldest(connection, 5)][:3], {})
+    assert status(engine).waiting == 2
+
+
 @on("sqlite")
 def test_rows_wait_while_the_sidecar_is_away_or_not_set_up(
     engine: Engine, relay: outbox.Relay, sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch

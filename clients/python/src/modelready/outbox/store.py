@@ -11,6 +11,8 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, text, up
 from modelready.outbox.table import NAME, table, utc_now
 
 MAX_ERROR = 2000
+MAX_COUNTED = 100_000
+"""Rows are counted up to here, since a count reads each of them."""
 _BATCH_CHARACTERS = 8 << 20
 _WAITING = table.c.failed_at.is_(None)
 _FAILED = table.c.failed_at.is_not(None)
@@ -43,7 +45,10 @@ class FailedRow(NamedTuple):
 
 
 class Status(NamedTuple):
-    """How many rows wait, for how many seconds the oldest of them has (0 if there is none), how many were refused."""
+    """How many rows wait, for how many seconds the oldest of them has (0 if there is none), how many were refused.
+
+    Each number is MAX_COUNTED where there are more.
+    """
 
     waiting: int
     oldest_seconds: float
@@ -85,7 +90,9 @@ def settle(connection: Connection, acknowledged: Collection[int], refused: Mappi
 def status(connection: Connection) -> Status:
     """Count the rows."""
     waiting, failed = (
-        connection.execute(select(func.count()).select_from(table).where(state)).scalar_one()
+        connection.execute(
+            select(func.count()).select_from(select(table.c.id).where(state).limit(MAX_COUNTED).subquery())
+        ).scalar_one()
         for state in (_WAITING, _FAILED)
     )
     ages = select(table.c.created_at, utc_now()).where(_WAITING).order_by(table.c.id).limit(1)
