@@ -104,11 +104,6 @@ def is_no_group(error: RedisError) -> bool:
     return code(error) == "NOGROUP" or "no such key" in str(error)  # the second is XINFO's word
 
 
-def is_group_there(error: RedisError) -> bool:
-    """The group that was to be made exists."""
-    return code(error) == "BUSYGROUP"
-
-
 def code(error: BaseException) -> str:
     """The code that the server answered with, e.g. OOM; empty where no server answered."""
     found: str | None = getattr(error, "status_code", None)
