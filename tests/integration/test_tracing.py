@@ -214,7 +214,7 @@ async def test_a_failure_is_in_the_trace_by_its_reason_alone(recorded: Recorded,
     server = RedisServer()
     async with (
         sidecar_with(recorded.provider, server, tmp_path) as sidecar,
-        modelready.aio.Publisher(sidecar.addresses[0], timeout=0.5, durability=Durability.PRIMARY) as publisher,
+        modelready.aio.Publisher(sidecar.addresses[0], timeout=2, durability=Durability.PRIMARY) as publisher,
     ):
         with pytest.raises(Unavailable):
             await publisher.publish(**FIELDS)

@@ -157,7 +157,9 @@ def arrived(redis: RedisServer, *versions: int) -> list[ModelReadyToDeploy]:
     return stream(redis)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
+@pytest.mark.parametrize(
+    "kind", ["sqlite", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("postgresql", "mysql"))]
+)
 def test_what_is_promoted_and_rolled_back_is_published(
     kind: str, tmp_path: Path, redis: RedisServer, sidecar: SidecarProcess
 ) -> None:
@@ -312,6 +314,7 @@ def test_a_registry_that_is_killed_between_its_commit_and_the_publish_loses_noth
     arrived(redis, 1)
 
 
+@pytest.mark.soak
 def test_with_several_workers_the_events_are_in_the_order_of_the_promotions(
     tmp_path: Path, redis: RedisServer, sidecar: SidecarProcess
 ) -> None:
@@ -334,6 +337,7 @@ def test_with_several_workers_the_events_are_in_the_order_of_the_promotions(
 
 
 @pytest.mark.chaos
+@pytest.mark.soak
 def test_each_promotion_that_was_committed_is_in_the_stream_once_however_often_the_registry_is_killed(
     registry: Registry, redis: RedisServer, tmp_path: Path
 ) -> None:
