@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
 
 from .child import Child
 from .ports import LOOPBACK, PortLease
@@ -58,10 +58,19 @@ class DatabaseServer(ABC):
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     def start(self) -> None:
-        self._child.start()
         engine = create_engine(self.url)
+
+        def answers() -> bool:
+            # PostgreSQL does not start while processes of a server that was killed have not ended.
+            if not self._child.running:
+                self._child.start()
+            with engine.connect() as connection:
+                return bool(connection.execute(text("SELECT 1")).scalar())
+
         try:
-            until(lambda: _answers(engine), 30, f"the database answers\n{self._child.tail()}")
+            until(answers, 30, "the database answers", pause=0.1)
+        except AssertionError as error:
+            raise AssertionError(self._child.tail()) from error
         finally:
             engine.dispose()
 
@@ -85,11 +94,6 @@ class DatabaseServer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _answers(engine: Engine) -> bool:
-    with engine.connect() as connection:
-        return bool(connection.execute(text("SELECT 1")).scalar())
 
 
 class Postgres(DatabaseServer):
