@@ -54,7 +54,13 @@ class DatabaseServer(ABC):
 
     def _run(self, *command: str) -> None:
         command = (*self._drop, *command)
-        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=100, check=False)
+        env = {
+            **os.environ,
+            "TMPDIR": str(self.directory),
+        }  # in one of all, temporary tables of MariaDB's servers collide
+        done = subprocess.run(
+            command, cwd=self.directory, env=env, capture_output=True, text=True, timeout=100, check=False
+        )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     def start(self) -> None:
@@ -155,7 +161,7 @@ class MariaDB(DatabaseServer):
         return [
             "mariadbd", "--no-defaults", f"--datadir={self.directory}/data", f"--port={self.port}",
             f"--bind-address={LOOPBACK}", f"--socket={self.directory}/socket", f"--init-file={self.directory}/init.sql",
-            "--skip-name-resolve", "--innodb-buffer-pool-size=32M",
+            f"--tmpdir={self.directory}", "--skip-name-resolve", "--innodb-buffer-pool-size=32M",
             "--innodb-use-native-aio=0",  # of which a machine has few, for all its servers
         ]  # fmt: skip
 

@@ -57,6 +57,7 @@ class Relay(RelayBase):
         listening = asyncio.create_task(self._listen())
         try:
             while True:
+                _check_cancelled()
                 self._wakeup.clear()
                 try:
                     done = await self.run_once()
@@ -70,8 +71,9 @@ class Relay(RelayBase):
                     poll.cancel()
         finally:
             commits.forget(wake)
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            while not listening.done():
+                listening.cancel()  # again and again: a driver can lose a cancellation
+                await asyncio.wait({listening}, timeout=0.1)
 
     async def run_once(self) -> int:
         """Same as `modelready.outbox.Relay.run_once`."""
@@ -121,6 +123,13 @@ class Relay(RelayBase):
         self._wakeup.set()
         async for _ in raw.notifies():
             self._wakeup.set()
+
+
+def _check_cancelled() -> None:
+    """Raise the cancellation that a driver has lost. Python 3.10 does not count them."""
+    task: Any = asyncio.current_task()
+    if hasattr(task, "cancelling") and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _close(connection: AsyncConnection) -> None:
