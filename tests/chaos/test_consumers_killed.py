@@ -169,7 +169,7 @@ def pending(server: RedisServer) -> int:
 def test_consumers_are_killed_again_and_again(tmp_path: Path, kills: int, concurrency: int) -> None:
     with (
         RedisServer() as server,
-        fleet(tmp_path, server, CLAIM_SECONDS=1, CONCURRENCY=concurrency) as consumers,
+        fleet(tmp_path, server, CLAIM_SECONDS=1, CONCURRENCY=concurrency, HANDLER_SECONDS=0.02) as consumers,
     ):
         with Load(server, models=40, per_second=300) as load:
             for number in range(kills):
