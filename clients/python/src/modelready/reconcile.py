@@ -152,7 +152,7 @@ class Reconciler:
         return 1 if refused else 0
 
     def _publish(self, pending: Sequence[str]) -> int:
-        """Return how many were refused for good; raise PublishError where a later attempt may succeed."""
+        """Return how many were refused permanently; raise PublishError where a later attempt may succeed."""
         events = [Parse(event, ModelReadyToDeploy()) for event in pending]
         refused = 0
         results = self._publisher.publish_many(events, durability=Durability.PRIMARY)

@@ -31,7 +31,7 @@ from tests.harness.waiting import until
 
 KILLS = 20
 MODELS, WRITERS, VERSIONS = 3, 6, 5
-# Written in the transaction that changes the alias, whoever began it: what is in it has been committed.
+# Written in the transaction that changes the alias, by whichever client: what is in it has been committed.
 AUDIT = """
 CREATE TABLE audit (id bigserial PRIMARY KEY, name text, alias text, version int);
 CREATE FUNCTION audit_alias() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

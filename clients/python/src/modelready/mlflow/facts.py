@@ -23,7 +23,7 @@ logger = logging.getLogger("mlflow.modelready")
 OWN = "modelready."
 """Tags of this prefix are ours."""
 DIGEST_TAG = "modelready.digest"
-"""A version's tag, set by whoever trained it: "sha256:" and 64 hexadecimal digits, or the digits alone."""
+"""A version's tag, which the training sets: "sha256:" and 64 hexadecimal digits, or the digits alone."""
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 MEDIA_TYPE = "application/vnd.mlflow.model"
 MAX_LABELS, MAX_KEY, MAX_VALUE = 64, 128, 1024
