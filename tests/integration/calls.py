@@ -30,6 +30,7 @@ from sidecar.spool.spool import SqliteSpool
 from tests.harness.redis_server import RedisServer
 from tests.harness.secrecy import shown
 from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess
+from tests.harness.waiting import until
 
 Code = grpc.StatusCode
 KEYS = Keys("model-ready")
@@ -116,6 +117,23 @@ class Caller:
     ) -> Refusal:
         """The answer to a publish that must fail."""
         return refusal_of(lambda: self.publish(event, durability, timeout))
+
+    def refused_as(
+        self, reason: str, event: ModelReadyToDeploy | None = None, durability: pb.Durability = pb.DURABILITY_PRIMARY
+    ) -> Refusal:
+        """The answer to a publish that must fail with this reason, at the latest in an attempt after the first ones.
+
+        Before, it may be OUTCOME_UNKNOWN, where an attempt was under way at the deadline, or no answer in time.
+        """
+
+        def found() -> Refusal | None:
+            refusal = self.refused(event, durability, timeout=1)
+            if refusal.reason == reason:
+                return refusal
+            assert refusal.reason == "OUTCOME_UNKNOWN" or refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED, refusal
+            return None
+
+        return until(found, 10, f"it says {reason}")
 
 
 @contextmanager

@@ -180,10 +180,12 @@ async def test_while_redis_answers_a_disk_that_stalls_is_noticed_by_nobody_who_d
 
 
 async def test_calls_behind_frames_on_a_slow_disk_are_answered_in_time(disk: Disk, tmp_path: Path) -> None:
-    """Sixteen frames are on their way to the disk, at 0.3 s each."""
+    """Sixteen frames are on their way to the disk, at 0.3 s each: more than the calls' 3 s."""
     server = RedisServer()
+    # The sidecar ends the calls before the callers do, so that its answers arrive on a busy machine, too.
+    env = {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port), "PUBLISH_TIMEOUT_SECONDS": "3"}
     try:
-        async with publishing({"REDIS_HOST": server.host, "REDIS_PORT": str(server.port)}, tmp_path) as stub:
+        async with publishing(env, tmp_path) as stub:
             assert (await answer(stub, DEFAULT, 5))[0] == "OUTCOME_SPOOLED"
             disk.seconds = 0.3
             frames = stub.PublishStream(
@@ -192,12 +194,12 @@ async def test_calls_behind_frames_on_a_slow_disk_are_answered_in_time(disk: Dis
             )
             reading = asyncio.ensure_future(all_of(frames))
             await asyncio.sleep(0.3)
-            answers = await asyncio.gather(*(answer(stub, d, 2) for d in (PRIMARY, DEFAULT) for _ in range(5)))
+            answers = await asyncio.gather(*(answer(stub, d, 12) for d in (PRIMARY, DEFAULT) for _ in range(5)))
             assert not {said for said, _ in answers} & {"DEADLINE_EXCEEDED", "INTERNAL"}, answers
             results = [result for response in await reading for result in response.results]
             disk.seconds = 0
             outcomes = Counter(result.receipt.outcome for result in results)
-            assert outcomes[TO_DISK] >= 300 * 10, outcomes
+            assert outcomes[TO_DISK] >= 300 * 3, outcomes
     finally:
         server.close()
 

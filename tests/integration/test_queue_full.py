@@ -61,11 +61,11 @@ def test_what_is_too_much_is_spooled_or_refused_and_comes_later(server: RedisSer
     with SidecarProcess(env) as sidecar, calling(sidecar) as publisher, operating(sidecar) as operator:
         receipts = [publisher.publish(model_event(number)) for number in range(LIMIT)]
         assert {receipt.outcome for receipt in receipts} == {STORED}
-        refusal = publisher.refused(durability=PRIMARY, timeout=1)
+        refusal = publisher.refused_as("QUEUE_FULL")
         assert (refusal.code, refusal.reason, refusal.retry) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL", True)
         spooled = [publisher.publish(model_event(number)) for number in range(30)]
         assert {receipt.outcome for receipt in spooled} == {TO_DISK}
-        behind = publisher.refused(durability=PRIMARY, timeout=1)  # it would have to wait for an empty spool
+        behind = publisher.refused_as("QUEUE_FULL")  # it would have to wait for an empty spool
         assert (behind.code, behind.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert len(queued_ids(server)) == LIMIT
         assert health(sidecar) == (True, True, True)

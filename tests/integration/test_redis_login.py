@@ -147,12 +147,12 @@ def test_a_wrong_token_at_start_is_said_plainly_and_loses_nothing() -> None:
             status, body = sidecar.get("/readyz")
             assert status == http.client.OK, "its callers are acknowledged by its disk"
             assert "Redis refused the credentials" in json.loads(body)["problem"]
-            refusal = caller.refused(durability=PRIMARY, timeout=1)
+            refusal = caller.refused_as("REDIS_AUTH_FAILED")
             assert (refusal.code, refusal.reason, refusal.retry) == (Code.UNAVAILABLE, "REDIS_AUTH_FAILED", True)
             event = model_event()
             assert caller.publish(event).outcome == TO_DISK
-            waiting = caller.refused(durability=PRIMARY, timeout=1)  # its turn is when the spool is empty
-            assert (waiting.reason, "Redis refused the credentials" in waiting.text) == ("REDIS_AUTH_FAILED", True)
+            waiting = caller.refused_as("REDIS_AUTH_FAILED")  # its turn is when the spool is empty
+            assert "Redis refused the credentials" in waiting.text
             assert sidecar.metrics()["modelready_redis_auth_failures_total"] >= 1
             status_of_queue = caller.status()
             assert not status_of_queue.redis_up
@@ -214,7 +214,7 @@ def test_what_is_too_long_for_a_token_is_refused_credentials() -> None:
         sidecar = SidecarProcess(to_redis(server, REDIS_AUTH_TOKEN="x" * 70_000))
         sidecar.start("listening")
         with sidecar, calling(sidecar) as caller:
-            assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
+            caller.refused_as("REDIS_AUTH_FAILED")
             assert caller.publish().outcome == TO_DISK
 
 
@@ -344,7 +344,7 @@ def test_an_acl_user_with_a_token(protected: bool) -> None:
                 until(lambda: health(sidecar) == (True, True, True), 3, "it serves")
                 assert caller.publish(durability=PRIMARY).outcome == STORED
             else:
-                assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
+                caller.refused_as("REDIS_AUTH_FAILED")
                 assert health(sidecar) == (True, True, False)
             assert NEW not in published_by(sidecar)
 
@@ -354,7 +354,7 @@ def test_a_server_that_wants_a_token_which_nobody_set() -> None:
         sidecar = SidecarProcess(to_redis(server, REDIS_AUTH_TOKEN=""))
         sidecar.start("listening")
         with sidecar, calling(sidecar) as caller:
-            assert caller.refused(durability=PRIMARY, timeout=1).reason == "REDIS_AUTH_FAILED"
+            caller.refused_as("REDIS_AUTH_FAILED")
             until(lambda: "Redis refused the credentials" in sidecar.get("/readyz")[1], 3, "/readyz says why")
 
 

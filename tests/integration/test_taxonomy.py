@@ -49,14 +49,8 @@ def listening(env: dict[str, str]) -> Iterator[tuple[SidecarProcess, Caller]]:
 
 def transient(sidecar: SidecarProcess, caller: Caller, reason: str, *, redis_up: bool = False) -> list[str]:
     """A PRIMARY caller gets the reason and a RetryInfo; the disk takes the other events. Returns their ids."""
-
-    def refused() -> bool:
-        refusal = caller.refused(durability=PRIMARY, timeout=1)
-        assert (refusal.code, refusal.retry) == (Code.UNAVAILABLE, True), refusal
-        assert refusal.reason == reason, refusal  # OUTCOME_UNKNOWN, where an attempt was under way at the deadline
-        return True
-
-    until(refused, 6, f"it says {reason}")
+    refusal = caller.refused_as(reason)
+    assert (refusal.code, refusal.retry) == (Code.UNAVAILABLE, True), refusal
     spooled = [caller.publish(durability=durability) for durability in (DEFAULT, SPOOLED)]
     assert [receipt.outcome for receipt in spooled] == [TO_DISK, TO_DISK]
     assert not any(receipt.entry_id for receipt in spooled)
