@@ -10,6 +10,7 @@ from tests.chaos.check import compare, figures, read_stream, verify, wait_draine
 from tests.chaos.load import Load, new_event, publish, sidecar_env
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.topology import Replicated
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.chaos
 Record = Callable[[str, object], None]
@@ -130,6 +131,7 @@ def test_those_who_need_no_replica_do_not_wait_for_one(pair: Replicated, record_
             Load(sidecar.address, durability=pb.DURABILITY_PRIMARY, writers=2, name="p") as primary,
         ):
             time.sleep(4)
+            until(lambda: min(spooled.acked, primary.acked) > 100, 10, "they are served")
             served = {"spooled": spooled.finish(), "primary": primary.finish()}
             pair.link.resume()
             everything = unconfirmed.finish()

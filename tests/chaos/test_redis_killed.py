@@ -11,6 +11,7 @@ from tests.chaos.check import figures, verify, wait_drained
 from tests.chaos.load import Load, sidecar_env
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import patience
 
 pytestmark = pytest.mark.chaos
 Record = Callable[[str, object], None]
@@ -36,7 +37,7 @@ def kill_redis(rounds: int, durability: pb.Durability, record: Record) -> None:
         spooled_too = durability != pb.DURABILITY_PRIMARY
         assert bool(outcomes["OUTCOME_SPOOLED"]) is spooled_too, outcomes
         assert len(history.acks) == len(history.attempted), "every event got through in the end"
-        assert max(recoveries) < 5, recoveries
+        assert max(recoveries) < patience(5), recoveries
     record("figures", f"{rounds} kills, back in {max(recoveries):.2f} s at most; {figures(history)}")
 
 

@@ -14,12 +14,22 @@ from typing import Never, TypeVar, cast, overload
 T = TypeVar("T")
 PAUSE = 0.01
 SLACK = 2.0
+MOST = 200.0
+CROWD = 6
 CORES = os.cpu_count() or 1
 
 
 def patience(seconds: float) -> float:
-    """How many seconds to allow on this machine now: times the processes that share a core, and at least twice."""
-    return seconds * max(SLACK, os.getloadavg()[0] / CORES)
+    """How many seconds to allow on this machine now: times the processes that share a core, and at least twice.
+
+    At most MOST, so that a wait in vain ends before pytest's own limit for a test, which would end all tests.
+    """
+    return min(seconds * max(SLACK, os.getloadavg()[0] / CORES), max(MOST, SLACK * seconds))
+
+
+def crowded() -> bool:
+    """Whether so many processes share a core that being late says nothing."""
+    return os.getloadavg()[0] > CROWD * CORES
 
 
 def until(condition: Callable[[], T | None], seconds: float, what: str, *, pause: float = PAUSE) -> T:

@@ -21,6 +21,7 @@ from modelready import ModelReadyToDeploy
 from modelready.rpc import error_details_pb2, status_pb2
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceServicer, add_PublisherServiceServicer_to_server
+from tests.harness.ports import PortLease
 
 STREAM = "{model-ready}:events"
 
@@ -76,14 +77,16 @@ class FakeSidecar(PublisherServiceServicer):
             self._seen = {line.split()[0]: "0-1" for line in file.read_text().splitlines()}
 
     def start(self) -> None:
+        if self.address.endswith(":0"):
+            # A port of its own: while it is stopped, no other test's server may be what its callers find there.
+            self._lease = PortLease()
+            self.address = f"{self.address.rpartition(':')[0]}:{self._lease.port}"
         self._server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
         add_PublisherServiceServicer_to_server(self, self._server)
         if self._credentials:
-            port = self._server.add_secure_port(self.address, self._credentials)
+            self._server.add_secure_port(self.address, self._credentials)
         else:
-            port = self._server.add_insecure_port(self.address)
-        if not self.address.startswith("unix:"):
-            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+            self._server.add_insecure_port(self.address)
         self._server.start()
 
     def stop(self) -> None:

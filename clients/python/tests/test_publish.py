@@ -37,6 +37,7 @@ from modelready import (
     Unavailable,
     model_ready,
 )
+from tests.harness.waiting import until
 
 Code = grpc.StatusCode
 FRAUD = EventFields(name="fraud", version="7", uri="s3://models/fraud/7/")
@@ -99,7 +100,7 @@ def test_that_an_attempt_may_have_succeeded_is_not_forgotten(publisher: Any, sid
     sidecar.failures.append(failure(Code.UNAVAILABLE, reason="OUTCOME_UNKNOWN", retry_after=0.01))
     sidecar.failures.extend([failure(Code.UNAVAILABLE, reason="REDIS_UNAVAILABLE", retry_after=0.1)] * 20)
     with pytest.raises(OutcomeUnknown):
-        publisher.publish(**FRAUD, timeout=0.5)
+        publisher.publish(**FRAUD, timeout=1.5)
     assert len(sidecar.attempts) > 2
 
 
@@ -132,7 +133,7 @@ def test_a_deadline_leaves_the_outcome_open_and_the_id_known(publisher: Any, sid
         publisher.publish(**FRAUD, timeout=0.2)
     sidecar.hold = lambda: None
 
-    time.sleep(0.5)
+    until(lambda: sidecar.entries, 5, "it is stored")
     again = publisher.publish(**FRAUD, event_id=late.value.event_id)
     assert again.outcome is Outcome.DUPLICATE
     assert len(sidecar.entries) == 1

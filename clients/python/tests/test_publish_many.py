@@ -30,6 +30,7 @@ from modelready import (
     Unavailable,
     model_ready,
 )
+from tests.harness.waiting import patience
 
 Code = grpc.StatusCode
 AWAY = failure(Code.UNAVAILABLE, reason="REDIS_UNAVAILABLE", retry_after=0.02)
@@ -140,7 +141,7 @@ def test_without_progress_it_ends_and_tells_the_cause(twin: Any) -> None:
 def test_a_full_queue_is_waited_for_and_then_named(publisher: Any, sidecar: FakeSidecar) -> None:
     full = failure(Code.RESOURCE_EXHAUSTED, reason="SPOOL_FULL", retry_after=0.1)
     sidecar.refuse = lambda event: full if event.model.version == "5" else None
-    results, end = take_all(publisher.publish_many(events(8, models=99), timeout=0.3))
+    results, end = take_all(publisher.publish_many(events(8, models=99), timeout=1))
 
     assert isinstance(end, ResourceExhausted)
     assert [type(result).__name__ for result in results] == ["Receipt"] * 5 + ["ResourceExhausted"] + ["Receipt"] * 2
@@ -154,7 +155,7 @@ def test_a_frozen_sidecar_does_not_hold_it_for_ever(publisher: Any, sidecar: Fak
     with pytest.raises(DeadlineExceeded, match="publishing again with the same event_id is safe"):
         list(publisher.publish_many(events(5), timeout=0.3))
     thawed.set()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < patience(3)
 
 
 def test_events_are_pulled_only_as_results_are_taken(publisher: Any, sidecar: FakeSidecar) -> None:
