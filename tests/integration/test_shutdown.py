@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from modelready.v1 import publisher_service_pb2 as pb
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess
-from tests.harness.waiting import patience, until
+from tests.harness.waiting import crowded, patience, until
 from tests.integration.calls import (
     DEFAULT,
     PRIMARY,
@@ -133,7 +133,9 @@ def test_a_stop_while_redis_is_away_keeps_the_spool_for_the_next_start() -> None
             with Load(sidecar, [DEFAULT] * 8) as load:
                 until(lambda: len(load.acked) > 300, 10, "it publishes")
                 assert sidecar.terminate() == 0
-            assert {refusal.code for refusal in load.errors} <= {Code.UNAVAILABLE}
+            # CANCELLED is what grpc answers calls that it has not passed on in time, as a crowded machine makes it do.
+            expected = {Code.UNAVAILABLE, Code.CANCELLED} if crowded() else {Code.UNAVAILABLE}
+            assert {refusal.code for refusal in load.errors} <= expected
             server.start()
             sidecar.start()
             until(lambda: sidecar.metrics()["modelready_spool_events"] == 0, 10, "the spool is empty")
