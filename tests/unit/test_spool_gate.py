@@ -59,7 +59,8 @@ async def test_less_is_added_than_was_taken_in_events_and_in_bytes(gate: SpoolGa
 async def test_one_put_a_turn(gate: SpoolGate) -> None:
     gate.took(batch(1, 501))
     assert await gate.put([submission(5000, 5001)], Attempts()) == [None]
-    assert not gate.allows(1, 1)
+    assert not gate.allows(1, 0)
+    assert not gate.allows(0, 1)
     gate.took(batch(501, 1001))
     assert gate.allows(124, 1)
 
@@ -67,7 +68,8 @@ async def test_one_put_a_turn(gate: SpoolGate) -> None:
 async def test_behind_the_last_batch_only_copies_are_added_and_they_are_in_nobody_s_way(gate: SpoolGate) -> None:
     for first in (1, 501, 1001):
         gate.took(batch(first, first + 500))
-    assert not gate.allows(1, 1)
+    assert not gate.allows(1, 0)
+    assert not gate.allows(0, 1)
     assert await gate.put([submission(5000, 6000)], Attempts(), copies=True) == [None]
     assert gate.queued
     gate.took(batch(1501, 2001))
@@ -209,6 +211,7 @@ async def test_one_event_that_the_spool_holds_at_the_start_is_queued_behind() ->
 async def test_what_the_disk_refused_keeps_nobody_from_redis(gate: SpoolGate) -> None:
     spool = MemorySpool()
     gate = SpoolGate(spool)
+    await gate.put([submission(2, 3)], Attempts(), copies=True)
     spool.fail_with = SpoolUnavailable("disk full")
     assert await gate.put([submission(0, 1), submission(1, 2)], Attempts()) == [spool.fail_with] * 2
     spool.fail_with = None
@@ -283,9 +286,11 @@ async def test_the_forwarder_waits_while_the_spool_is_empty_and_bounds_nothing_t
     gate = SpoolGate(spool)
     woken: list[None] = []
     gate.listen(lambda: woken.append(None))
-    await spool.put(events(0, 20), Attempts())
+    await gate.put([submission(0, 20)], Attempts())
     gate.took(batch(1, 10))
-    spool.rows.clear()
+    assert gate.queued
+    spool.rows.clear()  # as where the disk lost them
+    assert not gate.queued
     waits = asyncio.ensure_future(gate.wait_not_empty())
     await asyncio.sleep(0.01)
     assert (waits.done(), len(woken)) == (False, 2)
