@@ -106,6 +106,27 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "self._appended[0][2] < time.monotonic() -> (self._appended[0][2] <= time.monotonic())",
     ): "one moment more or less",
     (
+        "sidecar/publishing/spool_gate.py",
+        "0 -> 1, in self._events = 0  # that may be added; below 0: that were added at deadlines",
+    ): "it is set again when the forwarder begins to make headway, and not read before",
+    (
+        "sidecar/publishing/spool_gate.py",
+        "0 -> 1, in self._bytes = 0",
+    ): "it is set again when the forwarder begins to make headway, and not read before",
+    (
+        "sidecar/publishing/spool_gate.py",
+        "next(iter(self._copies.values())) > moment -> (next(iter(self._copies.values())) >= moment)",
+    ): "one moment more or less",
+    ("sidecar/publishing/forwarder.py", "0 -> 1, in now = 0"): "it is set with the first rows",
+    (
+        "sidecar/publishing/forwarder.py",
+        ("0 -> 1, in return not 0 <= now - row.attempts.first_ms <= max(self._dedup_ms - _CLOCK_MARGIN_MS, 0)"),
+    ): "one millisecond more or less",
+    (
+        "sidecar/publishing/forwarder.py",
+        "now - row.spooled_ms > self._max_age_ms -> (now - row.spooled_ms >= self._max_age_ms)",
+    ): "one millisecond more or less",
+    (
         "sidecar/publishing/event_log.py",
         (
             "0 -> 1, in log.handle(log.makeRecord(log.name, level, __file__, 0, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -38,24 +39,30 @@ async def test_the_forwarder_never_makes_a_dead_letter_of_a_transient_fault(benc
 
 
 async def test_what_is_too_old_becomes_a_dead_letter(bench: Bench) -> None:
-    old, young = events(0, 2)
-    await bench.spool.put([old, young], Attempts())
-    bench.spool.rows[0] = bench.spool.rows[0]._replace(spooled_ms=int(time.time() * 1000) - 8 * DAY_MS)
+    first, old, young = events(0, 3)
+    await bench.spool.put([first, old, young], Attempts())
+    bench.spool.rows[1] = bench.spool.rows[1]._replace(spooled_ms=int(time.time() * 1000) - 8 * DAY_MS)
     bench.forward()
     await bench.until(lambda: not bench.spool.depth)
-    assert bench.queue.entries == [young.id]
+    assert bench.queue.calls == [[first.id, young.id]]
     assert [(letter.event_id, letter.reason) for letter in bench.queue.letters] == [(old.id, "TOO_OLD")]
 
 
-async def test_what_an_attempt_stored_before_the_window_ended_is_not_stored_again(bench: Bench) -> None:
-    there, missing = events(0, 2)
+async def test_what_an_attempt_stored_before_the_window_ended_is_not_stored_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "sidecar.events")
+    first, there, missing = events(0, 3)
     long_ago = int(time.time() * 1000) - 2 * DAY_MS
+    await bench.spool.put([first], Attempts())
     await bench.spool.put([there, missing], Attempts(1, long_ago, long_ago + 100))
     bench.queue.found = {there.id: "1-0"}
     bench.forward()
     await bench.until(lambda: not bench.spool.depth)
-    assert bench.queue.entries == [missing.id]
+    assert bench.queue.calls == [[first.id, missing.id]]
     assert bench.queue.letters == []
+    outcomes = [record.getMessage().partition(":")[0] for record in caplog.records if record.name == "sidecar.events"]
+    assert outcomes == ["duplicate", "stored", "stored"]
 
 
 async def test_nor_where_the_clock_was_set_back_after_that_attempt(bench: Bench) -> None:
@@ -94,6 +101,9 @@ async def test_dead_letters_wait_for_redis(bench: Bench) -> None:
     bench.forward()
     await bench.until(lambda: bench.queue.pings > 2)
     assert (bench.spool.depth, bench.queue.letters) == (1, [])
+    dead = bench.spool.rows[0].dead
+    assert dead is not None  # also after a restart
+    assert dead[0] == "UNDECODABLE"
     bench.queue.always = None
     await bench.until(lambda: not bench.spool.depth)
     assert len(bench.queue.letters) == 1
@@ -158,6 +168,7 @@ async def test_that_the_spool_cannot_be_emptied_is_logged_once_and_that_it_can_a
     bench.queue.always = None
     await bench.until(lambda: not bench.spool.depth)
     assert caplog.messages == ["the spool cannot be emptied: away", "the spool is being emptied again"]
+    await bench.until(lambda: bench.forwarder._backoff._failures == 0)
     assert bench.gate.last_error is None
 
 
@@ -171,18 +182,27 @@ async def test_large_events_are_read_and_sent_a_few_at_a_time(bench: Bench, monk
     assert [len(call) for call in bench.queue.calls[:2]] == [4, 3]  # 4 MiB a call, and twice that are read
     assert limits[0] == 7
     assert all(len(call) <= 4 for call in bench.queue.calls)
+    bench.queue.calls.clear()
+    two = ModelReadyToDeploy(correlation_id="x" * ((2 << 20) - 4)).SerializeToString()
+    batch = [e._replace(data=data) for e, data in zip(events(30, 35), [mib] * 3 + [two] * 2, strict=True)]
+    await bench.spool.put(batch, Attempts())
+    await bench.gate.put([], Attempts())  # so that it wakes
+    await bench.until(lambda: not bench.spool.depth)
+    assert [len(call) for call in bench.queue.calls] == [3, 2]  # the second one is full to the last byte, too
 
 
-async def test_a_thousand_are_read_at_once_and_one_at_least(bench: Bench) -> None:
+async def test_a_thousand_are_read_at_once_and_one_at_least(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.spool.put(events(0, 2500), Attempts())
     bench.forward()
     await bench.until(lambda: not bench.spool.depth)
     assert [len(call) for call in bench.queue.calls] == [1000, 1000, 500]
+    limits = noted(bench, monkeypatch)
     huge = ModelReadyToDeploy(correlation_id="x" * (9 << 20)).SerializeToString()
     await bench.spool.put([event._replace(data=huge) for event in events(3000, 3002)], Attempts())
     await bench.gate.put([], Attempts())  # so that it wakes
     await bench.until(lambda: not bench.spool.depth)
     assert [len(call) for call in bench.queue.calls[3:]] == [1, 1]
+    assert limits[0] == 1
 
 
 @pytest.mark.parametrize(("age_seconds", "is_looked_up"), [(86_400 - 30, True), (86_400 - 120, False)])
@@ -278,6 +298,29 @@ async def test_a_disk_that_fails_while_a_batch_is_forwarded_loses_and_repeats_no
     await bench.until(lambda: not bench.spool.depth)
     assert bench.queue.entries == [event.id for event in events(0, 3)]
     assert not failures
+
+
+async def test_a_disk_that_fails_together_with_redis_is_met_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.spool.put(events(0, 3), Attempts())
+    failure = SpoolUnavailable("disk full")
+    advance, failures = bench.spool.advance, [None, failure]
+
+    async def failing(*arguments: Any, **options: Any) -> list[Spooled]:
+        if failures and (error := failures.pop(0)):
+            raise error
+        return await advance(*arguments, **options)
+
+    monkeypatch.setattr(bench.spool, "advance", failing)
+    bench.queue.script.append(AWAY)
+    bench.forward()
+    await bench.until(lambda: not bench.spool.depth)
+    gc.collect()
+    assert not [
+        record for record in caplog.records if record.exc_info and record.exc_info[1] is failure
+    ]  # is retrieved
+    assert bench.queue.entries == [event.id for event in events(0, 3)]
 
 
 async def test_an_idle_forwarder_leaves_the_disk_alone_and_says_nothing(
