@@ -71,7 +71,16 @@ TABLE: list[tuple[str, str]] = [
     ("sidecar/publishing/depth_limit.py", _integration("queue_full")),
     (
         "sidecar/spool/*.py",
-        _integration("spool_contract", "spool_damage", "spool_full_disk", "spool_fuzz", "spool_model"),
+        _integration(
+            "spool_contract",
+            "spool",
+            "spool_salvage",
+            "spool_dir",
+            "spool_damage",
+            "spool_full_disk",
+            "spool_model",
+            "spool_fuzz",
+        ),
     ),
     ("sidecar/redisstream/queue.py", QUEUE),
     ("sidecar/redisstream/lua/append.lua", _integration("scripts", "queue_contract", "mirror")),

@@ -108,7 +108,6 @@ def _run(connection: sqlite3.Connection, query: str, seq: int, way: int) -> Iter
             return
         numbers = [seq, *(row[0] for row in rows)]
         confirmed = [here for before, here in pairwise(numbers) if here == before + way]
-        confirmed += [before for before, here in pairwise(numbers[1:]) if here == before + way]
         least = seq + way * max(1, (rows[0][0] - seq) * way // PROBES)
         seq = (max if way > 0 else min)((least, *confirmed))
         yield rows, seq

@@ -10,13 +10,16 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.errors import SettingsError, SpoolUnavailable
 from sidecar.publishing.interfaces import Attempts
+from sidecar.spool import file, schema
+from sidecar.spool import spool as spool_module
 from sidecar.spool.schema import size_of
 from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
@@ -42,6 +45,10 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_everything_is_there_after_a_restart(directory: Path) -> None:
     async with opened(directory) as spool:
         await spool.put(events(0, 10), Attempts(1, 5, 6))
@@ -49,10 +56,13 @@ async def test_everything_is_there_after_a_restart(directory: Path) -> None:
         await spool.mark_dead([rows[1].seq], "REDIS_REFUSED", "too big")
         await spool.advance([rows[0].seq], 0)
         before = (spool.depth, spool.bytes, spool.oldest_ms, await everything(spool))
+    assert "spool.reserve" in sizes(directory)
     async with opened(directory) as spool:
         assert (spool.depth, spool.bytes, spool.oldest_ms, await everything(spool)) == before
         assert spool.depth == 9
         await spool.advance([row.seq for row in await everything(spool)], 0)
+        assert sizes(directory)["spool.db-wal"] == 0  # an empty one gives its room back
+    assert "spool.reserve" not in sizes(directory)
     async with opened(directory) as spool:
         assert (spool.depth, spool.bytes, spool.oldest_ms) == (0, 0, None)
         await spool.put(events(10, 11), Attempts())
@@ -159,8 +169,10 @@ async def test_nobody_else_can_read_it(directory: Path) -> None:
 async def test_a_second_spool_is_refused_and_changes_nothing(directory: Path) -> None:
     async with opened(directory) as spool:
         await spool.put([event(1)], Attempts())
+        files = open_files()
         with pytest.raises(SettingsError, match=f"SPOOL_DIR {directory} is in use by another sidecar"):
             await SqliteSpool.open(directory, max_bytes=GIB)
+        assert open_files() == files
         await spool.put([event(2)], Attempts())
         assert spool.depth == 2
     async with opened(directory) as spool:
@@ -253,3 +265,75 @@ async def test_the_wal_stays_small_under_steady_work(directory: Path) -> None:
         for number in range(20, 23):
             await spool.put([event(number)], Attempts())
         assert sizes(directory)["spool.db-wal"] <= 4 << 20
+
+
+async def test_a_file_that_cannot_be_made_smaller_is_no_failure(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "sidecar.spool.spool")
+
+    def failing(_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with opened(directory) as spool:
+        await spool.put([event(0)], Attempts())
+        monkeypatch.setattr(spool_module, "checkpoint", failing)
+        await spool.advance([row.seq for row in await everything(spool)], 0)
+        assert spool.depth == 0
+    assert f"the spool's file in {directory} could not be made smaller: disk I/O error" in caplog.messages
+
+
+async def test_a_disk_that_fails_at_the_start_may_work_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full or failing disk is no fault of the settings: the start is tried again."""
+
+    def failing(*_: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "connect", failing)
+        with pytest.raises(SpoolUnavailable, match="disk I/O error"):
+            await SqliteSpool.open(directory, max_bytes=GIB)
+    async with opened(directory) as spool:
+        assert spool.depth == 0
+
+
+async def test_a_failure_while_it_is_opened_again_is_named_and_passes(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with opened(directory) as spool:
+        await spool.put([event(0)], Attempts())
+        await spool._in_thread(spool._drop)
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "_take_back", failing)
+            with pytest.raises(SpoolUnavailable, match="disk I/O error") as raised:
+                await spool.put([event(1)], Attempts())
+        await spool.put([event(2)], Attempts())
+        assert numbers(await everything(spool)) == [0, 2]
+        del raised
+
+
+@pytest.mark.parametrize(("code", "is_raised"), [(sqlite3.SQLITE_FULL, False), (sqlite3.SQLITE_IOERR_READ, True)])
+def test_only_a_full_disk_keeps_the_wal_as_it_is(code: int, is_raised: bool) -> None:
+    error = sqlite3.OperationalError("it failed")
+    error.sqlite_errorcode = code
+
+    class Failing:
+        def execute(self, _: str) -> None:
+            raise error
+
+    connection: Any = Failing()
+    with pytest.raises(sqlite3.OperationalError) if is_raised else nullcontext():
+        file.checkpoint(connection)
+
+
+async def test_where_there_is_no_call_to_take_room_it_is_written(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.posix_fallocate")
+    monkeypatch.setattr(file, "RESERVE_BYTES", 1 << 16)
+    async with opened(directory) as spool:
+        await spool.put([event(0)], Attempts())
+        assert sizes(directory)["spool.reserve"] == 1 << 16

@@ -18,6 +18,7 @@ import pytest
 from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
 from sidecar.publishing.interfaces import Attempts
 from sidecar.spool import file
+from sidecar.spool.schema import size_of
 from sidecar.spool.spool import SqliteSpool
 from tests.fakes.events import event, events
 from tests.integration.spool_on_disk import (
@@ -239,9 +240,14 @@ async def test_the_check_knows_what_a_put_would_meet(small_disk: Path) -> None:
 
 
 async def test_the_check_knows_a_full_spool(directory: Path) -> None:
-    async with opened(directory, max_bytes=10_000) as spool:
-        await spool.put(events(0, 10), Attempts())
+    """It is full when less is left than the next event may need: of a small one, a quarter."""
+    await filled(directory, 10)
+    size = sum(map(size_of, events(0, 10)))
+    limit = size * 4 // 3
+    async with opened(directory, max_bytes=limit) as spool:
+        assert spool.free_bytes == 0  # it was not checked yet
         await spool.check()
-        await spool.put([event(10, size=1000)], Attempts())
+        assert spool.free_bytes > 0
+    async with opened(directory, max_bytes=limit - 1) as spool:
         with pytest.raises(SpoolFull, match="the spool is full: "):
             await spool.check()
