@@ -89,7 +89,7 @@ TABLE: list[tuple[str, str]] = [
     ("sidecar/redisstream/lua/*.lua", _integration("scripts", "dead_letters", "lists")),
     ("sidecar/redisstream/stream_positions.py", _integration("depth_at_any_moment", "queue_status")),
     ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
-    (f"{CLIENT}/seen.py", _client("seen", "seen_limits")),
+    (f"{CLIENT}/seen.py", _client("seen_steps", "seen", "seen_limits")),
     (f"{CLIENT}/lua/seen_*.lua", _client("scripts", "seen", "seen_limits")),
     (f"{CLIENT}/keys.py", _unit("keys")),
     (f"{CLIENT}/entry.py", _unit("entry", "entry_bounds")),
