@@ -101,8 +101,8 @@ TABLE: list[tuple[str, str]] = [
     (f"{CLIENT}/_consumer/lanes.py", LANES),
     (f"{CLIENT}/_consumer/liveness.py", _client("sweeps", "liveness", "consumer_group", "lanes")),
     (f"{CLIENT}/_consumer/in_flight.py", WORKER),
-    (f"{CLIENT}/_consumer/loop.py", f"{_client('loop')} {WORKER}"),
-    (f"{CLIENT}/_consumer/failures.py", f"{_client('loop')} {WORKER}"),
+    (f"{CLIENT}/_consumer/loop.py", f"{_client('loop_rules', 'loop')} {WORKER}"),
+    (f"{CLIENT}/_consumer/failures.py", f"{_client('loop_rules', 'loop')} {WORKER}"),
     (f"{CLIENT}/redis/cluster.py", f"{_unit('cluster')} {_integration('cluster_owner')}"),
     (f"{CLIENT}/redis/*.py", REDIS),
 ]
