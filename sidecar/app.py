@@ -51,7 +51,7 @@ from sidecar.rpc.publisher_service import PublisherService
 from sidecar.rpc.queue_service import QueueService
 from sidecar.settings import QueueSettings, Settings
 from sidecar.spool.spool import SqliteSpool
-from sidecar.summary import summarize
+from sidecar.summary import runbooks, summarize
 from sidecar.tasks import Tasks
 from sidecar.web import app as web
 from sidecar.web.app import Probe
@@ -233,7 +233,12 @@ def _probes(
 
     def readyz() -> tuple[bool, dict[str, object]]:
         state, known, draining = readiness.state, operators.known(), health.draining
-        more = {"state": summarize(known), "draining": draining, "spooled": known.spool.depth}
+        more = {
+            "state": summarize(known),
+            "runbooks": runbooks(known),
+            "draining": draining,
+            "spooled": known.spool.depth,
+        }
         return alive() and state.accepting and not draining, {**state._asdict(), **more}
 
     return healthz, readyz

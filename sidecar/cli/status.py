@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sidecar.cli import connection
 from sidecar.cli.exits import Failed, without_traceback
 from sidecar.format import as_json, count, duration, legible, moment, since, size
-from sidecar.summary import is_well, lists, summarize
+from sidecar.summary import is_well, lists, runbooks, summarize
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
@@ -97,8 +97,10 @@ def _watch(sidecar: connection.Sidecar, period: float, *, json: bool) -> NoRetur
 
 
 def table(status: pb.GetQueueStatusResponse) -> str:
-    """The status as text; the first line is the state in words."""
-    lines = [summarize(status), "", *(f"{name:<14}{value}" for name, value in _rows(status))]
+    """The status as text: the state in words, where to read on and what to run next, and what it was made of."""
+    lines = [summarize(status)]
+    lines += [f"  docs/operations.md#{runbook}, next: {command}" for runbook, command in runbooks(status).items()]
+    lines += ["", *(f"{name:<14}{value}" for name, value in _rows(status))]
     if status.groups:
         lines += ["", *_groups(status)]
     return "\n".join(lines)

@@ -25,7 +25,8 @@ _SPOOL_SECONDS = 2.0
 class State(NamedTuple):
     """What a call that names no durability gets. `summary`: one line for people; `problem`: what is wrong, or empty.
 
-    `accepting`: events are acknowledged; `spooling`: by this task's disk.
+    `accepting`: events are acknowledged; `spooling`: by this task's disk. `reason`: of the problem, a constant such as
+    `REDIS_OOM`.
     """
 
     redis_up: bool
@@ -33,6 +34,7 @@ class State(NamedTuple):
     problem: str
     spooling: bool = False
     summary: str = ""
+    reason: str = ""
 
 
 class Readiness:
@@ -118,6 +120,7 @@ class Readiness:
 
     def _judge(self, error: RequestError | None) -> State:
         spooled, spool_error = self._spool.depth, self._spool_error
+        reason = "" if error is None else error.reason
         behind = f"{spooled} events are on their way from the spool" if spooled else ""
         by_disk = self._durability == "spooled"
         if error is None and not (spooled and by_disk):
@@ -128,10 +131,10 @@ class Readiness:
         if by_disk and spool_error is None and (spooled or not isinstance(error, SetupFault)):
             why = str(error) if error is not None else behind
             problem = str(error or "")
-            return State(self._redis_up, True, problem, True, f"acknowledged by this task's disk: {why}")
+            return State(self._redis_up, True, problem, True, f"acknowledged by this task's disk: {why}", reason)
         worst = (error, spool_error) if by_disk and not (isinstance(error, SetupFault) and not spooled) else (error,)
         problem = "; ".join(str(one) for one in worst if one is not None)
-        return State(self._redis_up, False, problem, summary=f"refused: {problem}")
+        return State(self._redis_up, False, problem, summary=f"refused: {problem}", reason=reason)
 
     def _log(self, state: State) -> None:
         """Log a change once: a Redis that is away gives several reasons, one after the other."""

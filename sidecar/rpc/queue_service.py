@@ -69,7 +69,7 @@ class QueueService:
         spool.free_bytes, spool.error = self._spool.free_bytes, self._readiness.spool_error
         state = self._readiness.state
         promise = pb.PromiseStatus(summary=state.summary, accepting=state.accepting, spooling=state.spooling)
-        promise.pending = self._pending()
+        promise.pending, promise.reason = self._pending(), state.reason
         response.spool.CopyFrom(spool)
         response.promise.CopyFrom(promise)
         response.redis_up = state.redis_up

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.format import count, duration, since
-from sidecar.summary import depth, is_unread, lists, summarize
+from sidecar.summary import depth, is_unread, lists, runbooks, summarize
 from sidecar.web.history import Sample
 from sidecar.web.plots import Plot, plot
 
@@ -38,6 +38,7 @@ def overview(
     return {
         "level": level,
         "line": line,
+        "runbooks": runbooks(status),
         "redis_up": status.redis_up,
         "figures": _figures(status, deepest, redis_at),
         "drawings": _plots(status, samples, deepest),

@@ -66,6 +66,9 @@ def test_the_status_begins_with_the_state_in_words(server: RedisServer, publishe
     state, *rest = text.splitlines()
     assert state.startswith("warning: nobody reads for the group deployer, 1 event unacknowledged; 1 dead letter, the")
     rows = {line.split("  ")[0]: line for line in rest if line}
+    runbook = "  docs/operations.md#queue-not-draining, next: modelready-sidecar status"
+    assert rest[:2] == [runbook, "  docs/operations.md#dead-letters, next: modelready-sidecar dead-letters list"]
+    rows = {name: line for name, line in rows.items() if name}
     assert rows.keys() == {
         "queue", "publishing", "redis", "memory", "stream", "retention", "dead letters", "spool", "list", "group",
         "deployer",
@@ -134,6 +137,10 @@ def test_redis_away_is_exit_code_1_and_events_are_spooled(capsys: Output, monkey
         assert re.match(
             r"warning: events are acknowledged by this task's disk: .*; 1 event in the spool, the oldest for \ds", state
         )
+        assert rows[0] == "  docs/operations.md#connection-failures, next: modelready-sidecar doctor"
+        ready = json.loads(sidecar.get("/readyz")[1])
+        assert ready["reason"] == "REDIS_UNAVAILABLE"
+        assert next(iter(ready["runbooks"].items())) == ("connection-failures", "modelready-sidecar doctor")
         assert [row for row in rows if row.startswith(("redis", "stream", "dead letters"))][1].endswith("not known")
         assert main(["dead-letters", "list"]) == 1
         assert "docs/troubleshooting.md has REDIS_" in capsys.readouterr().err

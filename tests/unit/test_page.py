@@ -111,6 +111,13 @@ def test_the_state_is_one_line(status_now: pb.GetQueueStatusResponse, level: str
     assert shown[2].startswith(f"{level}: {words}")
 
 
+def test_it_names_the_runbook_and_the_next_command() -> None:
+    text = show(status(dead_letters=2))
+    assert "<dt>docs/operations.md#dead-letters</dt>" in text
+    assert "<code>modelready-sidecar dead-letters list</code>" in text
+    assert "docs/operations.md#" not in show(status())
+
+
 def test_a_stranger_learns_nothing_about_the_server() -> None:
     redis = pb.RedisStatus(engine="valkey", version="9.1", eviction_policy="allkeys-lru")
     redis.latency.FromMilliseconds(1)

@@ -1,16 +1,22 @@
-"""The state in one line: each problem has its words, the worst comes first, and the line stays one at any size."""
+"""The state in one line: each problem has its words, the worst comes first, and the line stays one at any size.
+
+And each problem leads to a runbook of docs/operations.md and to a command.
+"""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
 
 from modelready.v1 import queue_service_pb2 as pb
+from sidecar.cli.main import build_parser
 from sidecar.cli.status import table
 from sidecar.format import shorten, shorten_name
-from sidecar.summary import is_well, summarize
+from sidecar.summary import RUNBOOKS, is_well, runbooks, summarize
 
 
 def _status(**fields: Any) -> pb.GetQueueStatusResponse:
@@ -24,6 +30,68 @@ def _status(**fields: Any) -> pb.GetQueueStatusResponse:
     for name, value in fields.items():
         well[name] = {**well.get(name, {}), **value} if isinstance(value, dict) else value
     return json_format.ParseDict(well, pb.GetQueueStatusResponse())
+
+
+def _headings() -> set[str]:
+    text = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+
+
+def _redis(reason: str, *, up: bool = True, **fields: Any) -> dict[str, Any]:
+    """Events are spooled, and why."""
+    return {
+        "redis_up": up,
+        "redis": {},
+        "promise": {"spooling": True, "summary": "by disk", "reason": reason, **fields},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "runbook", "command"),
+    [
+        ({"promise": {"accepting": False, "reason": "REDIS_NO_PERMISSION"}}, "publishes-refused", "doctor"),
+        (_redis("REDIS_UNAVAILABLE", up=False), "connection-failures", "doctor"),
+        (_redis("REDIS_LOADING", up=False), "connection-failures", "doctor"),
+        (_redis("REDIS_AUTH_FAILED", up=False), "auth-failures", "doctor"),
+        (_redis("REDIS_OOM"), "redis-memory", "status"),
+        (_redis("QUEUE_FULL"), "queue-not-draining", "status"),
+        ({**_redis("QUEUE_FULL"), "lists": [{"name": "a"}]}, "list-not-draining", "status --watch"),
+        (_redis("REDIS_READONLY"), "spool-growing", "doctor"),
+        (_redis(""), "spool-growing", "doctor"),
+        ({"redis_up": False, "redis_error": "refused"}, "connection-failures", "doctor"),
+        ({"spool": {"error": "no room"}}, "spool-disk", "doctor"),
+        ({"spool": {"depth": 3}}, "spool-growing", "doctor"),
+        ({"spool": {"bytes": 90}}, "spool-filling", "doctor"),
+        ({"outbox": {"error": "refused"}}, "outbox-not-draining", "doctor"),
+        ({"outbox": {"refused": 1}}, "outbox-refused", "outbox list"),
+        ({"redis": {"role": "slave"}}, "connection-failures", "doctor"),
+        ({"redis": {"used_memory_bytes": 81, "max_memory_bytes": 100}}, "redis-memory", "status"),
+        ({"redis": {"eviction_policy": "volatile-lru"}}, "eviction-policy", "doctor"),
+        ({"redis": {"eviction_policy": "allkeys-lru"}}, "eviction-policy", "doctor"),
+        ({"trim": {"held_back_by": "old"}}, "queue-not-draining", "status"),
+        ({"groups": [{"name": "a", "depth": 1}]}, "queue-not-draining", "status"),
+        ({"dead_letters": 3}, "dead-letters", "dead-letters list"),
+        ({"list": {"name": "a b", "dead_letters": 1}}, "list-dead-letters",
+         "dead-letters replay --dry-run --list 'a b'"),
+    ],
+)  # fmt: skip
+def test_each_problem_leads_to_a_runbook_and_a_command(fields: dict[str, Any], runbook: str, command: str) -> None:
+    status = _status(**fields)
+    assert dict(runbooks(status)) == {runbook: f"modelready-sidecar {command}"}
+    assert table(status).splitlines()[1] == f"  docs/operations.md#{runbook}, next: modelready-sidecar {command}"
+    build_parser().parse_args(command.replace("'a b'", "a").split())
+
+
+def test_every_runbook_is_a_heading_of_the_document() -> None:
+    assert RUNBOOKS.keys() - _headings() == set()
+
+
+def test_of_several_problems_the_worst_one_s_runbook_comes_first_and_each_once() -> None:
+    groups = [{"name": "a", "depth": 9}, {"name": "b", "depth": 95, "consumers": 1}]
+    several = _status(trim={"max_depth": 100}, groups=groups, spool={"depth": 1}, dead_letters=1)
+    assert list(runbooks(several)) == ["spool-growing", "queue-not-draining", "dead-letters"]
+    assert runbooks(_status()) == {}
+    assert table(_status()).splitlines()[1] == ""
 
 
 @pytest.mark.parametrize(

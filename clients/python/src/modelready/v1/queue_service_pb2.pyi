@@ -91,16 +91,18 @@ class DeadLetterCount(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class PromiseStatus(_message.Message):
-    __slots__ = ("summary", "accepting", "spooling", "pending")
+    __slots__ = ("summary", "accepting", "spooling", "pending", "reason")
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     ACCEPTING_FIELD_NUMBER: _ClassVar[int]
     SPOOLING_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     summary: str
     accepting: bool
     spooling: bool
     pending: int
-    def __init__(self, summary: _Optional[str] = ..., accepting: bool = ..., spooling: bool = ..., pending: _Optional[int] = ...) -> None: ...
+    reason: str
+    def __init__(self, summary: _Optional[str] = ..., accepting: bool = ..., spooling: bool = ..., pending: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class TrimStatus(_message.Message):
     __slots__ = ("retention", "oldest_entry_at", "held_back_by", "max_depth")
