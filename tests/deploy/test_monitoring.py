@@ -132,7 +132,7 @@ def test_each_alarm_has_its_runbook_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("alarm", [*ALARMS, monitoring.ROTATION_ALARM], ids=lambda alarm: alarm.name)
-def test_a_runbook_says_when_whom_to_call_and_what_to_do(alarm: monitoring.Alarm) -> None:
+def test_a_runbook_says_when_whom_to_call_what_to_do_and_when_it_is_over(alarm: monitoring.Alarm) -> None:
     said = runbooks()[alarm.name]
     several = f"for {alarm.of} minutes" if alarm.minutes == alarm.of else f"in {alarm.minutes} of {alarm.of} minutes"
     assert (several if alarm.of > 1 else "at once") in said
@@ -140,5 +140,6 @@ def test_a_runbook_says_when_whom_to_call_and_what_to_do(alarm: monitoring.Alarm
         assert str(alarm.threshold) in said
     assert re.search(r"\b(Now|Morning)\b", said)
     assert "\n- First: " in said
+    assert re.search(r"\n- Over: .*\.\n", said)
     assert alarm.section in sections()
     assert f"[{alarm.section}](troubleshooting.md#{alarm.section})" in said

@@ -51,7 +51,7 @@ def with_arns(node: Any) -> Any:
 
 
 def test_the_document_has_every_policy_of_the_template() -> None:
-    assert TOLD.keys() == policies().keys() | {"check"}
+    assert TOLD.keys() == policies().keys() | {"check", "on-call"}
 
 
 @pytest.mark.parametrize("name", policies())
@@ -64,12 +64,33 @@ def test_the_rights_to_check_are_those_that_the_check_uses() -> None:
         r"\bclients\.(cloudformation|ecs|logs)\.([a-z_]+)\(", (ROOT / "deploy/check.py").read_text()
     )  # fmt: skip
     used = {f"{service}:{''.join(word.capitalize() for word in name.split('_'))}" for service, name in calls}
-    documented = {
+    assert actions_of("check") == used | {"iam:PassRole"}
+
+
+def actions_of(policy: str) -> set[str]:
+    return {
         action
-        for statement in TOLD["check"]
+        for statement in TOLD[policy]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
-    assert documented == used | {"iam:PassRole"}
+
+
+# Commands of the AWS CLI that are not called like what they do there; None: it takes the rights to deploy the stack.
+CLI = {
+    "logs tail": "logs:FilterLogEvents",
+    "ecr get-login-password": "ecr:GetAuthorizationToken",
+    "cloudformation deploy": None,
+}
+
+
+def test_a_person_on_call_has_the_rights_to_all_commands_of_aws_in_the_runbooks() -> None:
+    named = re.findall(r"\baws ([a-z]+) ([a-z-]+)", (ROOT / "docs/operations.md").read_text())
+    asked = {
+        CLI.get(f"{service} {command}", f"{service}:{''.join(word.capitalize() for word in command.split('-'))}")
+        for service, command in named
+    }
+    assert {"ecs:DescribeServices", "elasticache:TestFailover"} <= asked
+    assert asked - {None} - actions_of("check") - actions_of("on-call") == set()
 
 
 # What CloudFormation asks for only where a resource has what those of the template have not.
