@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import create_engine, text, update
 
-from clients.python.tests.outbox.databases import server, status
 from modelready import outbox
 from modelready.outbox.table import utc_now
 from modelready.redis.env import read
@@ -16,27 +12,17 @@ from sidecar.cli.doctor import outbox as check
 from sidecar.cli.doctor.report import Report
 from sidecar.settings import OutboxSettings
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import status
 from tests.harness.relay import Relay
 from tests.integration.doctor_run import the_finding
 
 INSERT = text("INSERT INTO modelready_outbox (event_id, event, created_at) VALUES ('a', '{}', :at)")
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[DatabaseServer]:
-    with server("postgresql") as started:
-        yield started
-
-
 def checked(url: str, **env: str) -> Report:
     report = Report()
     check.check_outbox(report, read(OutboxSettings, {"OUTBOX_URL": url, **env}), {})
     return report
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/registry.db"
 
 
 def test_an_outbox_that_is_well_or_not_wanted(url: str) -> None:

@@ -12,7 +12,6 @@ import boto3
 import pytest
 from sqlalchemy import Engine, create_engine, delete, text
 
-from clients.python.tests.outbox.databases import server
 from modelready import outbox
 from modelready.redis.aws.iam import RdsCredentials
 from modelready.redis.env import read
@@ -21,6 +20,7 @@ from sidecar.outbox.database import connect
 from sidecar.settings import OutboxSettings
 from tests.harness.aws_api import aws_api, log_in_by_environment
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import server
 from tests.harness.redis_server import RedisServer
 from tests.harness.secrecy import keep
 from tests.harness.sidecar_process import SidecarProcess

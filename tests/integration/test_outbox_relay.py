@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
-from clients.python.tests.outbox.databases import SERVERS, server, status
-from modelready import outbox
 from modelready.entry import decode
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import on, status
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SERVING, SidecarProcess
@@ -24,45 +23,10 @@ from tests.integration.calls import KEYS, STORED, calling, model_event
 SOON = {"OUTBOX_POLL_SECONDS": "0.05"}
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[DatabaseServer]:
-    with server("postgresql") as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def mysql() -> Iterator[DatabaseServer]:
-    with server("mysql") as started:
-        yield started
-
-
-@pytest.fixture
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    kind = getattr(request, "param", "sqlite")
-    if kind not in SERVERS:
-        return f"sqlite:///{tmp_path}/registry.db"
-    started: DatabaseServer = request.getfixturevalue(kind)
-    return started.url
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    """With an empty table."""
-    engine = create_engine(url, pool_pre_ping=True)
-    outbox.metadata.drop_all(engine)
-    outbox.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
-
-
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
     with RedisServer(appendonly=True) as started:
         yield started
-
-
-def on(*kinds: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("url", kinds, indirect=True)
 
 
 @contextmanager

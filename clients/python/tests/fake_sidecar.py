@@ -22,6 +22,7 @@ from modelready.rpc import error_details_pb2, status_pb2
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceServicer, add_PublisherServiceServicer_to_server
 from tests.harness.ports import PortLease
+from tests.harness.waiting import until
 
 STREAM = "{model-ready}:events"
 
@@ -153,3 +154,9 @@ if __name__ == "__main__":
     sys.stdout.write(sidecar.address + "\n")
     sys.stdout.flush()
     time.sleep(600)
+
+
+def arrived(sidecar: FakeSidecar, *versions: object) -> None:
+    """Wait until the sidecar has these versions, in this order and once."""
+    expected = [str(version) for version in versions]
+    until(lambda: [event.model.version for event in sidecar.entries] == expected, 30, f"versions {expected}")

@@ -21,7 +21,6 @@ import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
-from clients.python.tests.outbox.databases import server as database_server
 from modelready import Publisher, outbox
 from modelready.entry import decode
 from modelready.v1.event_pb2 import ModelReadyToDeploy
@@ -29,6 +28,7 @@ from registry import changes
 from registry.errors import NotImproved
 from registry.tables import Base, Model, Promotion, Version
 from tests.harness.child import Child, Started
+from tests.harness.databases import server as database_server
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess

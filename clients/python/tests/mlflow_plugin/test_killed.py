@@ -21,10 +21,10 @@ from sqlalchemy import create_engine, text
 
 from clients.python.tests.mlflow_plugin.mlflow_server import FORKED, MlflowServer
 from clients.python.tests.mlflow_plugin.models import log_model
-from clients.python.tests.outbox.databases import status
 from modelready.entry import decode
 from tests.harness.child import Child
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import status
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until

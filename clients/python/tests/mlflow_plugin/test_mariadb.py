@@ -8,10 +8,10 @@ from itertools import pairwise
 from google.protobuf.json_format import Parse
 from sqlalchemy import select
 
-from clients.python.tests.outbox.databases import server
 from modelready import mlflow as plugin
 from modelready import outbox
 from modelready.v1.event_pb2 import ModelReadyToDeploy
+from tests.harness.databases import server
 
 
 def test_concurrent_changes_all_succeed_and_each_names_the_version_before_it() -> None:

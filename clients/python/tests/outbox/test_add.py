@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
-from clients.python.tests.fake_sidecar import FakeSidecar
-from clients.python.tests.outbox.databases import SYNC, arrived, on, status
+from clients.python.tests.fake_sidecar import FakeSidecar, arrived
 from modelready import InvalidEvent, outbox
+from tests.harness.databases import SYNC, on, status
 
 
 class Base(DeclarativeBase):

@@ -11,11 +11,11 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from clients.python.tests.fake_sidecar import FakeSidecar
-from clients.python.tests.outbox.databases import on, status
 from modelready import outbox
 from modelready.aio import Publisher
 from modelready.outbox import aio
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import on, status
 from tests.harness.waiting import auntil
 
 DRIVERS = on("sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg", "mysql+aiomysql")

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from clients.python.tests.fake_sidecar import FakeSidecar, failure
-from clients.python.tests.outbox.databases import DATABASES, arrived, on, require, status
+from clients.python.tests.fake_sidecar import FakeSidecar, arrived, failure
 from modelready import outbox
 from modelready.outbox.__main__ import main
 from tests.harness.child import Child
 from tests.harness.database_server import DatabaseServer, PgBouncer
+from tests.harness.databases import DATABASES, on, require, status
 from tests.harness.waiting import until
 
 ROOT = Path(__file__).parents[4]

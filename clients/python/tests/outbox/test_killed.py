@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from clients.python.tests.outbox.databases import SERVERS, server, status
 from modelready import outbox
 from modelready.entry import decode
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from tests.harness.child import Child
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import SERVERS, server, status
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until

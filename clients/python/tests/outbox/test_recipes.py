@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from clients.python.tests.fake_sidecar import FakeSidecar
-from clients.python.tests.outbox.databases import arrived, on, status
+from clients.python.tests.fake_sidecar import FakeSidecar, arrived
 from clients.python.tests.outbox.documents import examples
 from modelready import Publisher, outbox
 from tests.harness.child import Child
+from tests.harness.databases import on, status
 from tests.harness.ports import LOOPBACK, PortLease
 from tests.harness.waiting import patience, until
 

@@ -10,10 +10,10 @@ from alembic.operations import Operations
 from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.orm import Session
 
-from clients.python.tests.fake_sidecar import FakeSidecar
-from clients.python.tests.outbox.databases import DATABASES, arrived, on, status
+from clients.python.tests.fake_sidecar import FakeSidecar, arrived
 from clients.python.tests.outbox.documents import examples
 from modelready import outbox
+from tests.harness.databases import DATABASES, on, status
 
 (FIVE_LINES,) = examples("The outbox in five lines")
 (MIGRATION,) = examples("The table")

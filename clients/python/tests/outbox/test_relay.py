@@ -12,13 +12,13 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from clients.python.tests.fake_sidecar import FakeSidecar, failure
-from clients.python.tests.outbox.databases import DATABASES, SYNC, arrived, on, status
+from clients.python.tests.fake_sidecar import FakeSidecar, arrived, failure
 from modelready import Durability, ModelReadyToDeploy, Publisher, PublishError, Receipt, Unavailable, outbox
 from modelready.outbox import relay as relays
 from modelready.outbox import store
 from modelready.v1 import publisher_service_pb2 as pb
 from tests.harness.database_server import DatabaseServer
+from tests.harness.databases import DATABASES, SYNC, on, status
 from tests.harness.waiting import until
 
 SERVERS = ("postgresql+psycopg", "mysql+pymysql")

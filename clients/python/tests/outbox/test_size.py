@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from clients.python.tests.outbox.databases import server
 from modelready import PublishError, Receipt, outbox
 from modelready.receipt import Durability, Outcome
 from modelready.v1.event_pb2 import ModelReadyToDeploy
+from tests.harness.databases import server
 
 EVENTS, AT_ONCE, SAMPLE = 1_000_000, 2_000, 50_000
 INSERT = text(

@@ -1,4 +1,4 @@
-"""The databases that the outbox is tested on: real servers of the tests' own, one of each kind for a run."""
+"""The databases that an outbox is tested on: real servers of the tests' own. The fixtures are in fixtures.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import os
 import pytest
 from sqlalchemy import Engine
 
-from clients.python.tests.fake_sidecar import FakeSidecar
 from modelready import outbox
 from modelready.outbox import store
-from tests.harness.database_server import DatabaseServer, MariaDB, PgBouncer, Postgres
-from tests.harness.waiting import until
+
+from .database_server import DatabaseServer, MariaDB, PgBouncer, Postgres
 
 SERVERS: dict[str, type[Postgres | MariaDB]] = {"postgresql": Postgres, "mysql": MariaDB}
 
@@ -32,7 +31,7 @@ def server(kind: str) -> DatabaseServer:
 
 
 def on(*drivers: str) -> pytest.MarkDecorator:
-    """Run the test with each of these drivers."""
+    """Run the test with each of these databases, such as "sqlite", "postgresql" or "mysql+aiomysql"."""
     return pytest.mark.parametrize("url", drivers, indirect=True)
 
 
@@ -43,9 +42,3 @@ DATABASES = ("sqlite", "postgresql+psycopg", "mysql+pymysql")
 def status(engine: Engine) -> outbox.Status:
     with engine.connect() as connection:
         return store.status(connection)
-
-
-def arrived(sidecar: FakeSidecar, *versions: object) -> None:
-    """Wait until the sidecar has these versions, in this order and once."""
-    expected = [str(version) for version in versions]
-    until(lambda: [event.model.version for event in sidecar.entries] == expected, 30, f"versions {expected}")
