@@ -16,6 +16,7 @@ from clients.python.tests.fake_sidecar import FakeSidecar, arrived, failure
 from modelready import Durability, ModelReadyToDeploy, Publisher, PublishError, Receipt, Unavailable, outbox
 from modelready.outbox import relay as relays
 from modelready.outbox import store
+from modelready.outbox.engine import create
 from modelready.v1 import publisher_service_pb2 as pb
 from tests.harness.database_server import DatabaseServer
 from tests.harness.databases import DATABASES, SYNC, on, status
@@ -325,3 +326,17 @@ def test_it_starts_while_the_database_is_away(sidecar: FakeSidecar, postgresql: 
         away = create_engine(postgresql.url.replace(str(postgresql.port), "1"))
         with outbox.Relay(away, publisher) as relay:
             until(lambda: relay._failures > 1, 30, "it has tried more than once")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_its_engine_reads_text_where_the_database_has_no_encoding(driver: str, postgresql: DatabaseServer) -> None:
+    with create_engine(postgresql.url, isolation_level="AUTOCOMMIT").connect() as connection:
+        name = f"no_encoding_{driver}"
+        connection.exec_driver_sql(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    engine = create(postgresql.url_of(driver).rpartition("/")[0] + f"/{name}")
+    outbox.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(outbox.insert(name="b\u00e4r", version=1, uri="s3://m/"))
+        (row,) = store.oldest(connection, 1)
+    engine.dispose()
+    assert "b\u00e4r" in row.event or "b\\u00e4r" in row.event

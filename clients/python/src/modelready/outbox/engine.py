@@ -14,6 +14,7 @@ SILENT_SECONDS = 30
 
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 _LIBPQ: dict[str, Any] = {
+    "client_encoding": "utf8",  # psycopg returns bytes where the database's is SQL_ASCII
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": SILENT_SECONDS // 2,
     "keepalives_interval": SILENT_SECONDS // 6,
