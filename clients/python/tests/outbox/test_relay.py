@@ -336,7 +336,7 @@ def test_its_engine_reads_text_where_the_database_has_no_encoding(driver: str, p
     engine = create(postgresql.url_of(driver).rpartition("/")[0] + f"/{name}")
     outbox.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.execute(outbox.insert(name="b\u00e4r", version=1, uri="s3://m/"))
+        connection.exec_driver_sql("INSERT INTO modelready_outbox (event_id, event) VALUES ('1', 'naïve')")
         (row,) = store.oldest(connection, 1)
     engine.dispose()
-    assert "b\u00e4r" in row.event or "b\\u00e4r" in row.event
+    assert row.event == "naïve"
