@@ -14,11 +14,13 @@ import argparse
 import filecmp
 import importlib.resources
 import io
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import textwrap
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
@@ -105,6 +107,43 @@ def generate(into: Path) -> None:
                 text.replace("from google.rpc import status_pb2", "from modelready.rpc import status_pb2")
             )
         (into / PACKAGE / "__init__.py").write_text('"""Generated from proto/modelready/v1 by `make proto`."""\n')
+        for file in descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes()).file:
+            if file.name in sources():
+                stub = into / file.name.replace(".proto", "_pb2.pyi")
+                stub.write_text(documented(stub.read_text(), comments(file)))
+                shutil.copy(PROTO / file.name, into / file.name)  # the wheel has it, for generators of its users
+
+
+def comments(file: descriptor_pb2.FileDescriptorProto) -> dict[str, str]:
+    """The comment above each message, enum, field and value, by its name within the file, such as `Receipt.outcome`."""
+    found = {}
+    for location in file.source_code_info.location:
+        text = location.leading_comments.strip()
+        if not text or len(location.path) < 2:
+            continue  # of the file itself
+        here, names = file, []
+        for field, index in zip(location.path[::2], location.path[1::2], strict=True):
+            here = getattr(here, here.DESCRIPTOR.fields_by_number[field].name)[index]
+            names.append(here.name)
+        found[".".join(names)] = "\n".join(line.removeprefix(" ") for line in text.splitlines())
+    return found
+
+
+def documented(stub: str, texts: dict[str, str]) -> str:
+    """The stub with the comments as docstrings, which editors and help() of a type checker show."""
+    lines: list[str] = []
+    path: list[str] = []
+    for line in stub.splitlines():
+        lines.append(line)
+        if not (named := re.match(r"( *)(class )?(\w+)[:(]", line)):
+            continue
+        depth = len(named[1]) // 4
+        path[depth:] = [named[3]]
+        if text := texts.get(".".join(path)):
+            quoted = text.replace("\\", "\\\\").replace('"""', '\\"""')
+            body = f'"""{quoted}\n"""' if "\n" in quoted or quoted.endswith('"') else f'"""{quoted}"""'
+            lines += textwrap.indent(body, " " * 4 * (depth + bool(named[2]))).splitlines()
+    return "\n".join(lines) + "\n"
 
 
 def buf(*arguments: str, cwd: Path) -> None:
@@ -135,7 +174,7 @@ def check(against: str) -> None:
         generate(fresh)
         stale = [
             str(path.relative_to(fresh))
-            for path in sorted(fresh.rglob("*.py*"))
+            for path in sorted(fresh.rglob("*.p*"))
             if not (ROOT / CODE / path.relative_to(fresh)).exists()
             or not filecmp.cmp(path, ROOT / CODE / path.relative_to(fresh), shallow=False)
         ]
