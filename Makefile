@@ -58,6 +58,12 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-mlflow-$* $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
+.venv-release/ready: .venv/tools requirements/release.txt
+	@echo "installing the writer of the SBOM"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-release
+	@VIRTUAL_ENV=.venv-release $(BIN)/uv pip install --quiet --require-hashes -r requirements/release.txt
+	@touch $@
+
 .venv-proto/ready: requirements/proto.txt
 	@echo "installing the generator of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
@@ -65,7 +71,7 @@ help: ## List the targets
 	@touch $@
 
 .PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest mlflow soak
-.PHONY: mutants bench docs pins clean
+.PHONY: mutants bench docs pins dist image clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -146,6 +152,7 @@ pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep th
 	@without=mlflow-skinny; pin() { printf 'modelready\nplaywright\n%s\n' "$$without" | $(PINNED) -o requirements/"$$@"; }; set -e; \
 	pin build.txt $(UPGRADE) --group build; \
 	pin proto.txt $(UPGRADE) --group proto; \
+	pin release.txt $(UPGRADE) --group release; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
 	pin image.txt $(UPGRADE) --extra aws --extra consumer --extra embedded --extra otel --extra outbox $(BOTH); \
 	pin registry.txt $(UPGRADE) --extra sqlalchemy --group registry clients/python/pyproject.toml; \
@@ -155,5 +162,17 @@ pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep th
 	pin mlflow-newest.txt $(UPGRADE) --all-extras --group mlflow $(BOTH); \
 	pin mlflow-lowest.txt --resolution lowest-direct --all-extras --group mlflow $(BOTH)
 
+REPOSITORY ?=
+dist: .venv/tools .venv-release/ready ## Build wheels, source distributions and SBOMs in dist/; REPOSITORY=URL: with project URLs
+	@$(BIN)/python -m scripts.dist --repository "$(REPOSITORY)"
+
+IMAGE ?= modelready-sidecar
+# Buildx builds for several platforms, but keeps them only in a registry: PLATFORMS=linux/amd64,linux/arm64 PUSH=--push.
+PLATFORMS ?=
+PUSH ?=
+image: ## Build the image IMAGE; PLATFORMS=linux/amd64,linux/arm64 PUSH=--push: for both, with SBOM and provenance
+	docker $(if $(PLATFORMS),buildx build --platform $(PLATFORMS) --sbom=true --provenance=mode=max $(PUSH),build) \
+	  --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse HEAD) .
+
 clean: ## Remove everything that the targets made
-	@rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf .venv .venv-* .cache dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -139,7 +139,7 @@ def test_the_map_shows_what_is_in_the_sidecar() -> None:
     shown = set(re.findall(r"(?<=[ \n])\w+(?:/(?= {3})|\.py)", sidecar))
     there = {path.relative_to(ROOT / "sidecar").parts for path in FILES if _name(path).startswith("sidecar/")}
     names = {parts[0] + "/" * (len(parts) > 1) for parts in there}
-    assert shown == names - {"__init__.py", "__main__.py"}
+    assert shown == names - {"__init__.py", "__main__.py", "py.typed"}
 
 
 def test_decisions_that_are_cited_are_there() -> None:

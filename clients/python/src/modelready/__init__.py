@@ -33,6 +33,8 @@ from modelready.v1.event_pb2 import (
     Runtime,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "TLS",
     "Artifact",

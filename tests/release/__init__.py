@@ -1,0 +1,1 @@
+"""What a release has, built and used as its users do."""
