@@ -165,11 +165,12 @@ def test_what_pyproject_names_is_pinned() -> None:
     groups = project["dependency-groups"]
     groups["dev"] = groups["test"] + [one for one in groups["dev"] if isinstance(one, str)]
     mlflow = groups["test"] + [one for one in groups["mlflow"] if isinstance(one, str)]
-    runtime = [one for one in project["project"]["dependencies"] if one != "modelready"]
+    runtime = [one for one in project["project"]["dependencies"] if not one.startswith("modelready==")]
     extras = [one for extra in project["project"]["optional-dependencies"].values() for one in extra]
     wanted = {
         "build": groups["build"],
         "proto": groups["proto"],
+        "release": groups["release"],
         "runtime": runtime,
         "image": runtime + extras,
         "dev": runtime + extras + groups["dev"],
