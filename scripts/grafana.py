@@ -98,6 +98,17 @@ PANELS = (
     ), colors=(("connections and commands", "orange"), ("logins", "red"))),
     Panel("Redis: latency of appends", "s", _quantiles("modelready_redis_append_seconds")),
     Panel("Redis: retries a minute", "short", ((_minutely("modelready_retries_total", "by"), "by the {{by}}"),)),
+    Panel("Redis: memory in use", "percent", (
+        (f"100 * {_known('modelready_redis_used_memory_bytes')} / ({_known('modelready_redis_max_memory_bytes')} > 0)",
+         "of maxmemory"),
+    ), "redis-memory"),
+    Panel("Redis: memory", "bytes", (
+        (_known("modelready_redis_used_memory_bytes"), "used"),
+        (f"{_known('modelready_redis_max_memory_bytes')} > 0", "maxmemory"),
+    )),
+    Panel("Redis: eviction policy", "short", (
+        (_known("modelready_redis_eviction_policy", "policy"), "{{policy}}"),
+    ), colors=(("noeviction", "green"), ("/^(allkeys|volatile)-/", "red"))),
     Panel("Inside: events waiting and committed together", "short", (
         ("sum(modelready_pending_events)", "waiting in memory"),
         (_MEAN_GROUP, "in a group, the mean"),

@@ -190,6 +190,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         await _check_readiness(connection, readiness, tasks)
         _watch_queue(
             tasks,
+            inspector,
             observer,
             RedisTrimmer(connection, settings.queue),
             limit=limit,
@@ -325,6 +326,7 @@ def _watch_secrets(
 
 def _watch_queue(
     tasks: Tasks,
+    inspector: QueueInspector,
     observer: QueueObserver,
     stream: StreamTrimmer,
     *,
@@ -334,7 +336,7 @@ def _watch_queue(
     settings: QueueSettings,
 ) -> None:
     tasks.start("history", history.run())
-    tasks.start("queue metrics", QueueMetrics(observer, metrics, settings.retention_seconds).run())
+    tasks.start("queue metrics", QueueMetrics(inspector, observer, metrics, settings.retention_seconds).run())
     tasks.start("trimmer", Trimmer(stream, settings.retention_seconds, metrics).run())
     if limit is not None:
         tasks.start("depth limit", limit.run())

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
+from sidecar import __version__
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # of the whole process: the time of each counter's start
 # Each bound is at most two thirds above the one before, so that percentiles read from the buckets are useful.
 _LATENCY = (
     0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3,
@@ -20,6 +31,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._gauge("modelready_build_info", "1; the label has the sidecar's version.", "version").labels(
+            __version__
+        ).set(1)
         self.published = self._counter(
             "modelready_published_events", "Events by outcome: stored, duplicate, spooled, or the reason of a refusal.",
             "outcome",
@@ -45,6 +59,9 @@ class Metrics:
             "reason",
         )
         self.redis_up = self._gauge("modelready_redis_up", "1 if an authenticated round trip succeeded recently.")
+        self.redis_used_memory = self._gauge("modelready_redis_used_memory_bytes", "Memory that Redis uses.")
+        self.redis_max_memory = self._gauge("modelready_redis_max_memory_bytes", "Its maxmemory; 0 without a limit.")
+        self.eviction_policy = self._gauge("modelready_redis_eviction_policy", "1 for its maxmemory-policy.", "policy")
         self.pending = self._gauge("modelready_pending_events", "Events waiting in memory to be committed.")
         self.spool_depth = self._gauge("modelready_spool_events", "Events in the spool.")
         self.spool_bytes = self._gauge("modelready_spool_bytes", "Bytes in the spool.")

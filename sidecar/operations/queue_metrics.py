@@ -1,26 +1,29 @@
-"""Keeps the gauges of the queue in Redis fresh: depth, pending and age of each group, the lengths of both streams."""
+"""Keeps the gauges of what is in Redis fresh: depth, pending and age of each group, both streams, and its memory."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 
 from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
-from sidecar.operations.interfaces import GroupState, QueueObserver
+from sidecar.operations.interfaces import GroupState, QueueInspector, QueueObserver
 from sidecar.operations.trimmer import held_back
 
 log = logging.getLogger(__name__)
 
 _PERIOD_SECONDS = 10.0
+_PERIODS_OF_MEMORY = 6
 
 
 class QueueMetrics:
     """One background task, of no consequence to publishing."""
 
-    def __init__(self, observer: QueueObserver, metrics: Metrics, retention: float) -> None:
+    def __init__(self, inspector: QueueInspector, observer: QueueObserver, metrics: Metrics, retention: float) -> None:
         """`retention`: QUEUE_RETENTION_SECONDS; a group that holds entries past this is reported."""
+        self._inspector = inspector
         self._observer = observer
         self._metrics = metrics
         self._retention = retention
@@ -28,10 +31,12 @@ class QueueMetrics:
         self._complained = False
 
     async def run(self) -> None:
-        """Refresh every ten seconds, until cancelled."""
-        while True:
+        """Refresh every ten seconds, the memory every minute, until cancelled."""
+        for period in itertools.count():
             try:
                 await self.refresh()
+                if period % _PERIODS_OF_MEMORY == 0:
+                    await self.refresh_memory()
             except SetupFault as error:
                 if not self._complained:
                     log.warning("the queue's depth is not known: %s", error)
@@ -60,6 +65,15 @@ class QueueMetrics:
         self._metrics.dead_letters_by_reason.clear()
         for reason, count in dead.reasons:
             self._metrics.dead_letters_by_reason.labels(reason).set(count)
+
+    async def refresh_memory(self) -> None:
+        """Set the gauges of Redis' memory; what the rights hide has none. Raises QueueErrors."""
+        redis = await self._inspector.redis()
+        self._metrics.eviction_policy.clear()
+        if redis.eviction_policy:
+            self._metrics.eviction_policy.labels(redis.eviction_policy).set(1)
+            self._metrics.redis_used_memory.set(redis.used_memory)
+            self._metrics.redis_max_memory.set(redis.max_memory)
 
     def _report_late(self, group: GroupState | None) -> None:
         """Log once that a group keeps the stream from being trimmed; it may have been abandoned."""

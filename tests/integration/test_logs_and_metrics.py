@@ -9,6 +9,7 @@ import pytest
 
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import Artifact
+from sidecar import __version__
 from tests.harness.embedded_metrics import embedded
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import NOT_SERVING, SERVING, SidecarProcess
@@ -37,6 +38,10 @@ def test_embedded_metrics_are_what_was_published() -> None:
         env = to_redis(server, METRICS_EMF="true", SIDECAR_SOURCE="//registry.prod", QUEUE_RETENTION_SECONDS="0")
         with SidecarProcess(env) as sidecar:
             (start,) = until(lambda: embedded(sidecar.logs()), 5, "there is a first line")
+            policy = 'modelready_redis_eviction_policy{policy="allkeys-lru"} 1.0'
+            exported = until(
+                lambda: policy in (text := sidecar.get("/metrics")[1]) and text, 20, "/metrics has it, too"
+            )
             with calling(sidecar) as caller:
                 event = model_event()
                 for one in (event, event, model_event(), model_event()):
@@ -45,6 +50,9 @@ def test_embedded_metrics_are_what_was_published() -> None:
                 assert caller.refused(model_event(artifact=Artifact())).reason == "INVALID_EVENT"
             assert sidecar.terminate() == 0
             _, end = embedded(sidecar.logs())
+    assert f'modelready_build_info{{version="{__version__}"}} 1.0' in exported
+    assert "modelready_redis_used_memory_bytes 0.0" not in exported
+    assert "_created" not in exported
     assert (start["Service"], start["Queue"]) == ("//registry.prod", "model-ready")
     assert (start["QueueDepth"], start["QueuePending"], start["DeadLetters"]) == (3, 1, 1)
     assert 0 < start["OldestUnacknowledgedAge"] < 60
