@@ -71,7 +71,7 @@ help: ## List the targets
 	@touch $@
 
 .PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest mlflow soak
-.PHONY: mutants bench docs pins dist image clean
+.PHONY: mutants bench docs chart pins dist image clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -141,6 +141,9 @@ proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of t
 
 docs: .venv/dev ## Generate docs/configuration.md, .env.example, alarms, dashboards and the rotation function in the template
 	@$(BIN)/python scripts/configuration.py && $(BIN)/python -m scripts.monitoring && $(BIN)/python scripts/embed_rotation.py
+
+chart: .venv/dev ## Lint the Helm chart and render it for the tests; needs helm
+	@$(BIN)/python -m scripts.chart
 
 # Each environment is pinned from pyproject.toml; `modelready` itself is here and in no registry. Of axe-playwright-python
 # the tests need axe-core alone, not a second browser.
