@@ -20,20 +20,16 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _API, _ADMIN = "SIDECAR_API_TOKEN", "SIDECAR_ADMIN_TOKEN"
-# Words of grpc's errors, and what they mean; the first that fits counts.
-_CLOSED = "it closes the connection: give --ca-file if it speaks TLS, and --cert-file if it asks for a certificate"
-_SILENT = "it accepts connections and does not answer: check whether it hangs"
+# By what modelready finds in the words of grpc.
 _NOT_REACHED = {
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted: give the authority's with --ca-file",
-    "Hostname Verification": "its certificate is for another name: give that name with --server-name",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE",
-    "security handshaker": "one of the certificate files holds no PEM",
-    "SETTINGS frame": _SILENT,
-    "Handshake read failed": _SILENT,
-    "Socket closed": _CLOSED,
-    "reset": _CLOSED,
-    "errors resolving": "the name does not resolve: --address is host:port or unix:/path",
-    "No such file": "there is no such socket: check that it runs, or give another --address",
+    "untrusted": "its certificate is not trusted: give the authority's with --ca-file",
+    "other name": "its certificate is for another name: give that name with --server-name",
+    "no TLS": "it does not speak TLS: leave out --ca-file and unset SIDECAR_TLS_CERT_FILE",
+    "no PEM": "one of the certificate files holds no PEM",
+    "silent": "it accepts connections and does not answer: check whether it hangs",
+    "closed": "it closes the connection: give --ca-file if it speaks TLS, and --cert-file if it asks for a certificate",
+    "unresolved": "the name does not resolve: --address is host:port or unix:/path",
+    "no socket": "there is no such socket: check that it runs, or give another --address",
     "refused": "it is refused: check that it runs, or give another --address",
 }
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
@@ -79,11 +75,11 @@ class Target(NamedTuple):
         """The error of a call in one line, with what to do."""
         from modelready._retry import is_transient
 
-        code, reason, said = error.code.name, error.reason, " ".join(str(error).split())
+        code, reason, said = error.code.name, error.reason, " ".join(error.message.split())
         if reason:
             text = self._refused(reason, said)
         elif code == "UNAVAILABLE":
-            text = self._not_reached(said)
+            text = self._not_reached(error)
         elif code == "UNIMPLEMENTED":
             text = f"the sidecar at {self.address} is older than this command and does not support it: update it"
         elif code == "DEADLINE_EXCEEDED":
@@ -106,10 +102,12 @@ class Target(NamedTuple):
             return said
         return f"{said.rstrip('.')}: docs/troubleshooting.md has {reason}"
 
-    def _not_reached(self, said: str) -> str:
+    def _not_reached(self, error: PublishError) -> str:
         """What grpc says about a failed connection, with what to do."""
-        known = next((why for mark, why in _NOT_REACHED.items() if mark in said), said)
-        return f"no connection to the sidecar at {self.address}: {known}"
+        from modelready._unreached import cause
+
+        said = " ".join((error.details or error.message).split())
+        return f"no connection to the sidecar at {self.address}: {_NOT_REACHED.get(cause(said), said)}"
 
 
 def target(options: argparse.Namespace) -> Target:

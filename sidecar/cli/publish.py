@@ -84,7 +84,12 @@ def _run(options: argparse.Namespace) -> int:
     _check(options)
     where = connection.target(options)
     from modelready import Durability, Publisher
+    from modelready._channel import checked_address
 
+    try:
+        checked_address(where.address)
+    except ValueError as error:
+        raise Failed(f"not published: {error}") from None
     try:
         publisher = Publisher(
             where.address,

@@ -36,7 +36,7 @@ def as_json(error: PublishError) -> Mapping[str, Any]:
         "kind": type(error).__name__,
         "code": error.code.name,
         "reason": error.reason,
-        "message": str(error),
+        "message": error.message,
         "retry_after": error.retry_after,
         "event_id": error.event_id,
         "violations": [list(violation) for violation in getattr(error, "violations", ())],

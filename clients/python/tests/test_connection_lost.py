@@ -160,6 +160,6 @@ def test_many_give_the_reason_before_with_the_deadline_as_its_cause(
 def test_many_that_are_refused_until_the_end_are_not_said_to_be_under_way(publisher: Any, sidecar: FakeSidecar) -> None:
     full = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, reason="SPOOL_FULL", retry_after=3, message="full")
     sidecar.refuse = lambda event: full
-    with pytest.raises(modelready.ResourceExhausted, match=r"^full$") as refused:
+    with pytest.raises(modelready.ResourceExhausted, match=r"^full. The event") as refused:
         list(publisher.publish_many([model_ready(**FRAUD)], timeout=1))
     assert refused.value.__cause__ is None

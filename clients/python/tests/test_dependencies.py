@@ -54,7 +54,7 @@ from modelready import InvalidEvent, Publisher
 try:
     Publisher({sidecar.address!r}).publish(name="", version="7", uri="s3://m/")
 except InvalidEvent as error:
-    print(error)
+    print(error.message)
 """
     done = run(bare, code)
     assert done.stdout == "event.model.name: is required\n", done.stderr

@@ -30,7 +30,7 @@ def test_each_code_has_its_class(code: grpc.StatusCode, reason: str, kind: type[
     error = from_status(failure(code, reason=reason, retry_after=1.5, message="why"), "an-id")
 
     assert type(error) is kind
-    assert (error.code, error.reason, error.event_id, str(error)) == (code, reason, "an-id", "why")
+    assert (error.code, error.reason, error.event_id, error.message) == (code, reason, "an-id", "why")
     assert error.retry_after == (None if kind is modelready.InvalidEvent else 1.5)
 
 
@@ -39,9 +39,19 @@ def test_an_invalid_event_names_its_fields() -> None:
     error = from_status(failure(Code.INVALID_ARGUMENT, violations=violations), "an-id")
 
     assert isinstance(error, modelready.InvalidEvent)
-    assert str(error) == "event.model.name: must be at least 1 character; event.artifact: is required"
+    assert error.message == "event.model.name: must be at least 1 character; event.artifact: is required"
+    assert str(error) == f"{error.message}. The event's id is an-id"
     assert error.violations == tuple(violations)
     assert error.violations[0].field == "event.model.name"
+
+
+@pytest.mark.parametrize(
+    ("message", "text"), [("Redis is away", "Redis is away."), ("is it running?", "is it running?"), ("No.", "No.")]
+)
+def test_the_text_has_the_event_s_id_and_what_may_be_done_with_it(message: str, text: str) -> None:
+    error = from_status(failure(Code.UNAVAILABLE, message=message), "an-id")
+    assert str(error) == f"{text} The event's id is an-id; publishing it again with this id is safe"
+    assert str(from_status(failure(Code.UNAVAILABLE, message=message), "")) == message
 
 
 def test_errors_can_be_pickled() -> None:

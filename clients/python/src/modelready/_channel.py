@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,10 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # grpc's partial stubs hide it
 
 Metadata = tuple[tuple[str, str], ...]
+
+_RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix-abstract:", "vsock:", "xds:")
+"""Forms of gRPC's own, which it checks."""
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):(\d{1,5})")
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,46 @@ class TLS:
             raise ValueError("TLS needs cert_file and key_file together")
         ca, cert, key = (file and Path(file).read_bytes() for file in (self.ca_file, self.cert_file, self.key_file))
         return grpc.ssl_channel_credentials(ca or None, key or None, cert or None)
+
+
+def checked_address(target: object) -> str:
+    """The address. Raises TypeError or ValueError, which says what it may be, for one that no sidecar can have."""
+    if isinstance(target, str):
+        if target.startswith("unix:"):
+            is_good = bool(target.removeprefix("unix:").strip("/"))
+        else:
+            found = _ADDRESS.fullmatch(target)
+            is_good = target.startswith(_RESOLVERS) or bool(found and 1 <= int(found[1]) <= 65535)
+        if is_good:
+            return target
+    may_be = "it may be host:port, such as 127.0.0.1:50051 or [::1]:50051, or unix:/path"
+    kind = ValueError if isinstance(target, str) else TypeError
+    shown = re.sub(r"(?s).*@", "***@", target) if isinstance(target, str) else target  # a URL may hold a password
+    raise kind(f"the sidecar's address is {shown!r}{_what_is_wrong(str(target))}: {may_be}")
+
+
+def _what_is_wrong(target: str) -> str:
+    if "://" in target:
+        return ", with a scheme"
+    return "" if not target or re.search(r":\d*$", target) else ", without a port"
+
+
+def checked_tls(tls: object) -> TLS | None:
+    """It. Raises TypeError, which says what it may be."""
+    if tls is None or isinstance(tls, TLS):
+        return tls
+    raise TypeError(
+        f"tls is {tls!r}: it may be TLS(), which trusts the system's authorities, TLS(ca_file=...), or None for none"
+    )
+
+
+def checked_seconds(name: str, seconds: object) -> float:
+    """It. Raises TypeError, and ValueError for what is no time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is {seconds!r}: it may be a number of seconds")
+    if math.isnan(seconds):
+        raise ValueError(f"{name} is {seconds!r}: it may be a number of seconds")
+    return seconds
 
 
 def check_gevent() -> None:
@@ -77,6 +123,8 @@ def call_metadata(token: str | None) -> Metadata:
     """The metadata of each call. Raises ValueError, without the token, for one that no header can carry."""
     if token is None:
         return ()
+    if not isinstance(token, str):
+        raise TypeError(f"the token is a {type(token).__name__}: it may be text, or None for none")
     if not token or not all("!" <= character <= "~" for character in token):
         raise ValueError("the token must be visible ASCII, without blanks or a line end")
     return (("authorization", f"Bearer {token}"),)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from modelready._channel import TLS, call_metadata, channel_options
+from modelready._channel import TLS, call_metadata, channel_options, checked_address, checked_seconds, checked_tls
 from modelready._retry import Attempts
 from modelready._window import Window
-from modelready.event import EventFields, complete, model_ready
-from modelready.receipt import DURABILITIES, Durability
+from modelready.event import EventFields, checked_text, complete, model_ready
+from modelready.receipt import DURABILITIES, Durability, checked_durability
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 
 class PublisherBase:
-    """The settings of a publisher, and what follows from them."""
+    """The settings of a publisher, and what follows from them.
+
+    Raises TypeError or ValueError, which says what a setting may be, for a wrong one.
+    """
 
     def __init__(
         self,
@@ -21,35 +24,39 @@ class PublisherBase:
         token: str | None = None,
         tls: TLS | None = None,
         timeout: float = 5.0,
-        durability: Durability = Durability.UNSPECIFIED,
+        durability: Durability | str = Durability.UNSPECIFIED,
         source: str = "",
     ) -> None:
-        self._target = target
+        tls = checked_tls(tls)
+        self._target = checked_address(target)
         self._metadata = call_metadata(token)
         self._credentials = tls.credentials() if tls else None
         self._options = channel_options(tls)
-        self._timeout = timeout
-        self._durability = durability
-        self._source = source
+        self._timeout = checked_seconds("timeout", timeout)
+        self._durability = checked_durability(durability)
+        self._source = checked_text("source", source)
         self._closed = False
 
-    def _request(self, event: ModelReadyToDeploy, durability: Durability | None) -> pb.PublishRequest:
-        durability = durability or self._durability
-        return pb.PublishRequest(event=complete(event, self._source), durability=DURABILITIES[durability])
+    def _request(self, event: ModelReadyToDeploy, durability: Durability | str | None) -> pb.PublishRequest:
+        asked = DURABILITIES[self._asked(durability)]
+        return pb.PublishRequest(event=complete(event, self._source), durability=asked)
+
+    def _asked(self, durability: Durability | str | None) -> Durability:
+        return self._durability if durability is None else checked_durability(durability)
 
     def _complete(self, fields: EventFields) -> ModelReadyToDeploy:
         return complete(model_ready(**fields), self._source)
 
     def _attempts(self, timeout: float | None) -> Attempts:
-        return Attempts(self._timeout if timeout is None else timeout)
+        return Attempts(self._timeout if timeout is None else checked_seconds("timeout", timeout))
 
-    def _window(self, *, frame: int, in_flight: int, durability: Durability | None, timeout: float) -> Window:
+    def _window(self, *, frame: int, in_flight: int, durability: Durability | str | None, timeout: float) -> Window:
         return Window(
             frame=frame,
             in_flight=in_flight,
-            durability=durability or self._durability,
+            durability=self._asked(durability),
             source=self._source,
-            timeout=timeout,
+            timeout=checked_seconds("timeout", timeout),
         )
 
     def _check_open(self) -> None:

@@ -53,7 +53,7 @@ def out_of_time(last: PublishError | None, deadline: PublishError) -> PublishErr
     if last is None:
         return deadline
     error = copy.copy(last)
-    error.args = (f"{last} (and then no answer in time: it may be in the queue; the same event_id is safe)",)
+    error.args = (f"{last.message} (and then no answer in time: it may be in the queue)",)
     error.__cause__ = deadline
     return error
 

@@ -150,7 +150,7 @@ class Window:
         Raises the last failure, or else DeadlineExceeded, after `timeout` without progress.
         """
         if now >= self._deadline:
-            text = f"no receipt in {self._timeout:g} s; publishing again with the same event_id is safe"
+            text = f"no receipt in {self._timeout:g} s: the events under way may be in the queue"
             deadline = DeadlineExceeded(text, code=grpc.StatusCode.DEADLINE_EXCEEDED)
             under_way = any(frame.sequence is not None for frame in self._frames)
             raise out_of_time(self._last, deadline) if under_way else self._last or deadline

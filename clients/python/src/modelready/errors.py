@@ -1,6 +1,6 @@
 """Why an event was not acknowledged.
 
-    PublishError             code, reason, retry_after, event_id
+    PublishError             message, code, reason, retry_after, event_id, details
     ├── InvalidEvent         the event breaks a rule of the contract; has `violations`
     ├── Unavailable          no sidecar, or it can keep nothing now; a later attempt may succeed
     │   └── OutcomeUnknown   the event may be in the queue already
@@ -21,17 +21,21 @@ from typing import Any, NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 
+from modelready import _unreached
 from modelready.rpc import error_details_pb2, status_pb2
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class PublishError(Exception):
-    """An event was not acknowledged.
+    """An event was not acknowledged. Its text is `message`, and the event's id with what may be done with it.
 
     `code` is gRPC's, `reason` a stable constant ("" where the sidecar did not answer), `retry_after` the seconds after
-    which the sidecar asks to be tried again, `event_id` the id to publish the same event with again.
+    which the sidecar asks to be tried again, `event_id` the id to publish the same event with again, `details` what
+    gRPC said where the sidecar did not answer.
     """
+
+    _advice = "; publishing it again with this id is safe"
 
     def __init__(
         self,
@@ -41,12 +45,25 @@ class PublishError(Exception):
         reason: str = "",
         retry_after: float | None = None,
         event_id: str = "",
+        details: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.retry_after = retry_after
         self.event_id = event_id
+        self.details = details
+
+    @property
+    def message(self) -> str:
+        """What is wrong, without the event's id."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        if not self.event_id:
+            return self.message
+        end = "" if self.message.endswith((".", "?", "!")) else "."
+        return f"{self.message}{end} The event's id is {self.event_id}{self._advice}"
 
 
 class Violation(NamedTuple):
@@ -60,6 +77,7 @@ class InvalidEvent(PublishError):
     """The event breaks rules of the contract; the same event never succeeds."""
 
     violations: tuple[Violation, ...] = ()
+    _advice = ""
 
 
 class Unavailable(PublishError):
@@ -132,18 +150,25 @@ def from_status(status: Any, event_id: str) -> PublishError:
     return kind(text, code=code, reason=info.reason, retry_after=delay, event_id=event_id)
 
 
-def from_call(call: Any, event_id: str = "") -> PublishError:
-    """The error that a failed call stands for: a grpc.RpcError of either API."""
-    status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
+def from_call(call: Any, event_id: str = "", target: str = "the given address") -> PublishError:
+    """The error that a failed call to `target` stands for: a grpc.RpcError of either API."""
+    code, details = call.code(), call.details() or ""
     for key, value in call.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             try:
-                status = status_pb2.Status.FromString(value)
+                return from_status(status_pb2.Status.FromString(value), event_id)
             except DecodeError:
                 break
-    if status.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]:
-        status.message = "no receipt in time; publishing again with the same event_id is safe"
-    return from_status(status, event_id)
+    said = details
+    if code is grpc.StatusCode.UNAVAILABLE:
+        said = _unreached.text(target, details)
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        said = f"no receipt in time from the sidecar at {target}: the event may be in the queue"
+    elif code is grpc.StatusCode.UNIMPLEMENTED:
+        said = f"what answers at {target} is no sidecar, or one that is older than this client"
+    error = from_status(status_pb2.Status(code=code.value[0], message=said), event_id)
+    error.details = details
+    return error
 
 
 def ended() -> PublishError:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TypedDict
+from typing import Any, SupportsFloat, TypedDict
 
 from modelready._tracing import current_traceparent
 from modelready.errors import Violation, invalid_event
@@ -45,7 +46,7 @@ class EventFields(_RequiredFields, total=False):
     current_value: float | None
     environment: str
     alias: str
-    previous_version: str | int
+    previous_version: str | int | None
     approved_by: str
     reason: str
     framework: str
@@ -78,7 +79,7 @@ def model_ready(
     current_value: float | None = None,
     environment: str = "",
     alias: str = "",
-    previous_version: str | int = "",
+    previous_version: str | int | None = "",
     approved_by: str = "",
     reason: str = "",
     framework: str = "",
@@ -95,28 +96,36 @@ def model_ready(
     """The event "version `version` of model `name` is ready, its files are at `uri`".
 
     `event_id` is its idempotency key, made here (a UUIDv7) unless given; `occurred_at` is now unless given, with its
-    time zone. `proto/modelready/v1/event.proto` tells what each field means and may hold; the sidecar checks it.
+    time zone. `proto/modelready/v1/event.proto` tells what each field means and may hold; the sidecar checks it. Raises
+    TypeError, which says what a keyword may be, for a value of a wrong type.
     """
-    event = ModelReadyToDeploy(
-        event_id=event_id or uuid7(),
-        correlation_id=correlation_id,
-        source=source,
-        model=ModelVersion(name=name, version=str(version), uri=model_uri),
-        artifact=Artifact(uri=uri, digest=digest, media_type=media_type, size_bytes=size_bytes),
-        evaluation=Evaluation(metric_name=metric_name, baseline_value=baseline_value, current_value=current_value),
-        promotion=Promotion(
-            environment=environment,
-            alias=alias,
-            previous_version=str(previous_version),
-            approved_by=approved_by,
-            reason=reason,
-        ),
-        runtime=Runtime(framework=framework, framework_version=framework_version, image=image, signature=signature),
-        provenance=Provenance(run_id=run_id, code_uri=code_uri, dataset_uris=dataset_uris),
-        metrics=metrics,
-        labels=labels,
-        traceparent=traceparent,
-    )
+    given = dict(locals())
+    if version is None or isinstance(dataset_uris, str) or not isinstance(occurred_at, (datetime, type(None))):
+        raise TypeError(_wrong_keyword(given))
+    try:
+        event = ModelReadyToDeploy(
+            event_id=event_id or uuid7(),
+            correlation_id=correlation_id,
+            source=source,
+            model=ModelVersion(name=name, version=str(version), uri=model_uri),
+            artifact=Artifact(uri=uri, digest=digest, media_type=media_type, size_bytes=size_bytes),
+            evaluation=Evaluation(metric_name=metric_name, baseline_value=baseline_value, current_value=current_value),
+            promotion=Promotion(
+                environment=environment,
+                alias=alias,
+                previous_version="" if previous_version is None else str(previous_version),
+                approved_by=approved_by,
+                reason=reason,
+            ),
+            runtime=Runtime(framework=framework, framework_version=framework_version, image=image, signature=signature),
+            provenance=Provenance(run_id=run_id, code_uri=code_uri, dataset_uris=dataset_uris),
+            metrics=metrics,
+            labels=labels,
+            traceparent=traceparent,
+        )
+    except (TypeError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(_wrong_keyword(given) or str(error)) from error
     for part in ("evaluation", "promotion", "runtime", "provenance"):
         if not getattr(event, part).ListFields():
             event.ClearField(part)
@@ -129,12 +138,64 @@ def model_ready(
     return event
 
 
+def checked_text(name: str, text: object) -> str:
+    """It. Raises TypeError."""
+    if isinstance(text, str):
+        return text
+    raise TypeError(f"{name} is {reprlib.repr(text)}: it may be text")
+
+
+def _wrong_keyword(given: Mapping[str, Any]) -> str:
+    """Which keyword of `model_ready` has a value that it may not have, and what it may be; None is "not known"."""
+    for name, value in given.items():
+        is_good, may_be = _KINDS.get(name, (_is_text, "text"))
+        if not is_good(value) and (value is not None or name == "version"):
+            return f"{name} is {reprlib.repr(value)}: it may be {may_be}"
+    return ""
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, SupportsFloat) and not isinstance(value, str)
+
+
+def _is_mapping(of: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(of, value.values()))
+
+
+_Kind = tuple[Callable[[Any], bool], str]
+_VERSION: _Kind = (lambda value: _is_text(value) or isinstance(value, int), "text or an int")
+_NUMBER: _Kind = (_is_number, "a number")
+_KINDS: dict[str, _Kind] = {
+    "version": _VERSION,
+    "previous_version": _VERSION,
+    "occurred_at": (lambda value: isinstance(value, datetime), "a datetime with its time zone"),
+    "size_bytes": (lambda value: isinstance(value, int) and 0 <= value < 1 << 63, "an int, 0 or more"),
+    "baseline_value": _NUMBER,
+    "current_value": _NUMBER,
+    "dataset_uris": (lambda value: not isinstance(value, str) and all(map(_is_text, value)), "a list of texts"),
+    "metrics": (_is_mapping(_is_number), 'a mapping of names to numbers, such as {"auc": 0.93}'),
+    "labels": (_is_mapping(_is_text), 'a mapping of names to texts, such as {"team": "risk"}'),
+}
+"""What a keyword of `model_ready` may be; all others are texts."""
+
+
 def complete(event: ModelReadyToDeploy, source: str) -> ModelReadyToDeploy:
     """A copy of the event with what its retries need: an id, a time and a traceparent that no attempt changes.
 
     A copy, since a caller that reuses its message for the next version must not reuse the id too. Raises InvalidEvent
-    when it is too large for any sidecar.
+    when it is too large for any sidecar, and TypeError for what is no event.
     """
+    if not isinstance(event, ModelReadyToDeploy):
+        raise TypeError(
+            f"the event is a {type(event).__name__}: it may be a ModelReadyToDeploy, as model_ready() makes"
+        )
     event_id = event.event_id or uuid7()
     if (size := event.ByteSize()) > MAX_EVENT_BYTES:
         violation = Violation("event", f"has {size} bytes; the limit is {MAX_EVENT_BYTES}")

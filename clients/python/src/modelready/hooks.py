@@ -29,7 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def log(error: PublishError) -> None:
     """Log the error, with the id to publish the event with again."""
-    logger.error("the event %s was not published after its commit: %s", error.event_id, error)
+    logger.error("the event %s was not published after its commit: %s", error.event_id, error.message)
 
 
 def publishes_model_ready(

@@ -46,7 +46,7 @@ class Publisher(PublisherBase):
     _opened: tuple[int, grpc.Channel, PublisherServiceStub] | None = None
 
     def publish(
-        self, *, timeout: float | None = None, durability: Durability | None = None, **fields: Unpack[EventFields]
+        self, *, timeout: float | None = None, durability: Durability | str | None = None, **fields: Unpack[EventFields]
     ) -> Receipt:
         """Publishes the event that `model_ready(**fields)` makes: `name`, `version`, `uri` and what else is known.
 
@@ -56,7 +56,7 @@ class Publisher(PublisherBase):
         return self.publish_event(model_ready(**fields), timeout=timeout, durability=durability)
 
     def publish_event(
-        self, event: ModelReadyToDeploy, *, timeout: float | None = None, durability: Durability | None = None
+        self, event: ModelReadyToDeploy, *, timeout: float | None = None, durability: Durability | str | None = None
     ) -> Receipt:
         """Like `publish`, for an event that is built already; one without an `event_id` is given one."""
         request = self._request(event, durability)
@@ -66,7 +66,7 @@ class Publisher(PublisherBase):
                 response = self._stub().Publish(request, timeout=attempts.remaining(), metadata=self._metadata)
                 return Receipt.from_message(response.receipt)
             except grpc.RpcError as error:
-                delay = attempts.delay_after(from_call(error, request.event.event_id))
+                delay = attempts.delay_after(from_call(error, request.event.event_id, self._target))
             time.sleep(delay)
 
     def publish_after(
@@ -75,7 +75,7 @@ class Publisher(PublisherBase):
         *,
         on_error: OnError = log,
         timeout: float | None = None,
-        durability: Durability | None = None,
+        durability: Durability | str | None = None,
         **fields: Unpack[EventFields],
     ) -> str:
         """Publishes the event after the commit of the SQLAlchemy session's transaction; returns its event id.
@@ -102,7 +102,7 @@ class Publisher(PublisherBase):
         *,
         frame: int = 100,
         in_flight: int = 8,
-        durability: Durability | None = None,
+        durability: Durability | str | None = None,
         timeout: float = 30.0,
     ) -> Iterator[Receipt | PublishError]:
         """Publishes many events fast; yields what became of each, in the order of the input.
@@ -119,7 +119,7 @@ class Publisher(PublisherBase):
         return self._publish_many(iter(events), window)
 
     def _publish_many(self, events: Iterator[ModelReadyToDeploy], window: Window) -> Iterator[Receipt | PublishError]:
-        stream = _Stream(lambda requests: self._stub().PublishStream(requests, metadata=self._metadata))
+        stream = _Stream(self._target, lambda requests: self._stub().PublishStream(requests, metadata=self._metadata))
         more = True
         try:
             while True:
@@ -193,7 +193,8 @@ def _advance(window: Window, stream: _Stream) -> None:
 class _Stream:
     """One PublishStream call at a time, opened by `send`. A thread reads it, so that waiting for it has a limit."""
 
-    def __init__(self, publish_stream: Callable[[Iterator[pb.PublishStreamRequest]], _Call]) -> None:
+    def __init__(self, target: str, publish_stream: Callable[[Iterator[pb.PublishStreamRequest]], _Call]) -> None:
+        self._target = target
         self._publish_stream = publish_stream
         self._call: _Call | None = None
         self._reset()
@@ -208,7 +209,7 @@ class _Stream:
         if self._reader is None:
             self._call = self._publish_stream(iter(self._requests.get, None))
             self._reader = threading.Thread(
-                target=_read, args=(self._call, self._answers), name="modelready-answers", daemon=True
+                target=_read, args=(self._target, self._call, self._answers), name="modelready-answers", daemon=True
             )
             self._reader.start()
         self._requests.put(request)
@@ -229,10 +230,10 @@ class _Stream:
         self._reset()
 
 
-def _read(call: _Call, answers: queue.SimpleQueue[pb.PublishStreamResponse | PublishError]) -> None:
+def _read(target: str, call: _Call, answers: queue.SimpleQueue[pb.PublishStreamResponse | PublishError]) -> None:
     try:
         for answer in call:
             answers.put(answer)
         answers.put(ended())
     except grpc.RpcError as error:
-        answers.put(from_call(error))
+        answers.put(from_call(error, target=target))

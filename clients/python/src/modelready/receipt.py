@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,6 +40,18 @@ class Outcome(str, Enum):
 
 
 DURABILITIES = {durability: f"DURABILITY_{durability.name}" for durability in Durability}
+
+
+def checked_durability(durability: object) -> Durability:
+    """It, or the one of that name. Raises TypeError or ValueError, which says what it may be."""
+    if isinstance(durability, str):
+        with suppress(ValueError):
+            return Durability(durability.lower())
+    may_be = ", ".join(f'"{one}"' for one in Durability if one is not Durability.UNSPECIFIED)
+    kind = ValueError if isinstance(durability, str) else TypeError
+    raise kind(f"durability is {durability!r}: it may be a Durability, or its name: {may_be}")
+
+
 _OUTCOMES = {pb.Outcome.Value(f"OUTCOME_{outcome.name}"): outcome for outcome in Outcome}
 
 

@@ -159,7 +159,7 @@ class Reconciler:
         for event, result in zip(events, results, strict=True):
             if isinstance(result, InvalidEvent):
                 refused += 1
-                logger.error("event %s of %s is refused: %s", event.event_id, event.model.name, result)
+                logger.error("event %s of %s is refused: %s", event.event_id, event.model.name, result.message)
             elif isinstance(result, PublishError):
                 raise result
             else:

@@ -31,18 +31,21 @@ if TYPE_CHECKING:
 
 
 class Publisher(PublisherBase):
-    """Same parameters and promises as `modelready.Publisher`. It belongs to the event loop of its first call."""
+    """Same parameters and promises as `modelready.Publisher`. It belongs to the event loop of its first call.
 
-    _opened: tuple[grpc.aio.Channel, PublisherServiceAsyncStub] | None = None
+    In another loop its calls raise RuntimeError.
+    """
+
+    _opened: tuple[asyncio.AbstractEventLoop, grpc.aio.Channel, PublisherServiceAsyncStub] | None = None
 
     async def publish(
-        self, *, timeout: float | None = None, durability: Durability | None = None, **fields: Unpack[EventFields]
+        self, *, timeout: float | None = None, durability: Durability | str | None = None, **fields: Unpack[EventFields]
     ) -> Receipt:
         """Same as `modelready.Publisher.publish`."""
         return await self.publish_event(model_ready(**fields), timeout=timeout, durability=durability)
 
     async def publish_event(
-        self, event: ModelReadyToDeploy, *, timeout: float | None = None, durability: Durability | None = None
+        self, event: ModelReadyToDeploy, *, timeout: float | None = None, durability: Durability | str | None = None
     ) -> Receipt:
         """Same as `modelready.Publisher.publish_event`."""
         request = self._request(event, durability)
@@ -52,7 +55,7 @@ class Publisher(PublisherBase):
                 response = await self._stub().Publish(request, timeout=attempts.remaining(), metadata=self._metadata)
                 return Receipt.from_message(response.receipt)
             except grpc.RpcError as error:
-                delay = attempts.delay_after(from_call(error, request.event.event_id))
+                delay = attempts.delay_after(from_call(error, request.event.event_id, self._target))
             await asyncio.sleep(delay)
 
     def publish_after(
@@ -61,7 +64,7 @@ class Publisher(PublisherBase):
         *,
         on_error: OnError = log,
         timeout: float | None = None,
-        durability: Durability | None = None,
+        durability: Durability | str | None = None,
         **fields: Unpack[EventFields],
     ) -> str:
         """Same as `modelready.Publisher.publish_after`, for an AsyncSession."""
@@ -85,7 +88,7 @@ class Publisher(PublisherBase):
         *,
         frame: int = 100,
         in_flight: int = 8,
-        durability: Durability | None = None,
+        durability: Durability | str | None = None,
         timeout: float = 30.0,
     ) -> AsyncIterator[Receipt | PublishError]:
         """Same as `modelready.Publisher.publish_many`; takes iterables of both kinds."""
@@ -95,7 +98,7 @@ class Publisher(PublisherBase):
     async def _publish_many(
         self, events: AsyncIterator[ModelReadyToDeploy], window: Window
     ) -> AsyncIterator[Receipt | PublishError]:
-        stream = _Stream(lambda requests: self._stub().PublishStream(requests, metadata=self._metadata))
+        stream = _Stream(self._target, lambda requests: self._stub().PublishStream(requests, metadata=self._metadata))
         more = True
         try:
             while True:
@@ -118,18 +121,24 @@ class Publisher(PublisherBase):
     async def close(self) -> None:
         """Closes the connection; calls under way fail."""
         self._closed = True
-        if self._opened:
-            await self._opened[0].close()
+        if self._opened and self._opened[0] is asyncio.get_running_loop():
+            await self._opened[1].close()
 
     def _stub(self) -> PublisherServiceAsyncStub:
         self._check_open()
+        loop = asyncio.get_running_loop()
         if self._opened is None:
             if self._credentials is None:
                 channel = grpc.aio.insecure_channel(self._target, self._options)
             else:
                 channel = grpc.aio.secure_channel(self._target, self._credentials, self._options)
-            self._opened = channel, PublisherServiceStub(channel)
-        return self._opened[1]
+            self._opened = loop, channel, PublisherServiceStub(channel)
+        if self._opened[0] is not loop:
+            raise RuntimeError(
+                "this publisher belongs to another event loop, that of its first call: make one in each loop, for "
+                "example by `async with Publisher(...)` in the coroutine that asyncio.run runs"
+            )
+        return self._opened[2]
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,7 +184,8 @@ async def _advance(window: Window, stream: _Stream) -> None:
 class _Stream:
     """One PublishStream call at a time, opened by `send`. A task reads it, so that waiting for it has a limit."""
 
-    def __init__(self, publish_stream: Callable[[AsyncIterator[pb.PublishStreamRequest]], _Call]) -> None:
+    def __init__(self, target: str, publish_stream: Callable[[AsyncIterator[pb.PublishStreamRequest]], _Call]) -> None:
+        self._target = target
         self._publish_stream = publish_stream
         self._call: _Call | None = None
         self._reset()
@@ -189,7 +199,9 @@ class _Stream:
         """Sends one frame."""
         if self._reader is None:
             self._call = self._publish_stream(_drain(self._requests))
-            self._reader = asyncio.create_task(_read(self._call, self._answers), name="modelready-answers")
+            self._reader = asyncio.create_task(
+                _read(self._target, self._call, self._answers), name="modelready-answers"
+            )
         self._requests.put_nowait(request)
 
     async def receive(self, timeout: float) -> pb.PublishStreamResponse | PublishError | None:
@@ -214,10 +226,10 @@ async def _drain(requests: asyncio.Queue[pb.PublishStreamRequest | None]) -> Asy
         yield request
 
 
-async def _read(call: _Call, answers: asyncio.Queue[pb.PublishStreamResponse | PublishError]) -> None:
+async def _read(target: str, call: _Call, answers: asyncio.Queue[pb.PublishStreamResponse | PublishError]) -> None:
     try:
         async for answer in call:
             answers.put_nowait(answer)
         answers.put_nowait(ended())
     except grpc.RpcError as error:
-        answers.put_nowait(from_call(error))
+        answers.put_nowait(from_call(error, target=target))

@@ -75,7 +75,7 @@ class Batch:
         if isinstance(result, Receipt):
             self.acknowledged.append(number)
         elif isinstance(result, InvalidEvent):
-            self.refused[number] = str(result)
+            self.refused[number] = result.message
         else:
             self.error = self.error or result
 
