@@ -1,14 +1,13 @@
 """The registry's HTTP API, and the relay of its outbox.
 
 DATABASE_URL       the database, sqlite:///registry.db by default
-MODELREADY_SIDECAR where the sidecar is, 127.0.0.1:50051 by default
+MODELREADY_SIDECAR where the sidecar is, 127.0.0.1:50051 by default; Publisher.from_env has its other variables
 SIDECAR_API_TOKEN  its token, where it asks for one
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -89,12 +88,7 @@ class Health(BaseModel):
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """Begins in each worker, after a fork: so each has its own connection and its own relay."""
-    publisher = Publisher(
-        os.environ.get("MODELREADY_SIDECAR", "127.0.0.1:50051"),
-        source="//example-registry",
-        token=os.environ.get("SIDECAR_API_TOKEN"),
-    )
-    with publisher, outbox.Relay(engine, publisher):
+    with Publisher.from_env(source="//example-registry") as publisher, outbox.Relay(engine, publisher):
         yield
     engine.dispose()
 

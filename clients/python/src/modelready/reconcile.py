@@ -5,8 +5,9 @@ each alias that holds another version. The first run publishes nothing. Of sever
 it sees the last.
 
 MLFLOW_TRACKING_URI and MLflow's variables for logins say which registry, MODELREADY_MLFLOW_EVENTS, _MODELS, _TAGS and
-_SOURCE which changes and how the registry is called, SIDECAR_API_TOKEN the sidecar's token. Exit codes: 0 done, 1 the
-registry, the sidecar or the state's place failed or an event was refused, 2 wrong usage.
+_SOURCE which changes and how the registry is called, MODELREADY_SIDECAR where the sidecar is, SIDECAR_API_TOKEN its
+token. Exit codes: 0 done, 1 the registry, the sidecar or the state's place failed or an event was refused, 2 wrong
+usage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.json_format import Parse
 
-from modelready._channel import TLS
+from modelready._environment import add_options, options_of
 from modelready.errors import InvalidEvent, PublishError
 from modelready.publisher import Publisher
 from modelready.receipt import Durability
@@ -49,19 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         settings = Settings.from_env()
         store = state_store(options.state)
+        publisher = Publisher.from_env(**options_of(options))
     except ModuleNotFoundError as error:
         print(f"modelready-reconcile: {error}: pip install 'modelready[mlflow]'", file=sys.stderr)
         return 2
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"modelready-reconcile: {error}", file=sys.stderr)
         return 2
     if options.tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = options.tracking_uri  # for what fetches artifacts, too
     reader = RegistryReader(MlflowClient(registry_uri=options.registry_uri), settings)
-    files = {"ca_file": options.ca_file, "cert_file": options.cert_file, "key_file": options.key_file}
-    with Publisher(
-        options.sidecar, token=os.environ.get("SIDECAR_API_TOKEN"), tls=TLS(**files) if any(files.values()) else None
-    ) as publisher:
+    with publisher:
         reconciler = Reconciler(store, reader, publisher, settings, publish_existing=options.publish_existing)
         return reconciler.run(options.every) if options.every else reconciler.run_once()
 
@@ -78,10 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--publish-existing", action="store_true", help="on the first run, publish what is there")
     add("--tracking-uri", metavar="URI", help="the MLflow server (default: MLFLOW_TRACKING_URI)")
     add("--registry-uri", metavar="URI", help="its registry, where that is another one (default: MLFLOW_REGISTRY_URI)")
-    add("--sidecar", default="127.0.0.1:50051", help="host:port or unix:/path (default: %(default)s)")
-    add("--ca-file", metavar="FILE", help="speak TLS to the sidecar and trust this")
-    add("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
-    add("--key-file", metavar="FILE", help="its private key")
+    add_options(parser)
     return parser
 
 

@@ -1,6 +1,6 @@
 """A guard in Redis against doing twice what an event asks for.
 
-    guard = SeenGuard(client, "deployer")
+    guard = SeenGuard.from_env(group="deployer")
 
     def deploy(event):
         with guard.once(event.event_id) as first:
@@ -21,12 +21,13 @@ Delivery is at least once, so an event may come again. The guard makes its effec
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
@@ -35,11 +36,15 @@ from modelready._consumer.lease import kept
 from modelready._retry import backoff
 from modelready._thread import start
 from modelready.keys import Keys
+from modelready.redis.blocking import BlockingClient
+from modelready.redis.cluster import server_from_env
 from modelready.redis.faults import RedisError, is_transient
 from modelready.redis.script import Script
+from modelready.redis.settings import queue_name
 
 if TYPE_CHECKING:
     import redis
+    from typing_extensions import Self, Unpack
 
 T = TypeVar("T")
 
@@ -57,6 +62,15 @@ _LEAST_SECONDS = 1.0
 """The shortest time for an attempt, also for the last one."""
 
 
+class GuardOptions(TypedDict, total=False):
+    """The keywords of a guard besides its group."""
+
+    queue: str
+    ttl_seconds: float
+    lease_seconds: float
+    wait_seconds: float
+
+
 class SeenGuard:
     """Knows which events `group` has done. Safe in threads, as its client is.
 
@@ -69,7 +83,7 @@ class SeenGuard:
 
     def __init__(
         self,
-        client: redis.Redis,
+        client: redis.Redis | BlockingClient,
         group: str,
         *,
         queue: str = "model-ready",
@@ -81,7 +95,7 @@ class SeenGuard:
             raise ValueError("a guard needs the name of its group")
         if ttl_seconds <= 0 or lease_seconds <= 0:
             raise ValueError("ttl_seconds and lease_seconds must be above 0")
-        self._client = client
+        self._client: Any = client  # whose annotations lack execute_command's
         self._group = group
         self._keys = Keys(queue)
         self._ttl_ms = int(ttl_seconds * 1000)
@@ -90,6 +104,23 @@ class SeenGuard:
         self._answered = False
         self._reserve_script = Script("modelready.lua", "seen_reserve.lua")
         self._release_script = Script("modelready.lua", "seen_release.lua")
+
+    @classmethod
+    def from_env(cls, *, group: str, environ: Mapping[str, str] | None = None, **options: Unpack[GuardOptions]) -> Self:
+        """A guard in the Redis, and for the queue, that the environment names: as `Consumer.from_env` reads it.
+
+        `options` are those of the class. It follows renewed certificates and rotated tokens, and finds a cluster's
+        node. Raises ValueError, which names the variable or the option.
+        """
+        environ = os.environ if environ is None else environ
+        options.setdefault("queue", queue_name(environ))
+        key = Keys(options["queue"]).events
+        return cls(BlockingClient(lambda: server_from_env(environ, key)), group, **options)
+
+    def close(self) -> None:
+        """Closes the connections that `from_env` made; a client of yours stays open."""
+        if isinstance(self._client, BlockingClient):
+            self._client.close()
 
     @contextmanager
     def once(self, event_id: str) -> Iterator[bool]:
@@ -112,7 +143,7 @@ class SeenGuard:
                 self._within(_QUIET_SECONDS, lambda: self._call(self._release_script, keys[:1], token))
             raise
         # Whatever became of the lease: it is done.
-        self._patiently(lambda: self._client.set(keys[0], "done", px=self._ttl_ms))
+        self._patiently(lambda: self._client.execute_command("SET", keys[0], "done", "PX", self._ttl_ms))
 
     def _reserved(self, keys: list[str], token: str, event_id: str) -> bool:
         deadline = time.monotonic() + self._wait_seconds
@@ -129,12 +160,11 @@ class SeenGuard:
         return self._call(self._reserve_script, keys, token, int(self._lease_seconds * 1000))
 
     def _call(self, script: Script, keys: list[str], *arguments: Any) -> int:
-        client: Any = self._client  # whose annotations lack execute_command's
         call = (len(keys), *keys, *arguments)
         try:
-            return int(client.execute_command(*script.by_digest, *call))
+            return int(self._client.execute_command(*script.by_digest, *call))
         except NoScriptError:
-            return int(client.execute_command(*script.by_text, *call))
+            return int(self._client.execute_command(*script.by_text, *call))
 
     def _patiently(self, command: Callable[[], T]) -> T:
         """Repeats it until Redis does it, within `wait_seconds`."""
@@ -174,6 +204,8 @@ class SeenGuard:
 
     def _where(self) -> str:
         """Which Redis, for texts; never its credentials. A cluster's client has no one address."""
+        if isinstance(self._client, BlockingClient):
+            return f"Redis at {self._client.address}"
         options = getattr(getattr(self._client, "connection_pool", None), "connection_kwargs", {})
         address = options.get("path") or ":".join(str(options[name]) for name in ("host", "port") if name in options)
         return f"Redis at {address}" if address else "Redis"

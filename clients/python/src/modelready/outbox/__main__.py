@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from modelready._channel import TLS
+from modelready._environment import add_options, options_of
 from modelready.outbox import store
 from modelready.outbox.engine import create
 from modelready.outbox.relay import Relay, logger
@@ -79,10 +79,7 @@ def _parser(prog: str, *, runs: bool) -> argparse.ArgumentParser:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--sidecar", default="127.0.0.1:50051", help="host:port or unix:/path (default: %(default)s)")
-    run.add_argument("--ca-file", metavar="FILE", help="speak TLS and trust this")
-    run.add_argument("--cert-file", metavar="FILE", help="client certificate, where the sidecar asks for one")
-    run.add_argument("--key-file", metavar="FILE", help="its private key")
+    add_options(run)
     levels = [level.value for level in Durability if level is not Durability.UNSPECIFIED]
     run.add_argument("--durability", choices=levels, default="primary", help="the least to delete a row for")
     run.add_argument("--source", default="", help="the registry's name in events that have none, e.g. //registry.prod")
@@ -97,6 +94,11 @@ def _engine() -> Engine:
 
 def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        publisher = Publisher.from_env(**{**options_of(options), "source": options.source})
+    except (OSError, ValueError) as error:
+        print(f"modelready.outbox: {error}", file=sys.stderr)
+        return 2
     engine: Engine = options.engine()
     try:
         connection = engine.connect()
@@ -105,17 +107,11 @@ def _run(options: argparse.Namespace) -> int:
     else:
         with connection:
             store.oldest(connection, 1)  # a missing table or right ends the start
-    files = {"ca_file": options.ca_file, "cert_file": options.cert_file, "key_file": options.key_file}
-    with Publisher(
-        options.sidecar,
-        token=os.environ.get("SIDECAR_API_TOKEN"),
-        tls=TLS(**files) if any(files.values()) else None,
-        source=options.source,
-    ) as publisher:
+    with publisher:
         relay = Relay(engine, publisher, durability=Durability(options.durability))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: relay.stop())
-        logger.info("the relay publishes through %s", options.sidecar)
+        logger.info("the relay publishes through %s", publisher.target)
         relay.run()
     return 0
 

@@ -8,6 +8,7 @@
     connection   one connection to one node
     cluster      which node owns the queue
     pool         the connections of one process, and calls through them
+    blocking     the same for callers without an event loop
     script       Lua scripts
     certificates certificate files that are read again when they change
     aws          credentials from Secrets Manager and from IAM

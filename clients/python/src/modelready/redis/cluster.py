@@ -56,6 +56,11 @@ class Server:
         """Whether they stay what they are until a person changes them."""
         return isinstance(self.credentials, StaticCredentials)
 
+    @property
+    def address(self) -> str:
+        """host:port of the node that is used now."""
+        return f"{self._owner.host}:{self._owner.port}"
+
     def renew(self) -> None:
         """Every connection is replaced before its next use: there are new credentials, or another owner."""
         self.generation += 1
