@@ -26,6 +26,7 @@ from sidecar import __version__, logs
 from sidecar.errors import RequestError, SettingsError
 from sidecar.metrics import Metrics
 from sidecar.operations.dead_letters import DeadLetters
+from sidecar.operations.groups import Groups
 from sidecar.operations.interfaces import QueueInspector, QueueObserver, StreamTrimmer
 from sidecar.operations.queue_metrics import QueueMetrics
 from sidecar.operations.trimmer import Trimmer
@@ -40,12 +41,14 @@ from sidecar.publishing.readiness import Readiness
 from sidecar.publishing.spool_gate import SpoolGate
 from sidecar.redisstream.connection import RedisConnection
 from sidecar.redisstream.dead_letters import DeadLetterStream
+from sidecar.redisstream.groups import RedisGroups
 from sidecar.redisstream.inspector import RedisInspector
 from sidecar.redisstream.queue import RedisQueue
 from sidecar.redisstream.reader import RedisStreamReader
 from sidecar.redisstream.shared_inspector import SharedInspector
 from sidecar.redisstream.trimmer import RedisTrimmer
 from sidecar.rpc import server as grpc_server
+from sidecar.rpc.groups import GroupCalls
 from sidecar.rpc.health import HealthService
 from sidecar.rpc.publisher_service import PublisherService
 from sidecar.rpc.queue_service import QueueService
@@ -139,6 +142,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
         acceptance = Acceptance(settings.publish.source, tracing)
         outbox = _outbox(settings, publisher, acceptance, event_observer, stream=queue.stream)
         dead_letters = DeadLetters(DeadLetterStream(connection, settings.queue), draining)
+        groups = Groups(inspector, RedisGroups(connection, settings.queue))
         operators = QueueService(
             inspector,
             spool,
@@ -163,10 +167,10 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
                 draining=draining,
             ),
             operators,
+            groups=GroupCalls(groups),
         )
-        tasks = Tasks(failed)
+        tasks, history = Tasks(failed), History(observer, spool, metrics)
         stack.push_async_callback(tasks.cancel)
-        history = History(observer, spool, metrics)
         http = HttpServer(
             settings.server.http_listen,
             web.build(
@@ -193,6 +197,7 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
             inspector,
             observer,
             RedisTrimmer(connection, settings.queue),
+            groups,
             limit=limit,
             history=history,
             metrics=metrics,
@@ -329,6 +334,7 @@ def _watch_queue(
     inspector: QueueInspector,
     observer: QueueObserver,
     stream: StreamTrimmer,
+    groups: Groups,
     *,
     limit: DepthLimit | None,
     history: History,
@@ -338,6 +344,7 @@ def _watch_queue(
     tasks.start("history", history.run())
     tasks.start("queue metrics", QueueMetrics(inspector, observer, metrics, settings.retention_seconds).run())
     tasks.start("trimmer", Trimmer(stream, settings.retention_seconds, metrics).run())
+    tasks.start("dead consumers", groups.run())
     if limit is not None:
         tasks.start("depth limit", limit.run())
 

@@ -7,6 +7,8 @@
     │   ├── InvalidEvent          the event breaks a rule; has `violations`
     │   │   └── InvalidRequest    another request does
     │   ├── NotFound              what the request names is not there
+    │   ├── GroupExists           there is a consumer group with this name already
+    │   ├── GroupInUse            the consumer group is being read
     │   ├── Overloaded            too many events wait in memory
     │   │   └── TooManyTails      too many calls follow the queue
     │   ├── ShuttingDown          the sidecar is stopping
@@ -70,6 +72,18 @@ class NotFound(RequestError):
     """What the request names is not there."""
 
     reason = "NOT_FOUND"
+
+
+class GroupExists(RequestError):
+    """There is a consumer group with this name already."""
+
+    reason = "GROUP_EXISTS"
+
+
+class GroupInUse(RequestError):
+    """A consumer of the group asked for something lately, so the group is neither removed nor reset."""
+
+    reason = "GROUP_IN_USE"
 
 
 class Overloaded(RequestError):

@@ -219,7 +219,7 @@ class ServerSettings:
         FileMode(0o660),
         "The mode of the unix sockets. A user who may write to a socket may call. If the registry runs as another user,"
         " give it the sidecar's group (10001 in the image). Or set 0666, and mount the socket's directory into no other"
-        " container: without `SIDECAR_ADMIN_TOKEN`, callers on the socket may also replay and discard dead letters.",
+        " container: without `SIDECAR_ADMIN_TOKEN`, callers on the socket may also change dead letters and groups.",
     )
     api_token: str = variable(
         "SIDECAR_API_TOKEN",
@@ -233,9 +233,10 @@ class ServerSettings:
         "SIDECAR_ADMIN_TOKEN",
         BEARER,
         "",
-        "`ReplayDeadLetters` and `DiscardDeadLetters` must carry this bearer token. It is valid for every other call,"
-        " too. An operator who signs in with it on the page may replay and discard there.",
-        note="those two calls are answered on loopback and unix sockets only, and the page offers neither",
+        "Calls that change dead letters or groups (`ReplayDeadLetters`, `DiscardDeadLetters`, `CreateGroup`,"
+        " `RemoveGroup`, `ResetGroup`) must carry this bearer token. It is valid for every other call, too. An operator"
+        " who signs in with it on the page may make these changes there.",
+        note="those calls are answered on loopback and unix sockets only, and the page offers none of them",
         secret=True,
     )
     tls_cert_file: Path | None = variable(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sidecar.format import count, duration, legible, shorten, shorten_name, since
+from sidecar.operations import UNREAD_SECONDS
 
 if TYPE_CHECKING:
     from modelready.v1 import queue_service_pb2 as pb
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     _T = TypeVar("_T", pb.GroupStatus, pb.ListStatus)
 
 _NEARLY_FULL = 0.8
-_UNREAD_SECONDS = 300
 _MAX_LENGTH = 200  # fits into an alarm's mail or a chat, and is read at one glance
 _MAX_NAME = 40
 _PROGRAM = "modelready-sidecar"
@@ -28,9 +28,9 @@ RUNBOOKS = {
     "spool-disk": "doctor",
     "outbox-not-draining": "doctor",
     "outbox-refused": "outbox list",
-    "redis-memory": "status",
+    "redis-memory": "groups list",
     "eviction-policy": "doctor",
-    "queue-not-draining": "status",
+    "queue-not-draining": "groups list",
     "list-not-draining": "status --watch",
     "dead-letters": "dead-letters list",
     "list-dead-letters": "dead-letters replay --dry-run --list {name}",
@@ -75,7 +75,7 @@ def depth(status: pb.GetQueueStatusResponse) -> int:
 
 def is_unread(group: pb.GroupStatus) -> bool:
     """Whether events wait for the group and none of its consumers has asked for events in the last five minutes."""
-    return bool(group.depth) and (not group.consumers or group.idle.seconds >= _UNREAD_SECONDS)
+    return bool(group.depth) and (not group.consumers or group.idle.seconds >= UNREAD_SECONDS)
 
 
 def summarize(status: pb.GetQueueStatusResponse) -> str:

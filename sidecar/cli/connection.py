@@ -98,7 +98,7 @@ class Target(NamedTuple):
         if reason == "ADMIN_ONLY":
             where = "if the sidecar has none, call it on its loopback address or unix socket"
             return f"this needs the sidecar's {_ADMIN}: give it with --token or as {_ADMIN}; {where}"
-        if reason in ("INVALID_EVENT", "INVALID_REQUEST", "NOT_FOUND"):
+        if reason in ("INVALID_EVENT", "INVALID_REQUEST", "NOT_FOUND", "GROUP_EXISTS", "GROUP_IN_USE"):
             return said
         return f"{said.rstrip('.')}: docs/troubleshooting.md has {reason}"
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import __version__
-from sidecar.cli import completion, dead_letters, health, outbox, publish, status, tail
+from sidecar.cli import completion, dead_letters, groups, health, outbox, publish, status, tail
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the sidecar; its settings come from the environment")
     serve.add_argument("--embedded", action="store_true", help="with its own Valkey server, data below SPOOL_DIR")
     serve.set_defaults(run=_serve)
-    for module in (health, status, tail, publish, dead_letters, outbox):
+    for module in (health, status, tail, publish, dead_letters, groups, outbox):
         module.add(commands)
     doctor = commands.add_parser("doctor", help="find out why the sidecar does not connect, and what to do")
     doctor.add_argument("--json", action="store_true", help="as JSON")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from sidecar.cli import connection
@@ -175,14 +175,27 @@ def _dead_letters(status: pb.GetQueueStatusResponse) -> str:
 
 
 def _groups(status: pb.GetQueueStatusResponse) -> Iterator[str]:
-    width = max(24, *(len(legible(group.name)) + 2 for group in status.groups))
-    numbers = f"{'depth':>9}{'pending':>9}{'undelivered':>13}{'consumers':>11}{'idle':>9}"
-    yield f"{'group':<{width}}{numbers}   oldest unacknowledged"
+    width = group_width(group.name for group in status.groups)
+    yield group_head(width)
     for group in status.groups:
-        idle = duration(group.idle.seconds) if group.HasField("idle") else "-"
-        oldest = f"{since(group.oldest_unacknowledged_at)} ago" if group.HasField("oldest_unacknowledged_at") else "-"
         holds = "   holds back trimming" if group.name == status.trim.held_back_by else ""
-        yield (
-            f"{legible(group.name):<{width}}{group.depth:>9,}{group.pending:>9,}{group.undelivered:>13,}"
-            f"{group.consumers:>11,}{idle:>9}   {oldest}{holds}"
-        )
+        yield f"{group_row(group, width)}{holds}"
+
+
+def group_width(names: Iterable[str]) -> int:
+    """Of the column that has these names."""
+    return max([24, *(len(legible(name)) + 2 for name in names)])
+
+
+def group_head(width: int) -> str:
+    """The first line of a table of groups."""
+    numbers = f"{'depth':>9}{'pending':>9}{'undelivered':>13}{'consumers':>11}{'idle':>9}"
+    return f"{'group':<{width}}{numbers}   oldest unacknowledged"
+
+
+def group_row(group: pb.GroupStatus, width: int) -> str:
+    """One group in that table."""
+    idle = duration(group.idle.seconds) if group.HasField("idle") else "-"
+    oldest = f"{since(group.oldest_unacknowledged_at)} ago" if group.HasField("oldest_unacknowledged_at") else "-"
+    numbers = f"{group.depth:>9,}{group.pending:>9,}{group.undelivered:>13,}{group.consumers:>11,}{idle:>9}"
+    return f"{legible(group.name):<{width}}{numbers}   {oldest}"

@@ -34,6 +34,14 @@ class GroupState(NamedTuple):
         return 0.0 if self.oldest_ms is None else max(now - self.oldest_ms / 1000, 0.0)
 
 
+class ConsumerState(NamedTuple):
+    """One name in a consumer group. `idle`: seconds since it asked for something; None for names no process has."""
+
+    name: str
+    pending: int
+    idle: float | None
+
+
 class MirrorState(NamedTuple):
     """The lengths of a mirror list and of its two companions."""
 
@@ -202,6 +210,39 @@ class DeadLetterStore(Protocol):
 
     async def discard(self, letters: Sequence[StoredDeadLetter]) -> int:
         """Remove these; returns how many were still there."""
+
+
+class Changed(Enum):
+    """What became of a consumer group: changed; there is none; or left alone, since it is being read."""
+
+    DONE = "done"
+    MISSING = "missing"
+    READ = "read"
+
+
+class GroupStore(Protocol):
+    """The consumer groups in Redis. Every method raises QueueErrors."""
+
+    async def names(self) -> Sequence[str]:
+        """Of all groups."""
+
+    async def consumers(self, groups: Sequence[str]) -> Sequence[Sequence[ConsumerState]]:
+        """All names in each group; none where there is no such group, or without the right to ask."""
+
+    async def create(self, group: str, start: str) -> bool:
+        """Create the group behind the entry id `start`, or at the end for `$`. Whether it was not there."""
+
+    async def remove(self, group: str, start: str, *, unread_seconds: float) -> Changed:
+        """Remove the group and its lanes; if `start` is not empty, create it again there. All in one atomic step.
+
+        Nothing is done where a consumer asked for something within `unread_seconds`; 0: whoever reads.
+        """
+
+    async def forget_consumers(self, group: str, idle_seconds: float) -> int:
+        """Remove names that asked for nothing for that long and have nothing pending. Returns how many.
+
+        Names that no process has stay, and so does the one that asked last.
+        """
 
 
 class Entry(NamedTuple):

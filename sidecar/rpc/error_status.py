@@ -16,6 +16,8 @@ _CODES: tuple[tuple[type[errors.RequestError], grpc.StatusCode], ...] = (  # sub
     (errors.InvalidEvent, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.Refused, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
+    (errors.GroupExists, grpc.StatusCode.ALREADY_EXISTS),
+    (errors.GroupInUse, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.SpoolFull, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, QueueError, TooManyTails, Violation
@@ -18,11 +17,11 @@ from sidecar.operations.trimmer import held_back
 from sidecar.publishing.interfaces import Spool
 from sidecar.publishing.readiness import Readiness
 from sidecar.rpc.auth import Context, parse
+from sidecar.rpc.groups import fill_group, set_seconds, set_time
 from sidecar.settings import QueueSettings
 
 NAME = "modelready.v1.QueueService"
 _MAX_TAILS = 8  # each reads from Redis four times a second
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999
 
 
 class QueueService:
@@ -64,7 +63,7 @@ class QueueService:
     def known(self) -> pb.GetQueueStatusResponse:
         """What is known of the status without a question to Redis."""
         spool = pb.SpoolStatus(depth=self._spool.depth, bytes=self._spool.bytes, max_bytes=self._spool.max_bytes)
-        _set_time(spool.oldest_at, self._spool.oldest_ms)
+        set_time(spool.oldest_at, self._spool.oldest_ms)
         response = pb.GetQueueStatusResponse(queue=self._inspector.name, stream=self._inspector.stream)
         spool.free_bytes, spool.error = self._spool.free_bytes, self._readiness.spool_error
         state = self._readiness.state
@@ -76,7 +75,7 @@ class QueueService:
         if self._outbox is not None:
             outbox = self._outbox()
             response.outbox.CopyFrom(pb.OutboxStatus(depth=outbox.waiting, refused=outbox.refused, error=outbox.error))
-            _set_seconds(response.outbox.oldest_age, outbox.oldest_seconds)
+            set_seconds(response.outbox.oldest_age, outbox.oldest_seconds)
         return response
 
     async def status(self, timeout: float | None = None) -> pb.GetQueueStatusResponse:
@@ -98,15 +97,15 @@ class QueueService:
         """What Redis knows. Raises QueueErrors; what was learned until then stands in the response."""
         state = await self._inspector.inspect()
         _fill(response, state)
-        _set_seconds(response.trim.retention, self._queue.retention_seconds)
-        _set_time(response.trim.oldest_entry_at, state.oldest_ms)
+        set_seconds(response.trim.retention, self._queue.retention_seconds)
+        set_time(response.trim.oldest_entry_at, state.oldest_ms)
         response.trim.max_depth = self._queue.max_depth
         late = held_back(state.groups, self._queue.retention_seconds)
         response.trim.held_back_by = late.name if late else ""
         dead = await self._inspector.dead_letter_counts()
         for reason, count in dead.reasons:
             response.dead_letter_reasons.add(reason=reason, count=count)
-        _set_time(response.oldest_dead_letter_at, dead.oldest_ms)
+        set_time(response.oldest_dead_letter_at, dead.oldest_ms)
         response.dedup_keys = await self._inspector.dedup_keys()
         _fill_redis(response.redis, await self._inspector.redis())
 
@@ -193,31 +192,16 @@ def _fill_letter(into: pb.DeadLetter, letter: StoredDeadLetter) -> None:
     into.id, into.event_id, into.entry_id = letter.id, letter.event_id, letter.entry_id
     into.reason, into.detail, into.origin, into.attempts = letter.reason, letter.detail, letter.origin, letter.attempts
     into.subject, into.correlation_id, into.content_type = letter.subject, letter.correlation_id, letter.content_type
-    _set_time(into.first_at, letter.first_ms)
-    _set_time(into.last_at, letter.last_ms)
-    _set_time(into.dead_at, letter.dead_ms)
-
-
-def _set_time(moment: Timestamp, unix_ms: int | None) -> None:
-    """Leaves it unset where it is not known, or no time that a Timestamp holds: other programs and damaged disks."""
-    if unix_ms is not None and _FIRST_MS <= unix_ms <= _LAST_MS:
-        moment.FromMilliseconds(unix_ms)
+    set_time(into.first_at, letter.first_ms)
+    set_time(into.last_at, letter.last_ms)
+    set_time(into.dead_at, letter.dead_ms)
 
 
 def _fill(response: pb.GetQueueStatusResponse, state: QueueState) -> None:
     response.stream_length = state.length
     response.dead_letters = state.dead_letters
     for group in state.groups:
-        entry = response.groups.add(
-            name=group.name,
-            depth=group.depth,
-            pending=group.pending,
-            consumers=group.consumers,
-            undelivered=group.undelivered,
-        )
-        _set_time(entry.oldest_unacknowledged_at, group.oldest_ms)
-        if group.idle is not None:
-            _set_seconds(entry.idle, group.idle)
+        fill_group(response.groups.add(), group)
     for one in state.lists:
         response.lists.add(
             name=one.mirror.name,
@@ -244,8 +228,4 @@ def _fill_redis(into: pb.RedisStatus, state: RedisState) -> None:
             cluster=state.cluster,
         )
     )
-    _set_seconds(into.latency, state.latency)
-
-
-def _set_seconds(duration: Duration, seconds: float) -> None:
-    duration.FromNanoseconds(round(seconds * 1e9))
+    set_seconds(into.latency, state.latency)

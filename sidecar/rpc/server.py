@@ -15,6 +15,7 @@ from modelready.redis.certificates import CertificateFiles, Contents, load_pair
 from sidecar.errors import SettingsError
 from sidecar.rpc import reflection
 from sidecar.rpc.auth import MAX_MESSAGE_BYTES, Guard
+from sidecar.rpc.groups import GroupCalls
 from sidecar.rpc.health import NAME as HEALTH
 from sidecar.rpc.health import HealthService
 from sidecar.rpc.publisher_service import NAME as PUBLISHER
@@ -36,6 +37,8 @@ def build(
     health: HealthService,
     publisher: PublisherService,
     queue: QueueService,
+    *,
+    groups: GroupCalls,
 ) -> tuple[grpc.aio.Server, list[str], CertificateFiles[Any] | None]:
     """Return a server that is bound but not started, its addresses with their real ports, and its certificate files.
 
@@ -77,6 +80,10 @@ def build(
             "ReplayDeadLetters": guard.admin(queue.replay_dead_letters),
             "DiscardDeadLetters": guard.admin(queue.discard_dead_letters),
             "TailEvents": guard.server_stream(queue.tail_events),
+            "ListGroups": guard.unary(groups.list_groups),
+            "CreateGroup": guard.admin(groups.create_group),
+            "RemoveGroup": guard.admin(groups.remove_group),
+            "ResetGroup": guard.admin(groups.reset_group),
         },
     }
     reflected = guard.stream(reflection.answering((*handlers, HEALTH, reflection.NAME)))

@@ -66,7 +66,7 @@ def test_the_status_begins_with_the_state_in_words(server: RedisServer, publishe
     state, *rest = text.splitlines()
     assert state.startswith("warning: nobody reads for the group deployer, 1 event unacknowledged; 1 dead letter, the")
     rows = {line.split("  ")[0]: line for line in rest if line}
-    runbook = "  docs/operations.md#queue-not-draining, next: modelready-sidecar status"
+    runbook = "  docs/operations.md#queue-not-draining, next: modelready-sidecar groups list"
     assert rest[:2] == [runbook, "  docs/operations.md#dead-letters, next: modelready-sidecar dead-letters list"]
     rows = {name: line for name, line in rows.items() if name}
     assert rows.keys() == {

@@ -30,6 +30,8 @@ CASES = [
     ("dead-letters re", {"replay"}, {"list"}),
     ("dead-letters replay --", {"--all", "--to", "--dry-run", "--yes", "--token"}, {"--limit", "list"}),
     ("dead-letters replay --to ", {"origin", "all"}, {"--to"}),
+    ("groups ", {"list", "create", "remove", "reset"}, {"status"}),
+    ("groups reset a --", {"--start", "--force", "--yes", "--token"}, {"--json"}),
     ("dead-letters list --reason A --", {"--origin", "--older-than"}, {"--dry-run"}),
     ("publish --durability p", {"primary"}, {"spooled"}),
     ("publish --name ", set(), {"--name", "-"}),

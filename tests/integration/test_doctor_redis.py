@@ -30,6 +30,9 @@ LINES = (rights.RIGHTS, rights.MIRROR, rights.CLUSTER)
 RIGHTS = [word.removeprefix("+") for line in LINES for word in line.split() if word.startswith("+")]
 PATTERNS = [word for line in LINES for word in line.split() if word.startswith("~")]
 OPERATORS = {right.name for right in OPERATING} - {right.name for right in ALWAYS}
+OPERATORS_PATTERNS = {
+    f"~{key}" for key in (KEYS.trim_lock, KEYS.observed("*"), KEYS.lanes("*"), KEYS.waiting("*"), KEYS.free("*"))
+}
 BINARIES = [pytest.param(binary, id=name) for name, binary in available_binaries().items()]
 
 
@@ -88,7 +91,7 @@ def test_each_missing_right_is_named_and_the_whole_line_is_enough(binary: str, t
             assert line.found == f"the user registry lacks +{right}" or right == "client|setname"
         for pattern in PATTERNS:
             grant(pattern)
-            finding = "acl-operating" if pattern in (f"~{KEYS.trim_lock}", f"~{KEYS.observed('*')}") else "acl-keys"
+            finding = "acl-operating" if pattern in OPERATORS_PATTERNS else "acl-keys"
             line = the_finding(examined(to_port(server.port, **env), tmp_path), finding)
             assert line.found == f"the user registry lacks {pattern}"
         empties(server)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
+from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from modelready.credentials import StaticCredentials
+from modelready.redis.settings import RedisSettings
 from modelready.v1 import queue_service_pb2 as pb
+from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Attempts, Event
+from sidecar.redisstream.connection import RedisConnection
+from sidecar.redisstream.groups import RedisGroups
+from sidecar.settings import QueueSettings
 from tests.harness.cluster import Cluster
 from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.rights import CLUSTER, MIRROR, RIGHTS
@@ -69,6 +79,7 @@ def do_everything(sidecar: SidecarProcess, server: RedisServer) -> None:
         assert (unconfirmed.code, unconfirmed.reason) == (Code.UNAVAILABLE, "OUTCOME_UNKNOWN")  # there is no replica
         look_at_groups(caller, server)
         restore(sidecar, server)
+        change_groups(sidecar, server)
         if "QUEUE_LIST" in sidecar.env:
             server.execute("LPUSH", f"{LIST}:dlq", "given up")
             with operating(sidecar) as operator:
@@ -99,6 +110,30 @@ def restore(sidecar: SidecarProcess, server: RedisServer) -> None:
         assert "A" in [reason.reason for reason in operator.status().dead_letter_reasons]
         assert len(operator.list(reason="A")) == 1
         assert operator.discard(reason="A") == (1, 0)
+
+
+def change_groups(sidecar: SidecarProcess, server: RedisServer) -> None:
+    """Create, list, reset and remove one, and forget a name that its consumer left behind."""
+    with operating(sidecar) as operator:
+        operator.stub.CreateGroup(pb.CreateGroupRequest(name="temporary"), timeout=10)
+        server.execute("XGROUP", "CREATECONSUMER", KEYS.events, "temporary", "dead")
+        server.execute("XGROUP", "CREATECONSUMER", KEYS.events, "temporary", "last")
+        assert asyncio.run(forget(server, "temporary")) == 1
+        listed = operator.stub.ListGroups(pb.ListGroupsRequest(name="temporary"), timeout=10)
+        assert len(listed.groups[0].consumers) == 1
+        reset = pb.ResetGroupRequest(name="temporary", start="newest", force=True)
+        operator.stub.ResetGroup(reset, timeout=10)
+        operator.stub.RemoveGroup(pb.RemoveGroupRequest(name="temporary", force=True), timeout=10)
+
+
+async def forget(server: RedisServer, group: str) -> int:
+    """As the sidecar does after a day."""
+    settings = RedisSettings(host=server.host, port=server.port, tls=False)
+    connection = RedisConnection(settings, StaticCredentials("registry", TOKEN), Metrics(), KEYS.events)
+    try:
+        return await RedisGroups(connection, QueueSettings()).forget_consumers(group, 0)
+    finally:
+        await connection.close()
 
 
 def look_at_groups(caller: Caller, server: RedisServer) -> None:
@@ -179,6 +214,26 @@ def test_without_the_right_to_push_no_answer_says_that_nothing_is_there(binary: 
             assert caller.publish(event).outcome == DUPLICATE
             assert server.execute("LLEN", LIST) == 1
         assert queued_ids(server) == [event.event_id]
+
+
+def test_the_one_command_of_the_runbooks_is_a_right_of_a_documented_user() -> None:
+    """It puts back what a list's consumer left in flight. All else that operators do, they do by the sidecar."""
+    documents = Path(__file__).parents[2] / "docs"
+    runbooks = (documents / "operations.md").read_text(encoding="utf-8")
+    consuming = (documents / "consuming.md").read_text(encoding="utf-8")
+    code = [span or line for span, line in re.findall(r"`([^`\n]+)`|^ {4}(.+)$", runbooks, re.MULTILINE)]
+    (rights,) = re.findall(r"^It needs `(\+hello .*? ~<list>)", consuming, re.MULTILINE | re.DOTALL)
+    user = f"user reader on >{TOKEN} resetchannels -@all {' '.join(rights.split())} ~<list>:*"
+    with RedisServer(acl=[user.replace("<list>", LIST)]) as server:
+        commands = {name.upper() for name in server.execute("COMMAND")}
+        named = [one for one in code if one.split()[0] in commands]
+        assert named == ["BLMOVE <processing> <list> LEFT RIGHT 1"]
+        for number in range(3):
+            server.execute("LPUSH", f"{LIST}:processing", number)
+        line = named[0].replace("<processing>", f"{LIST}:processing").replace("<list>", LIST)
+        with Redis(port=server.port, username="reader", password=TOKEN) as reader:
+            assert [reader.execute_command(*line.split()) for _ in range(3)] == [b"2", b"1", b"0"]
+        assert server.execute("RPOP", LIST) == b"0", "the oldest is the next one"
 
 
 def test_in_a_cluster_one_more_right_finds_the_node() -> None:

@@ -56,19 +56,22 @@ CLUSTER = (Right("cluster|slots", ("CLUSTER", "SLOTS")),)
 OPERATING = (
     Right("xrevrange", ("XREVRANGE", "{key}", "0-1", "0-1"), _STREAMS),
     Right("xdel", ("XDEL", "{key}", "0-1"), ("dead-letters",)),
-    Right("del", ("DEL", "{key}"), ("seen",)),
+    Right("del", ("DEL", "{key}"), ("seen", "lanes", "waiting", "free")),
     Right("xclaim", ("XCLAIM", "{key}", _NONE, _NONE, "0", "0-1"), ("events",)),
     Right("xtrim", ("XTRIM", "{key}", "MINID", "0"), ("events",)),
     Right("set", _SET, ("trim lock", "observed")),
     Right("get", ("GET", "{key}"), ("observed",)),
     Right("xinfo|stream", ("XINFO", "STREAM", "{key}"), ("events",)),
     Right("xinfo|consumers", ("XINFO", "CONSUMERS", "{key}", _NONE), ("events",)),
+    Right("xgroup|create", ("XGROUP", "CREATE", "{key}", _NONE, "none"), ("events",)),
+    Right("xgroup|destroy", ("XGROUP", "DESTROY", "{key}", _NONE), ("events",)),
+    Right("xgroup|delconsumer", ("XGROUP", "DELCONSUMER", "{key}", _NONE, _NONE), ("events",)),
     Right("info", ("INFO", "memory")),
     Right("lrange", ("LRANGE", "{key}", "0", "0"), ("given up",)),
     Right("lpos", ("LPOS", "{key}", _NONE), ("given up",)),
     Right("lrem", ("LREM", "{key}", "1", _NONE), ("given up",)),
 )
-"""Events are published without these; trimming, dead letters and the status need them."""
+"""Events are published without these; trimming, dead letters, groups and the status need them."""
 
 
 class _Lacking:
@@ -122,6 +125,9 @@ def _keys(settings: Settings) -> dict[str, list[tuple[str, str]]]:
     patterns = {
         "seen": (names.seen(f"doctor-{uuid4()}"), f"{names.seen_prefix}*"),
         "observed": (names.observed("depth"), names.observed("*")),
+        "lanes": (names.lanes(_NONE), names.lanes("*")),
+        "waiting": (names.waiting(_NONE), names.waiting("*")),
+        "free": (names.free(_NONE), names.free("*")),
     }
     return {kind: [(key, key) for key in keys] for kind, keys in of_kind.items()} | {
         kind: [pair] for kind, pair in patterns.items()

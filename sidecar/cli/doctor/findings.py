@@ -65,7 +65,7 @@ FINDINGS = {
     "acl-keys": "Add these key patterns to the user's access string: docs/redis-acl.md.",
     "acl-operating":
         "Add these to the user's access string, docs/redis-acl.md: events are published without them, but "
-        "trimming, dead letters or the status are incomplete.",
+        "trimming, dead letters, groups or the status are incomplete.",
     "keys-wrong-type": "Set another QUEUE_NAME or QUEUE_LIST, or rename the key: something else uses it.",
     "keys-queue-full": "See which group is behind, and start its consumers: new events are spooled, or refused.",
     "version-old": "Upgrade the engine to Redis 6.2 or later, or to Valkey.",

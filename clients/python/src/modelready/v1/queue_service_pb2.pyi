@@ -465,3 +465,114 @@ class TailEventsResponse(_message.Message):
     event: _event_pb2.ModelReadyToDeploy
     """The event; unset if the entry cannot be decoded."""
     def __init__(self, entry_id: _Optional[str] = ..., event: _Optional[_Union[_event_pb2.ModelReadyToDeploy, _Mapping]] = ...) -> None: ...
+
+class GroupConsumer(_message.Message):
+    """GroupConsumer is one name in a consumer group."""
+    __slots__ = ("name", "pending", "idle")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    """The consumer's name."""
+    pending: int
+    """Entries delivered to it and not yet acknowledged."""
+    idle: _duration_pb2.Duration
+    """How long ago it last asked Redis for something; unset for "waiting" and "replay", names that no process has."""
+    def __init__(self, name: _Optional[str] = ..., pending: _Optional[int] = ..., idle: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Group(_message.Message):
+    """Group is a consumer group with its consumers."""
+    __slots__ = ("status", "consumers")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CONSUMERS_FIELD_NUMBER: _ClassVar[int]
+    status: GroupStatus
+    """How far it is."""
+    consumers: _containers.RepeatedCompositeFieldContainer[GroupConsumer]
+    """Its consumers; none if the sidecar's ACL user may not ask."""
+    def __init__(self, status: _Optional[_Union[GroupStatus, _Mapping]] = ..., consumers: _Optional[_Iterable[_Union[GroupConsumer, _Mapping]]] = ...) -> None: ...
+
+class ListGroupsRequest(_message.Message):
+    """ListGroupsRequest asks for groups."""
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    """Only the group with this name, NOT_FOUND if there is none; empty for all."""
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListGroupsResponse(_message.Message):
+    """ListGroupsResponse has the groups."""
+    __slots__ = ("groups",)
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    """The groups, by name."""
+    def __init__(self, groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+
+class CreateGroupRequest(_message.Message):
+    """CreateGroupRequest says which group to create."""
+    __slots__ = ("name", "start")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    """Its name, at most 256 printable characters."""
+    start: str
+    """What it gets first: "oldest", all that is in the stream, which is the default; "newest", what comes from now on;
+    or an entry's id, what comes after that.
+    """
+    def __init__(self, name: _Optional[str] = ..., start: _Optional[str] = ...) -> None: ...
+
+class CreateGroupResponse(_message.Message):
+    """CreateGroupResponse is the group that was created."""
+    __slots__ = ("group",)
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    group: GroupStatus
+    """Its state."""
+    def __init__(self, group: _Optional[_Union[GroupStatus, _Mapping]] = ...) -> None: ...
+
+class RemoveGroupRequest(_message.Message):
+    """RemoveGroupRequest says which group to remove."""
+    __slots__ = ("name", "force", "dry_run")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    """Its name."""
+    force: bool
+    """Also while it is being read, that is if a consumer asked for something within the last five minutes. A consumer
+    that still runs may create the group again.
+    """
+    dry_run: bool
+    """Only check, and change nothing."""
+    def __init__(self, name: _Optional[str] = ..., force: bool = ..., dry_run: bool = ...) -> None: ...
+
+class RemoveGroupResponse(_message.Message):
+    """RemoveGroupResponse is the result."""
+    __slots__ = ("group",)
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    group: GroupStatus
+    """The group as it was."""
+    def __init__(self, group: _Optional[_Union[GroupStatus, _Mapping]] = ...) -> None: ...
+
+class ResetGroupRequest(_message.Message):
+    """ResetGroupRequest says which group begins again, and where."""
+    __slots__ = ("name", "start", "force", "dry_run")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    """Its name."""
+    start: str
+    """What it gets next, as in CreateGroupRequest. Required."""
+    force: bool
+    """As in RemoveGroupRequest."""
+    dry_run: bool
+    """Only check, and change nothing."""
+    def __init__(self, name: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., dry_run: bool = ...) -> None: ...
+
+class ResetGroupResponse(_message.Message):
+    """ResetGroupResponse is the result."""
+    __slots__ = ("group",)
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    group: GroupStatus
+    """The group as it was."""
+    def __init__(self, group: _Optional[_Union[GroupStatus, _Mapping]] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueueServiceStub(object):
-    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters.
+    """QueueService is for operators: it shows the state of the queue, replays and discards dead letters, and changes groups.
     """
 
     def __init__(self, channel):
@@ -65,10 +65,30 @@ class QueueServiceStub(object):
                 request_serializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsRequest.SerializeToString,
                 response_deserializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsResponse.FromString,
                 _registered_method=True)
+        self.ListGroups = channel.unary_unary(
+                '/modelready.v1.QueueService/ListGroups',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.ListGroupsRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.ListGroupsResponse.FromString,
+                _registered_method=True)
+        self.CreateGroup = channel.unary_unary(
+                '/modelready.v1.QueueService/CreateGroup',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.CreateGroupRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.CreateGroupResponse.FromString,
+                _registered_method=True)
+        self.RemoveGroup = channel.unary_unary(
+                '/modelready.v1.QueueService/RemoveGroup',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.RemoveGroupRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.RemoveGroupResponse.FromString,
+                _registered_method=True)
+        self.ResetGroup = channel.unary_unary(
+                '/modelready.v1.QueueService/ResetGroup',
+                request_serializer=modelready_dot_v1_dot_queue__service__pb2.ResetGroupRequest.SerializeToString,
+                response_deserializer=modelready_dot_v1_dot_queue__service__pb2.ResetGroupResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer(object):
-    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters.
+    """QueueService is for operators: it shows the state of the queue, replays and discards dead letters, and changes groups.
     """
 
     def GetQueueStatus(self, request, context):
@@ -115,6 +135,36 @@ class QueueServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGroups(self, request, context):
+        """Lists the consumer groups with their consumers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateGroup(self, request, context):
+        """Creates a consumer group. ALREADY_EXISTS if there is one with this name. Needs SIDECAR_ADMIN_TOKEN if that is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveGroup(self, request, context):
+        """Removes a consumer group and all that Redis keeps for it; the events stay in the stream. NOT_FOUND if there is
+        none. FAILED_PRECONDITION, reason GROUP_IN_USE, while it is being read. Needs SIDECAR_ADMIN_TOKEN if that is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetGroup(self, request, context):
+        """Lets a consumer group begin again elsewhere in the stream, with nothing pending and no consumers. Fails as
+        RemoveGroup does. Needs SIDECAR_ADMIN_TOKEN if that is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +198,26 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsRequest.FromString,
                     response_serializer=modelready_dot_v1_dot_queue__service__pb2.TailEventsResponse.SerializeToString,
             ),
+            'ListGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGroups,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.ListGroupsRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.ListGroupsResponse.SerializeToString,
+            ),
+            'CreateGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGroup,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.CreateGroupRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.CreateGroupResponse.SerializeToString,
+            ),
+            'RemoveGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveGroup,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.RemoveGroupRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.RemoveGroupResponse.SerializeToString,
+            ),
+            'ResetGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetGroup,
+                    request_deserializer=modelready_dot_v1_dot_queue__service__pb2.ResetGroupRequest.FromString,
+                    response_serializer=modelready_dot_v1_dot_queue__service__pb2.ResetGroupResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'modelready.v1.QueueService', rpc_method_handlers)
@@ -157,7 +227,7 @@ def add_QueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueueService(object):
-    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters.
+    """QueueService is for operators: it shows the state of the queue, replays and discards dead letters, and changes groups.
     """
 
     @staticmethod
@@ -312,6 +382,114 @@ class QueueService(object):
             '/modelready.v1.QueueService/TailEvents',
             modelready_dot_v1_dot_queue__service__pb2.TailEventsRequest.SerializeToString,
             modelready_dot_v1_dot_queue__service__pb2.TailEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/ListGroups',
+            modelready_dot_v1_dot_queue__service__pb2.ListGroupsRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.ListGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/CreateGroup',
+            modelready_dot_v1_dot_queue__service__pb2.CreateGroupRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.CreateGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/RemoveGroup',
+            modelready_dot_v1_dot_queue__service__pb2.RemoveGroupRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.RemoveGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelready.v1.QueueService/ResetGroup',
+            modelready_dot_v1_dot_queue__service__pb2.ResetGroupRequest.SerializeToString,
+            modelready_dot_v1_dot_queue__service__pb2.ResetGroupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,8 +121,72 @@ _QueueServiceTailEventsType = typing_extensions.TypeVar(
     ],
 )
 
-class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueServiceListDeadLettersType, _QueueServiceGetDeadLetterType, _QueueServiceReplayDeadLettersType, _QueueServiceDiscardDeadLettersType, _QueueServiceTailEventsType]):
-    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters."""
+_QueueServiceListGroupsType = typing_extensions.TypeVar(
+    '_QueueServiceListGroupsType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListGroupsRequest,
+        modelready.v1.queue_service_pb2.ListGroupsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListGroupsRequest,
+        modelready.v1.queue_service_pb2.ListGroupsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListGroupsRequest,
+        modelready.v1.queue_service_pb2.ListGroupsResponse,
+    ],
+)
+
+_QueueServiceCreateGroupType = typing_extensions.TypeVar(
+    '_QueueServiceCreateGroupType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.CreateGroupRequest,
+        modelready.v1.queue_service_pb2.CreateGroupResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.CreateGroupRequest,
+        modelready.v1.queue_service_pb2.CreateGroupResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.CreateGroupRequest,
+        modelready.v1.queue_service_pb2.CreateGroupResponse,
+    ],
+)
+
+_QueueServiceRemoveGroupType = typing_extensions.TypeVar(
+    '_QueueServiceRemoveGroupType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.RemoveGroupRequest,
+        modelready.v1.queue_service_pb2.RemoveGroupResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.RemoveGroupRequest,
+        modelready.v1.queue_service_pb2.RemoveGroupResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.RemoveGroupRequest,
+        modelready.v1.queue_service_pb2.RemoveGroupResponse,
+    ],
+)
+
+_QueueServiceResetGroupType = typing_extensions.TypeVar(
+    '_QueueServiceResetGroupType',
+    grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ResetGroupRequest,
+        modelready.v1.queue_service_pb2.ResetGroupResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ResetGroupRequest,
+        modelready.v1.queue_service_pb2.ResetGroupResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ResetGroupRequest,
+        modelready.v1.queue_service_pb2.ResetGroupResponse,
+    ],
+)
+
+class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueServiceListDeadLettersType, _QueueServiceGetDeadLetterType, _QueueServiceReplayDeadLettersType, _QueueServiceDiscardDeadLettersType, _QueueServiceTailEventsType, _QueueServiceListGroupsType, _QueueServiceCreateGroupType, _QueueServiceRemoveGroupType, _QueueServiceResetGroupType]):
+    """QueueService is for operators: it shows the state of the queue, replays and discards dead letters, and changes groups."""
 
     @typing.overload
     def __init__(self: QueueServiceStub[
@@ -149,6 +213,22 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueSer
         grpc.UnaryStreamMultiCallable[
             modelready.v1.queue_service_pb2.TailEventsRequest,
             modelready.v1.queue_service_pb2.TailEventsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ListGroupsRequest,
+            modelready.v1.queue_service_pb2.ListGroupsResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.CreateGroupRequest,
+            modelready.v1.queue_service_pb2.CreateGroupResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.RemoveGroupRequest,
+            modelready.v1.queue_service_pb2.RemoveGroupResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ResetGroupRequest,
+            modelready.v1.queue_service_pb2.ResetGroupResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -178,6 +258,22 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueSer
             modelready.v1.queue_service_pb2.TailEventsRequest,
             modelready.v1.queue_service_pb2.TailEventsResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ListGroupsRequest,
+            modelready.v1.queue_service_pb2.ListGroupsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.CreateGroupRequest,
+            modelready.v1.queue_service_pb2.CreateGroupResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.RemoveGroupRequest,
+            modelready.v1.queue_service_pb2.RemoveGroupResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            modelready.v1.queue_service_pb2.ResetGroupRequest,
+            modelready.v1.queue_service_pb2.ResetGroupResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetQueueStatus: _QueueServiceGetQueueStatusType
@@ -201,6 +297,22 @@ class QueueServiceStub(typing.Generic[_QueueServiceGetQueueStatusType, _QueueSer
 
     TailEvents: _QueueServiceTailEventsType
     """Follows the events of the queue as they arrive. It belongs to no group and acknowledges nothing."""
+
+    ListGroups: _QueueServiceListGroupsType
+    """Lists the consumer groups with their consumers."""
+
+    CreateGroup: _QueueServiceCreateGroupType
+    """Creates a consumer group. ALREADY_EXISTS if there is one with this name. Needs SIDECAR_ADMIN_TOKEN if that is set."""
+
+    RemoveGroup: _QueueServiceRemoveGroupType
+    """Removes a consumer group and all that Redis keeps for it; the events stay in the stream. NOT_FOUND if there is
+    none. FAILED_PRECONDITION, reason GROUP_IN_USE, while it is being read. Needs SIDECAR_ADMIN_TOKEN if that is set.
+    """
+
+    ResetGroup: _QueueServiceResetGroupType
+    """Lets a consumer group begin again elsewhere in the stream, with nothing pending and no consumers. Fails as
+    RemoveGroup does. Needs SIDECAR_ADMIN_TOKEN if that is set.
+    """
 
 QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -227,10 +339,26 @@ QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
         modelready.v1.queue_service_pb2.TailEventsRequest,
         modelready.v1.queue_service_pb2.TailEventsResponse,
     ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ListGroupsRequest,
+        modelready.v1.queue_service_pb2.ListGroupsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.CreateGroupRequest,
+        modelready.v1.queue_service_pb2.CreateGroupResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.RemoveGroupRequest,
+        modelready.v1.queue_service_pb2.RemoveGroupResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        modelready.v1.queue_service_pb2.ResetGroupRequest,
+        modelready.v1.queue_service_pb2.ResetGroupResponse,
+    ],
 ]
 
 class QueueServiceServicer(metaclass=abc.ABCMeta):
-    """QueueService is for operators: it shows the state of the queue, and replays and discards dead letters."""
+    """QueueService is for operators: it shows the state of the queue, replays and discards dead letters, and changes groups."""
 
     @abc.abstractmethod
     def GetQueueStatus(
@@ -283,5 +411,41 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[modelready.v1.queue_service_pb2.TailEventsResponse], collections.abc.AsyncIterator[modelready.v1.queue_service_pb2.TailEventsResponse]]:
         """Follows the events of the queue as they arrive. It belongs to no group and acknowledges nothing."""
+
+    @abc.abstractmethod
+    def ListGroups(
+        self,
+        request: modelready.v1.queue_service_pb2.ListGroupsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.ListGroupsResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.ListGroupsResponse]]:
+        """Lists the consumer groups with their consumers."""
+
+    @abc.abstractmethod
+    def CreateGroup(
+        self,
+        request: modelready.v1.queue_service_pb2.CreateGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.CreateGroupResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.CreateGroupResponse]]:
+        """Creates a consumer group. ALREADY_EXISTS if there is one with this name. Needs SIDECAR_ADMIN_TOKEN if that is set."""
+
+    @abc.abstractmethod
+    def RemoveGroup(
+        self,
+        request: modelready.v1.queue_service_pb2.RemoveGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.RemoveGroupResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.RemoveGroupResponse]]:
+        """Removes a consumer group and all that Redis keeps for it; the events stay in the stream. NOT_FOUND if there is
+        none. FAILED_PRECONDITION, reason GROUP_IN_USE, while it is being read. Needs SIDECAR_ADMIN_TOKEN if that is set.
+        """
+
+    @abc.abstractmethod
+    def ResetGroup(
+        self,
+        request: modelready.v1.queue_service_pb2.ResetGroupRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[modelready.v1.queue_service_pb2.ResetGroupResponse, collections.abc.Awaitable[modelready.v1.queue_service_pb2.ResetGroupResponse]]:
+        """Lets a consumer group begin again elsewhere in the stream, with nothing pending and no consumers. Fails as
+        RemoveGroup does. Needs SIDECAR_ADMIN_TOKEN if that is set.
+        """
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
