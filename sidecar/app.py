@@ -179,9 +179,10 @@ async def running(settings: Settings, spans_to: TracerProvider | None = None) ->
                 Console(
                     SidecarCalls(asyncio.get_running_loop(), operators.status),
                     dead_letters,
+                    groups,
                     history,
-                    settings.server,
-                    _about(settings),
+                    settings=settings.server,
+                    about=_about(settings),
                 ).app(),
                 settings.server.http_listen,
             ),

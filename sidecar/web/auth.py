@@ -34,7 +34,7 @@ class Session:
 class Visitor(NamedTuple):
     """The sender of a request.
 
-    `may_sign_in`: a token is set; `reads`: may see dead letters; `changes`: may replay and discard them.
+    `may_sign_in`: a token is set; `reads`: may see dead letters and consumers; `changes`: may change them.
     """
 
     session: Session | None

@@ -57,7 +57,7 @@ class SidecarCalls:
     async def write(self, work: _Work[_T]) -> _T:
         """One at a time. Work that takes more than ten seconds goes on, and Busy is raised."""
         if self._writing is not None and not self._writing.done():
-            raise Busy("another replay or discard is going on; nothing was changed")
+            raise Busy("another change is going on; nothing was changed")
         self._writing = self._start(work)
         try:
             async with asyncio.timeout(_WRITE_SECONDS):

@@ -1,8 +1,8 @@
 """The routes of the page, and who may use them.
 
-The overview needs no token: /metrics and /readyz show the same. Dead letters are shown after a sign-in with
-SIDECAR_API_TOKEN or SIDECAR_ADMIN_TOKEN; if neither is set, only on this machine. Replay and discard need a sign-in
-with SIDECAR_ADMIN_TOKEN; if that is not set, they do not exist.
+The overview needs no token: /metrics and /readyz show the same. Dead letters and consumers are shown after a sign-in
+with SIDECAR_API_TOKEN or SIDECAR_ADMIN_TOKEN; if neither is set, only on this machine. Changes need a sign-in with
+SIDECAR_ADMIN_TOKEN; if that is not set, they do not exist.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, NotFound, SidecarError
 from sidecar.format import count
 from sidecar.operations.dead_letters import MAX_IDS, DeadLetters, Filter, Outcome, Page
+from sidecar.operations.groups import Groups
 from sidecar.operations.interfaces import StoredDeadLetter
 from sidecar.settings import ServerSettings
 from sidecar.web import pages
-from sidecar.web.auth import LIFETIME_SECONDS, Sessions, peer, read_cookie, set_cookie
+from sidecar.web.auth import LIFETIME_SECONDS, Session, Sessions, peer, read_cookie, set_cookie
 from sidecar.web.calls import Busy, SidecarCalls
+from sidecar.web.groups import ACTIONS, GroupForms
 from sidecar.web.history import History
 from sidecar.web.overview import overview
 from sidecar.web.visit import FIELDS, Visit, read_form
@@ -42,10 +44,10 @@ log = logging.getLogger(__name__)
 
 _MAX_REQUESTS = 8  # at the same time; probes and metrics have no such bound
 _NEWEST, _PAGE_SIZE = 20, 50
-_NEXT = re.compile(r"/(dead-letters(/\d{1,20}-\d{1,20})?)?", re.ASCII)  # where a sign-in may lead
+_NEXT = re.compile(r"/(groups|dead-letters(/\d{1,20}-\d{1,20})?)?", re.ASCII)  # where a sign-in may lead
 _ONLY_HERE = (
-    "Dead letters are shown to this machine alone, since neither SIDECAR_API_TOKEN nor SIDECAR_ADMIN_TOKEN is set to "
-    "sign in with."
+    "Dead letters and consumers are shown to this machine alone, since neither SIDECAR_API_TOKEN nor "
+    "SIDECAR_ADMIN_TOKEN is set to sign in with."
 )
 
 
@@ -69,10 +71,18 @@ class Console:
     """The handlers."""
 
     def __init__(
-        self, calls: SidecarCalls, dead_letters: DeadLetters, history: History, settings: ServerSettings, about: About
+        self,
+        calls: SidecarCalls,
+        dead_letters: DeadLetters,
+        groups: Groups,
+        history: History,
+        *,
+        settings: ServerSettings,
+        about: About,
     ) -> None:
         self._calls = calls
         self._dead_letters = dead_letters
+        self._groups = GroupForms(calls, groups)
         self._history = history
         self._about = about
         self._sessions = Sessions(settings.api_token, settings.admin_token)
@@ -83,6 +93,8 @@ class Console:
         app = Starlette(
             routes=[
                 self._route("/", self._overview),
+                self._route("/groups", self._list_groups),
+                *(self._route(f"/groups/{action}", self._change_group, "POST") for action in ACTIONS),
                 self._route("/dead-letters", self._list),
                 self._route("/dead-letters/{id:entry_id}", self._letter),
                 self._route("/dead-letters/replay", self._change, "POST"),
@@ -168,18 +180,23 @@ class Console:
             return None
         if self._sessions.needed:
             return _redirect(f"/sign-in?next={quote(visit.request.scope['path'])}")
-        return await self._message(visit.request, HTTPStatus.FORBIDDEN, "Dead letters", _ONLY_HERE)
+        return await self._message(visit.request, HTTPStatus.FORBIDDEN, "Not shown here", _ONLY_HERE)
 
     # -- replay and discard
 
-    async def _change(self, visit: Visit) -> Response:
-        """Ask, and when that is confirmed, do it."""
+    def _admin(self, visit: Visit) -> Session:
+        """The session of one who may change something. Raises HTTPException."""
         if not self._sessions.admin_possible:
-            raise HTTPException(404, "replay and discard are off: SIDECAR_ADMIN_TOKEN is not set")
+            raise HTTPException(404, "changes are off: SIDECAR_ADMIN_TOKEN is not set")
         visit.check_csrf()
         session = visit.visitor.session
         if session is None or not session.admin:
             raise HTTPException(403, "this needs a sign-in with SIDECAR_ADMIN_TOKEN")
+        return session
+
+    async def _change(self, visit: Visit) -> Response:
+        """Ask, and when that is confirmed, do it."""
+        session = self._admin(visit)
         action = visit.path.rpartition("/")[2]
         ids = [*visit.fields.getlist("id"), *",".join(visit.fields.getlist("ids")).split(",")]
         ids = [one for one in ids if one]
@@ -229,6 +246,25 @@ class Console:
 
     async def _replay(self, ids: Sequence[str], *, everyone: bool, dry_run: bool) -> Outcome:
         return await self._dead_letters.replay(ids, everyone=everyone, dry_run=dry_run, max_per_second=0)
+
+    # -- groups
+
+    async def _list_groups(self, visit: Visit) -> Response:
+        if refused := await self._may_not_read(visit):
+            return refused
+        return await self._page(visit.request, "groups", "Groups", **await self._groups.listed())
+
+    async def _change_group(self, visit: Visit) -> Response:
+        """Create one at once; of the others ask, and when that is confirmed, do it."""
+        session, action = self._admin(visit), visit.path.rpartition("/")[2]
+        try:
+            if action != "create" and not visit.field("confirm"):
+                asked = await self._groups.asked(action, visit.field("name"))
+                return await self._page(visit.request, "confirm_group", f"{action.capitalize()} the group?", **asked)
+            session.notice = "ok", await self._groups.change(action, visit)
+        except SidecarError as error:
+            session.notice = "warning", f"{'Not done yet' if isinstance(error, Busy) else 'Not done'}: {error}."
+        return _redirect("/groups")
 
     # -- sign-in
 

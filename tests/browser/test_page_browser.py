@@ -103,6 +103,10 @@ def every_page(browser: Chromium, url: str) -> Iterator[str]:
     yield "wrong token"
     sign_in(browser, url)
     yield "overview"
+    browser.go(f"{url}/groups")
+    yield "groups"
+    browser.load(lambda: browser.evaluate("document.querySelector('form[action=\"/groups/reset\"] button').click()"))
+    yield "reset of a group"
     browser.go(f"{url}/dead-letters")
     yield "list"
     browser.load(lambda: browser.evaluate("document.querySelector('table.letters a').click()"))
@@ -115,7 +119,7 @@ def every_page(browser: Chromium, url: str) -> Iterator[str]:
 
 def test_it_renders_without_complaint_and_asks_nobody_else(browser: Chromium, url: str) -> None:
     pages = list(every_page(browser, url))
-    assert len(pages) == 7
+    assert len(pages) == 9
     assert [text for text in browser.complaints() if "403" not in text] == []  # which the wrong token gets
     assert {
         address for address in browser.requested() if not address.startswith((f"{url}/", "data:", "about:"))
@@ -156,6 +160,23 @@ def test_a_letter_is_found_read_and_replayed_by_keyboard_alone(
     assert browser.evaluate("document.querySelector('.notice').textContent.trim()") == "1 dead letter replayed."
     assert "churn-tree/4" not in browser.evaluate("document.querySelector('main').textContent")
     assert server.execute("XLEN", KEYS.dead_letters) == before - 1
+    assert browser.complaints() == []
+
+
+def test_a_group_is_removed_by_keyboard_alone(
+    browser: Chromium, url: str, stage: tuple[RedisServer, SidecarProcess]
+) -> None:
+    stage[0].execute("XGROUP", "CREATE", KEYS.events, "tried-out", "0")
+    sign_in(browser, url)
+    browser.go(f"{url}/groups")
+    browser.tab_to('it.getAttribute("aria-label") === "Remove tried-out"')
+    browser.load(lambda: browser.press("Enter"))
+    assert "These are lost for the group" in browser.evaluate("document.querySelector('main').textContent")
+    browser.tab_to('it.textContent === "Remove tried-out"')
+    browser.load(lambda: browser.press("Enter"))
+    notice = browser.evaluate("document.querySelector('.notice').textContent.trim()")
+    assert re.fullmatch(r"The group tried-out is removed: it had \d+ unacknowledged events\.", notice)
+    assert "tried-out" not in browser.evaluate("document.querySelector('table').textContent")
     assert browser.complaints() == []
 
 
@@ -247,12 +268,12 @@ def test_on_a_narrow_screen_dead_letters_and_groups_are_cards(browser: Chromium,
     """Each value below or beside the name, none beyond the screen; and the buttons are in the window."""
     sign_in(browser, url)
     browser.resize(360, 640)
-    for path, table in (("/", "groups"), ("/dead-letters", "letters")):
+    for path, table in (("/", "groups"), ("/groups", "groups"), ("/dead-letters", "letters")):
         browser.go(f"{url}{path}")
         rows = browser.evaluate(CARDS.replace("TABLE", table))
         assert rows, path
         for cells in rows:
-            assert all(text for _, _, text in cells), cells
+            assert path == "/groups" or all(text for _, _, text in cells), cells
             assert all(left >= 0 and right <= 360 for left, right, _ in cells), cells
     for button in ("Replay the selected", "Discard the selected"):
         place = f"[...document.querySelectorAll('button')].find(it => it.textContent === '{button}')"

@@ -12,8 +12,11 @@ from html import unescape
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import grpc
 import pytest
 
+from modelready.v1 import queue_service_pb2 as pb
+from modelready.v1.queue_service_pb2_grpc import QueueServiceStub
 from tests.harness.redis_server import RedisServer
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
@@ -188,9 +191,11 @@ def test_an_event_that_holds_markup_shows_as_text(server: RedisServer, admin: Vi
     with server.client() as client:
         client.xgroup_create(KEYS.events, nasty, id="0", mkstream=True)
     form = {"csrf": admin.get("/").csrf, "id": ids}
-    answers = [admin.get(path) for path in ("/", f"/dead-letters?{urlencode({'text': nasty})}")]
+    answers = [admin.get(path) for path in ("/", f"/dead-letters?{urlencode({'text': nasty})}", "/groups")]
     answers += [admin.get(f"/dead-letters/{one}") for one in ids]
     answers += [admin.post("/dead-letters/discard", form), admin.post("/dead-letters/replay", form)]
+    of_group = {"csrf": form["csrf"], "name": nasty}
+    answers += [admin.post("/groups/remove", of_group), admin.post("/groups/reset", of_group)]
     for answer in answers:
         assert answer.status == 200
         assert "<img" not in answer.text
@@ -299,6 +304,78 @@ def test_without_tokens_this_machine_reads_and_none_changes(server: RedisServer,
         assert visitor.post(f"/dead-letters/{action}", {"id": letter, "confirm": "yes"}).status == 404
     assert visitor.sign_in("").status == 403
     assert dead(server) == [letter]
+
+
+# -- groups
+
+
+def groups(server: RedisServer) -> dict[str, str]:
+    """Each, and the last id that it was given."""
+    with server.client() as client:
+        return {one["name"].decode(): one["last-delivered-id"].decode() for one in client.xinfo_groups(KEYS.events)}
+
+
+def test_groups_are_created_listed_reset_and_removed(
+    server: RedisServer, sidecar: SidecarProcess, admin: Visitor
+) -> None:
+    with calling(sidecar, API) as caller:
+        (first, second) = (caller.publish().entry_id for _ in range(2))
+    csrf = {"csrf": admin.get("/groups").csrf}
+    assert admin.post("/groups/create", {**csrf, "name": "a", "start": "oldest"}).headers["Location"] == "/groups"
+    assert "The group a is created: 2 events to read." in admin.get("/groups").text
+    admin.post("/groups/create", {**csrf, "name": "a", "start": "newest"})
+    assert "Not done: there is a consumer group a already." in unescape(admin.get("/groups").text)
+    with server.client() as client:
+        client.xreadgroup("a", "reader-7", {KEYS.events: ">"}, count=1)
+    listed = admin.get("/groups").text
+    assert re.search(r'reader-7</th><td></td><td class="n" data-label="Pending">1</td>', listed)
+    asked = admin.post("/groups/reset", {**csrf, "name": "a"}).text
+    assert "has 2 unacknowledged events, 1 of them pending, and 1 consumer, last read" in asked
+    assert "The group is being read." in asked
+    change = {**csrf, "name": "a", "confirm": "yes"}
+    admin.post("/groups/reset", {**change, "start": "newest"})
+    assert "Not done: the group a is being read" in admin.get("/groups").text
+    admin.post("/groups/reset", {**change, "start": "newest", "entry": first, "force": "yes"})
+    assert f"The group a begins again at entry {first}: it had 2 unacknowledged events." in admin.get("/groups").text
+    assert groups(server) == {"a": first}
+    admin.post("/groups/reset", {**change, "start": "newest"})
+    assert groups(server) == {"a": second}
+    asked = admin.post("/groups/remove", {**csrf, "name": "a"}).text
+    assert "has 0 unacknowledged events" in asked
+    assert "The group is being read." not in asked
+    for said in ("The group a is removed: it had 0 unacknowledged events.", "Not done: there is no consumer group a."):
+        admin.post("/groups/remove", change)
+        assert said in admin.get("/groups").text
+    assert groups(server) == {}
+    assert len(queued_ids(server)) == 2
+
+
+def test_only_the_admin_s_token_changes_groups(
+    server: RedisServer, sidecar: SidecarProcess, open_sidecar: SidecarProcess, stranger: Visitor, reader: Visitor
+) -> None:
+    server.execute("XGROUP", "CREATE", KEYS.events, "a", "0", "MKSTREAM")
+    server.execute("XGROUP", "CREATECONSUMER", KEYS.events, "a", "reader-7")
+    answer = stranger.get("/groups")
+    assert (answer.status, answer.headers["Location"]) == (303, "/sign-in?next=/groups")
+    assert "reader-7" in reader.get("/groups").text
+    assert "/groups/" not in reader.get("/groups").text
+    form = {"csrf": reader.get("/").csrf, "name": "a", "start": "newest", "confirm": "yes", "force": "yes"}
+    for action in ("create", "reset", "remove"):
+        assert reader.post(f"/groups/{action}", form).status == 403
+        assert stranger.post(f"/groups/{action}", form).status == 403
+        assert Visitor(open_sidecar).post(f"/groups/{action}", form).status == 404
+    calls: list[tuple[str, Any]] = [
+        ("CreateGroup", pb.CreateGroupRequest(name="b")),
+        ("ResetGroup", pb.ResetGroupRequest(name="a", start="newest", force=True)),
+        ("RemoveGroup", pb.RemoveGroupRequest(name="a", force=True)),
+    ]
+    with sidecar.channel() as channel:
+        for name, request in calls:
+            call, metadata = getattr(QueueServiceStub(channel), name), (("authorization", f"Bearer {API}"),)
+            with pytest.raises(grpc.RpcError) as refused:
+                call(request, timeout=10, metadata=metadata)
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert groups(server) == {"a": "0-0"}
 
 
 # -- replay and discard

@@ -310,7 +310,7 @@ async def test_a_replay_that_takes_long_goes_on_and_no_second_one_begins(loop: a
     calls = SidecarCalls(loop, NOBODY)
     with pytest.raises(Busy, match="goes on"):
         await calls.write(slow.run)
-    with pytest.raises(Busy, match="another replay or discard"):
+    with pytest.raises(Busy, match="another change"):
         await calls.write(slow.run)
     loop.call_soon_threadsafe(slow.go.set)
     until(lambda: slow.done == 1 and calls._writing is not None and calls._writing.done(), 5, "the first is done")
@@ -397,7 +397,7 @@ def console(stage: Any = None, settings: ServerSettings | None = None) -> Consol
     """A page, whose calls go into the running loop."""
     history = History(NOBODY, MemorySpool(), Metrics())
     calls = SidecarCalls(asyncio.get_running_loop(), stage and stage.status)
-    return Console(calls, stage, history, settings or ServerSettings(), ABOUT)
+    return Console(calls, stage, NOBODY, history, settings=settings or ServerSettings(), about=ABOUT)
 
 
 async def test_what_takes_too_long_is_said_on_the_next_page() -> None:
