@@ -235,7 +235,7 @@ class GroupStore(Protocol):
     async def remove(self, group: str, start: str, *, unread_seconds: float) -> Changed:
         """Remove the group and its lanes; if `start` is not empty, create it again there. All in one atomic step.
 
-        Nothing is done where a consumer asked for something within `unread_seconds`; 0: whoever reads.
+        Nothing is done where a consumer asked for something within `unread_seconds`; 0: it is done in any case.
         """
 
     async def forget_consumers(self, group: str, idle_seconds: float) -> int:
