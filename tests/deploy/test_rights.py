@@ -10,7 +10,7 @@ from scripts.monitoring import METRICS
 from tests.deploy.template import RESOURCES, ROOT, TEMPLATE, resolve
 
 SECURITY = (ROOT / "docs/security.md").read_text()
-TOLD: dict[str, Any] = {
+DOCUMENTED: dict[str, Any] = {
     name: json.loads(text) for name, text in re.findall(r"```json (\S+)\n(.*?)```", SECURITY, re.DOTALL)
 }
 GIVEN = {
@@ -51,12 +51,12 @@ def with_arns(node: Any) -> Any:
 
 
 def test_the_document_has_every_policy_of_the_template() -> None:
-    assert TOLD.keys() == policies().keys() | {"check", "on-call"}
+    assert DOCUMENTED.keys() == policies().keys() | {"check", "on-call"}
 
 
 @pytest.mark.parametrize("name", policies())
 def test_a_policy_is_documented_as_the_template_has_it(name: str) -> None:
-    assert TOLD[name] == with_arns(policies()[name])
+    assert DOCUMENTED[name] == with_arns(policies()[name])
 
 
 def test_the_rights_to_check_are_those_that_the_check_uses() -> None:
@@ -70,7 +70,7 @@ def test_the_rights_to_check_are_those_that_the_check_uses() -> None:
 def actions_of(policy: str) -> set[str]:
     return {
         action
-        for statement in TOLD[policy]
+        for statement in DOCUMENTED[policy]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
 
