@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 
 from tests.harness.secrecy import shown
 from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.waiting import until
 
 PROGRAM = (sys.executable, "-m", "sidecar")
 
@@ -44,6 +46,28 @@ def seen(ended: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess
     """What it printed holds no secret."""
     shown(ended.stdout + ended.stderr, f"what {ended.args} printed")
     return ended
+
+
+def on_a_terminal(sidecar: SidecarProcess, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run where it asks, and answer."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], env=environment(sidecar), stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        seen = b""
+
+        def asked() -> bool:
+            nonlocal seen
+            seen += os.read(ours, 4096)
+            return b"[y/N] " in seen
+
+        until(asked, 30, "it asks")
+        os.write(ours, f"{answer}\n".encode())
+        code = process.wait(30)
+    os.close(theirs)
+    os.close(ours)
+    return code, seen.decode()
 
 
 @contextmanager

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +16,7 @@ from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import KEYS, Caller, calling, model_event, queued_ids, to_redis
-from tests.integration.command_line import PROGRAM, command, environment, interrupt, shell, started
+from tests.integration.command_line import command, interrupt, on_a_terminal, shell, started
 from tests.integration.operators import bury
 
 Output = pytest.CaptureFixture[str]
@@ -105,28 +102,6 @@ def test_nothing_is_done_unasked(server: RedisServer, sidecar: SidecarProcess) -
     assert code == 0
     assert "2 dead letters would be replayed. Replay to the group that gave each up? [y/N] " in text
     assert (left(server), len(queued_ids(server))) == (0, 2)
-
-
-def on_a_terminal(sidecar: SidecarProcess, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run where it asks, and answer."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*PROGRAM, *arguments], env=environment(sidecar), stdin=theirs, stdout=theirs, stderr=theirs,
-        start_new_session=True,
-    ) as process:  # fmt: skip
-        seen = b""
-
-        def asked() -> bool:
-            nonlocal seen
-            seen += os.read(ours, 4096)
-            return b"[y/N] " in seen
-
-        until(asked, 30, "it asks")
-        os.write(ours, f"{answer}\n".encode())
-        code = process.wait(30)
-    os.close(theirs)
-    os.close(ours)
-    return code, seen.decode()
 
 
 def test_ids_or_a_filter_say_which(server: RedisServer, capsys: Output) -> None:

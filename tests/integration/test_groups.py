@@ -22,8 +22,7 @@ from tests.harness.redis_server import RedisServer, available_binaries
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 from tests.integration.calls import KEYS, Caller, calling, queued_ids
-from tests.integration.command_line import command
-from tests.integration.test_commands_dead_letters import on_a_terminal
+from tests.integration.command_line import command, on_a_terminal
 
 Output = pytest.CaptureFixture[str]
 BINARIES = available_binaries()
