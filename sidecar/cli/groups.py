@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sidecar.cli import connection
 from sidecar.cli.exits import Failed, Misused, without_traceback
@@ -119,16 +119,9 @@ def _create(options: argparse.Namespace) -> int:
 def _remove(options: argparse.Namespace) -> int:
     from modelready.v1 import queue_service_pb2 as pb
 
-    _check(options)
-    request = pb.RemoveGroupRequest(name=options.name, force=options.force, dry_run=True)
-    with connection.connect(options) as sidecar:
-        if not options.yes:
-            group = sidecar.call(sidecar.stub.RemoveGroup, request).group
-            _ask(
-                f"{_state(group)}. These are lost for the group, and its dead letters cannot go back to it. Remove it?"
-            )
-        request.dry_run = False
-        group = sidecar.call(sidecar.stub.RemoveGroup, request).group
+    request = pb.RemoveGroupRequest(name=options.name, force=options.force)
+    lost = "These are lost for the group, and its dead letters cannot go back to it. Remove it?"
+    group = _change(options, "RemoveGroup", request, lost)
     print(f"the group {legible(group.name)} is removed: it had {_unacknowledged(group)}")
     return 0
 
@@ -137,25 +130,31 @@ def _remove(options: argparse.Namespace) -> int:
 def _reset(options: argparse.Namespace) -> int:
     from modelready.v1 import queue_service_pb2 as pb
 
-    _check(options)
-    where = options.start if options.start in _WORDS else f"entry {options.start}"
-    request = pb.ResetGroupRequest(name=options.name, start=options.start, force=options.force, dry_run=True)
-    with connection.connect(options) as sidecar:
-        if not options.yes:
-            group = sidecar.call(sidecar.stub.ResetGroup, request).group
-            lost = f"What is before {where} is lost for the group, and what is after it comes again"
-            if options.start in _WORDS:
-                lost = "They are lost for the group" if options.start == "newest" else "It gets every event again"
-            _ask(f"{_state(group)}. {lost}. Begin again at {where}?")
-        request.dry_run = False
-        group = sidecar.call(sidecar.stub.ResetGroup, request).group
+    request = pb.ResetGroupRequest(name=options.name, start=options.start, force=options.force)
+    if options.start == "newest":
+        where, lost = options.start, "They are lost for the group"
+    elif options.start == "oldest":
+        where, lost = options.start, "It gets every event again"
+    else:
+        where = f"entry {options.start}"
+        lost = f"What is before {where} is lost for the group, and what is after it comes again"
+    group = _change(options, "ResetGroup", request, f"{lost}. Begin again at {where}?")
     print(f"the group {legible(group.name)} begins again at {where}: it had {_unacknowledged(group)}")
     return 0
 
 
-def _check(options: argparse.Namespace) -> None:
+def _change(options: argparse.Namespace, method: str, request: Any, question: str) -> pb.GroupStatus:
+    """Ask unless --yes is given, and do it. Returns the group as it was. Raises Failed."""
     if not (options.yes or sys.stdin.isatty()):
         raise Misused("there is no terminal to ask on: give --yes")
+    with connection.connect(options) as sidecar:
+        call = getattr(sidecar.stub, method)
+        if not options.yes:
+            request.dry_run = True
+            _ask(f"{_state(sidecar.call(call, request).group)}. {question}")
+            request.dry_run = False
+        group: pb.GroupStatus = sidecar.call(call, request).group
+        return group
 
 
 def _ask(question: str) -> None:

@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -25,9 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from modelready.v1 import queue_service_pb2 as pb
 from sidecar.errors import InvalidRequest, NotFound, SidecarError
-from sidecar.format import count
 from sidecar.operations.dead_letters import MAX_IDS, DeadLetters, Filter, Outcome, Page
 from sidecar.operations.groups import Groups
 from sidecar.operations.interfaces import StoredDeadLetter
@@ -35,10 +32,11 @@ from sidecar.settings import ServerSettings
 from sidecar.web import pages
 from sidecar.web.auth import LIFETIME_SECONDS, Session, Sessions, peer, read_cookie, set_cookie
 from sidecar.web.calls import Busy, SidecarCalls
+from sidecar.web.dead_letters import describe, search
 from sidecar.web.groups import ACTIONS, GroupForms
 from sidecar.web.history import History
 from sidecar.web.overview import overview
-from sidecar.web.visit import FIELDS, Visit, read_form
+from sidecar.web.visit import Visit, read_form
 
 log = logging.getLogger(__name__)
 
@@ -153,19 +151,19 @@ class Console:
                 newest |= {"letters": letters, "more": bool(token)}
             except SidecarError as error:
                 newest["unknown"] = f"Not known: {error}"
-        return await self._page(visit.request, "overview", "Overview", **shown, **newest, **_search(Filter(), status))
+        return await self._page(visit.request, "overview", "Overview", **shown, **newest, **search(Filter(), status))
 
     async def _list(self, visit: Visit) -> Response:
         if refused := await self._may_not_read(visit):
             return refused
         selected, status = visit.selected, await self._calls.status()
         letters, token = await self._find(selected, _PAGE_SIZE, visit.field("page"))
-        search = _search(selected, status)
+        found = search(selected, status)
         seen = int(visit.field("seen")) if visit.field("seen").isdecimal() and len(visit.field("seen")) < 10 else 0
-        older = {**search["chosen"], "page": token, "seen": seen + len(letters)}
+        older = {**found["chosen"], "page": token, "seen": seen + len(letters)}
         return await self._page(
             visit.request, "dead_letters", "Dead letters", letters=letters, seen=seen,
-            older=f"/dead-letters?{urlencode(older)}" if token else "", **search,
+            older=f"/dead-letters?{urlencode(older)}" if token else "", **found,
         )  # fmt: skip
 
     async def _letter(self, visit: Visit) -> Response:
@@ -208,7 +206,7 @@ class Console:
                 done = await self._calls.write(lambda: self._replay(ids, everyone=everyone, dry_run=False))
             else:
                 done = await self._calls.write(lambda: self._dead_letters.discard(ids, dry_run=False))
-            session.notice = "ok", _describe(action, done)
+            session.notice = "ok", describe(action, done)
         except Busy as error:
             session.notice = "warning", f"Not done yet: {error}."
         return _redirect("/dead-letters")
@@ -320,26 +318,6 @@ class Console:
         }
         # In a thread, so that probes are answered meanwhile.
         return HTMLResponse(await asyncio.to_thread(pages.render, template, **values), status, headers)
-
-
-def _search(selected: Filter, status: pb.GetQueueStatusResponse) -> dict[str, Any]:
-    """What the search form holds and suggests, and how many dead letters there are to find, where that is known."""
-    chosen = {name: value for name in FIELDS if (value := asdict(selected)[name])}
-    reasons = {one.reason: one.count for one in status.dead_letter_reasons}
-    matching: int | None = status.dead_letters
-    if chosen:
-        matching = reasons.get(selected.reason, 0) if set(chosen) == {"reason"} else None
-    known = {"reason": list(reasons), "origin": ["sidecar", *(f"group:{group.name}" for group in status.groups)]}
-    return {"search": FIELDS, "chosen": chosen, "known": known, "matching": matching, "total": status.dead_letters}
-
-
-def _describe(action: str, done: Outcome) -> str:
-    said = f"{count(done.done, 'dead letter')} {'replayed' if action == 'replay' else 'discarded'}."
-    if done.missing:
-        said += f" {done.missing:,} had gone already."
-    if done.skipped:
-        said += f" {done.skipped:,} stay: their group is gone, or their data is not legible."
-    return said
 
 
 def _redirect(where: str, headers: Mapping[str, str] | None = None) -> Response:
