@@ -55,7 +55,8 @@ def test_it_is_reserved_for_half_a_minute_and_known_for_four_weeks_by_default() 
     with guard(client).once("1") as first:
         assert first
     assert client.calls[0][-1] == 30_000
-    assert client.marks == [("{model-ready}:done:deployer:1", "done", 4 * 7 * 86_400_000)]
+    # Written in another thread, which is waited for only for a while.
+    until(lambda: client.marks == [("{model-ready}:done:deployer:1", "done", 4 * 7 * 86_400_000)], 5, "it is marked")
     assert WEEK == 7 * 86_400
 
 
