@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser], root: argparse.ArgumentParser) -> None:
     """The parser of the command; `root` is the tree that is completed."""
     help_text = "print the completion for a shell: source <(modelready-sidecar completion bash)"
-    parser = parsers.add_parser("completion", help=help_text, description=help_text)
+    parser = parsers.add_parser("completion", help=help_text)
     parser.add_argument("shell", choices=SHELLS)
     parser.set_defaults(run=_run, root=root)
 

@@ -26,6 +26,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--address", help="default: a unix socket of SIDECAR_LISTEN, else its first")
     parser.add_argument("--service", default="", help="modelready.v1.PublisherService or redis; default: the process")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds (default: 2)")
+    parser.add_argument("--json", action="store_true", help="as JSON: address, service, status, error")
     parser.set_defaults(run=run, token="", admin=False, ca_file=None, cert_file=None, key_file=None, server_name=None)
 
 
@@ -38,10 +39,18 @@ def run(options: argparse.Namespace) -> int:
         if status is None:
             status = _ask_grpc(options)
     except (OSError, ValueError, Failed) as error:
-        print(f"not healthy: {address}: {error}", file=sys.stderr)
+        if options.json:
+            print(_as_json(options, address, "UNKNOWN", str(error)))
+        else:
+            print(f"not healthy: {address}: {error}", file=sys.stderr)
         return 1
-    print("SERVING" if status == _SERVING else "NOT_SERVING")
+    name = "SERVING" if status == _SERVING else "NOT_SERVING"
+    print(_as_json(options, address, name) if options.json else name)
     return 0 if status == _SERVING else 1
+
+
+def _as_json(options: argparse.Namespace, address: str, status: str, error: str = "") -> str:
+    return json.dumps({"address": address, "service": options.service, "status": status, "error": error})
 
 
 def ask_http(http: str, address: str, service: str, timeout: float) -> int | None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import __version__
-from sidecar.cli import completion, dead_letters, groups, health, outbox, publish, status, tail
+from sidecar.cli import completion, dead_letters, groups, health, manual, outbox, publish, status, tail, version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,9 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands; `run` of what is parsed runs the one that was given."""
-    parser = argparse.ArgumentParser(
-        prog="modelready-sidecar", description="Publishes 'this model version is ready' to Redis, and loses no event."
-    )
+    parser = argparse.ArgumentParser(prog="modelready-sidecar")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     serve = commands.add_parser("serve", help="run the sidecar; its settings come from the environment")
@@ -36,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="see it work: publish, kill Redis, publish again, bring Redis back")
     demo.add_argument("--plain", action="store_true", help="no colour")
     demo.set_defaults(run=_demo)
+    version.add(commands)
     completion.add(commands, parser)
+    manual.explain(parser)
     return parser
 
 

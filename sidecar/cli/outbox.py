@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parser of the command."""
     help_text = "show the rows of the registry's outbox; retry or discard those that were refused"
-    described = (
-        f"{help_text}. The database is that of the OUTBOX_ variables. Exit codes: 0 done, 1 it failed, 2 wrong usage."
-    )
-    parser = parsers.add_parser("outbox", help=help_text, description=described, allow_abbrev=False)
+    parser = parsers.add_parser("outbox", help=help_text, allow_abbrev=False)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="status|list|retry|discard|ddl ...")
     parser.set_defaults(run=run)
 

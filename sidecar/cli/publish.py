@@ -32,15 +32,8 @@ _READ_BYTES = 1 << 20
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parser of the command."""
     help_text = "publish an event by flags, or events as JSON on standard input"
-    described = (
-        "Publish the event that the flags describe or, with -, those on standard input: protobuf JSON, an event a "
-        "line; an event may also stand alone over several lines, the first of which is {. A line that is no event, and "
-        "an event that is not acknowledged, is reported on standard error by its line's number, and the others are "
-        "published all the same. Prints a receipt for each: outcome, entry id, event id, correlation id. Exit code 1: "
-        "one failed."
-    )
     usage = "%(prog)s [options] --name NAME --version VERSION --uri URI\n       %(prog)s [options] -  < events.jsonl"
-    parser = parsers.add_parser("publish", help=help_text, description=described, usage=usage, allow_abbrev=False)
+    parser = parsers.add_parser("publish", help=help_text, usage=usage, allow_abbrev=False)
     parser.add_argument("input", nargs="?", choices=["-"], metavar="-", help="read events from standard input")
     event = parser.add_argument_group("the event")
     event.add_argument("--name", help="the model's name; required without -")

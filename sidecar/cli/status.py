@@ -23,11 +23,7 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K", "\x1b[J"
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parser of the command."""
     help_text = "show the queue, its groups, the spool and the dead letters"
-    described = (
-        f"{help_text}. Exit code 1: Redis is away or may evict the queue, events are refused, or the sidecar does not "
-        "answer."
-    )
-    parser = parsers.add_parser("status", help=help_text, description=described, allow_abbrev=False)
+    parser = parsers.add_parser("status", help=help_text, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="as JSON; with --watch one object a line")
     parser.add_argument(
         "--watch",

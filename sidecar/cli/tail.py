@@ -30,11 +30,7 @@ Id = tuple[int, int]
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parser of the command."""
     help_text = "follow the events of the queue, until Ctrl-C"
-    described = (
-        f"{help_text}. A line has the time, the entry's id, model/version, environment, event id and correlation id; "
-        "- stands for what an event lacks. It acknowledges nothing."
-    )
-    parser = parsers.add_parser("tail", help=help_text, description=described, allow_abbrev=False)
+    parser = parsers.add_parser("tail", help=help_text, allow_abbrev=False)
     parser.add_argument("--group", default="", help="first what this group has not acknowledged, then new events")
     parser.add_argument("--last", type=_number, default=0, metavar="N", help=f"first the N newest, at most {_MAX}")
     parser.add_argument("--json", action="store_true", help="an object a line: entry_id and event")

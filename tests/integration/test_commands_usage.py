@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import shutil
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar import __version__
 from sidecar.cli.completion import SHELLS, commands, script
 from sidecar.cli.main import build_parser, main
+from sidecar.cli.manual import PAGES
 from sidecar.format import age, duration
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +120,40 @@ def test_every_command_and_option_is_completed_and_has_help(capsys: pytest.Captu
         assert ended.value.code == 0
         output = capsys.readouterr().out
         assert [word for word in words if word.startswith("--") and word not in output] == []
+
+
+@pytest.mark.parametrize("command", KNOWN)
+def test_help_says_what_a_command_does_its_exit_codes_and_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"Exit codes: 0 .*\. Example: .*modelready-sidecar ", said)
+    assert PAGES[command].what[:60] in said
+    (line,) = re.findall(r"(?<!`)modelready-sidecar (.*?)(?: \||\)|$)", PAGES[command].example)
+    example = build_parser().parse_args(shlex.split(line))
+    assert command.split()[:1] in ([], [example.command])
+
+
+def test_commands_that_print_a_state_print_json_too() -> None:
+    no_json = {"", "serve", "demo", "completion", "dead-letters", "groups", "outbox"}
+    assert {command for command, words in KNOWN.items() if "--json" not in words} <= no_json
+
+
+def test_version_names_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version", "--json"]) == 0
+    versions = json.loads(capsys.readouterr().out)
+    assert versions["modelready-sidecar"] == versions["modelready"] == __version__
+    assert main(["version"]) == 0
+    assert f"python {versions['python']}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_health_says_as_json_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["health", "--json", "--address", "unix:/nowhere"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["status"], said["address"]) == ("UNKNOWN", "unix:/nowhere")
+    assert "there is no such socket" in said["error"]
 
 
 DOCUMENTS = [

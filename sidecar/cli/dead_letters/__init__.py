@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
@@ -25,7 +26,7 @@ _MAX_DETAIL = 60
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parsers of the commands."""
     help_text = "list, show, replay or discard events that failed permanently"
-    group = parsers.add_parser("dead-letters", help=help_text, description=help_text, allow_abbrev=False)
+    group = parsers.add_parser("dead-letters", help=help_text, allow_abbrev=False)
     commands = group.add_subparsers(dest="subcommand", metavar="command", required=True)
 
     listing = _parser(commands, "list", "list them, the oldest first")
@@ -65,9 +66,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _parser(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, allow_abbrev=False)
     return parser
 
 
@@ -87,6 +86,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     _add_filters(parser)
     parser.add_argument("--dry-run", action="store_true", help="only count them")
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.add_argument("--json", action="store_true", help="the counts as JSON")
     connection.add_options(parser, admin=True)
     parser.set_defaults(misused=parser.error)
 
@@ -219,11 +219,12 @@ def _change(options: argparse.Namespace, words: tuple[str, str, str], work: Any)
     with opened(options) as letters:
         ids = options.ids or ([] if options.list else [letter.id for letter in letters.matching(None)])
         if options.dry_run or not options.yes:
-            counted = _work(f"would be {past}", work(letters, ids, dry_run=True), show=options.dry_run)
+            counted = _work(f"would be {past}", work(letters, ids, dry_run=True))
             if options.dry_run:
+                _show_counts(options, f"would be {past}", counted)
                 return 0
             if not counted.done:
-                print(_sentence(f"would be {past}", counted))
+                _show_counts(options, f"would be {past}", counted)
                 return _code(options, counted)
             print(
                 f"{_sentence(f'would be {past}', counted)}. {verb.capitalize()} {how}? [y/N] ", end="", file=sys.stderr
@@ -231,10 +232,16 @@ def _change(options: argparse.Namespace, words: tuple[str, str, str], work: Any)
             sys.stderr.flush()
             if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 raise Failed(f"nothing was {past}")
-        return _code(options, _work(past, work(letters, ids, dry_run=False)))
+        done = _work(past, work(letters, ids, dry_run=False))
+        _show_counts(options, past, done)
+        return _code(options, done)
 
 
-def _work(past: str, steps: Iterator[Done], *, show: bool = True) -> Done:
+def _show_counts(options: argparse.Namespace, past: str, done: Done) -> None:
+    print(json.dumps({"dry_run": options.dry_run, **done._asdict()}) if options.json else _sentence(past, done))
+
+
+def _work(past: str, steps: Iterator[Done]) -> Done:
     """The sum of all steps. If it ends early, it says what was done so far."""
     from sidecar.cli.dead_letters.calls import Done
 
@@ -247,8 +254,6 @@ def _work(past: str, steps: Iterator[Done], *, show: bool = True) -> Done:
         raise
     except Failed as failure:
         raise Failed(f"{failure} (so far {_sentence(past, total)}; run the same command again to go on)") from None
-    if show:
-        print(_sentence(past, total))
     return total
 
 

@@ -56,7 +56,10 @@ def _parser(prog: str, *, runs: bool) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        described = (
+            f"{text[0].upper()}{text[1:]}. Exit codes: 0 done, 1 the database failed, 2 wrong usage or settings."
+        )
+        added = commands.add_parser(name, help=text, description=described, allow_abbrev=False)
         added.set_defaults(run=run)
         return added
 
@@ -73,6 +76,7 @@ def _parser(prog: str, *, runs: bool) -> argparse.ArgumentParser:
         which = one.add_mutually_exclusive_group(required=True)
         which.add_argument("ids", nargs="*", type=int, metavar="ID", default=[], help="from the list")
         which.add_argument("--all", action="store_true", help="every refused row")
+        one.add_argument("--json", action="store_true", help="the number of rows as JSON")
     statements = command("ddl", _ddl, "print the statements that create the table")
     statements.add_argument("dialect", choices=("postgresql", "mysql", "mariadb", "sqlite"))
     return parser
@@ -142,18 +146,18 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> int:
-    print(f"{_change(store.retry, options)} rows wait again")
-    return 0
+    return _change(store.retry, "wait again", options)
 
 
 def _discard(options: argparse.Namespace) -> int:
-    print(f"{_change(store.discard, options)} rows are deleted")
-    return 0
+    return _change(store.discard, "are deleted", options)
 
 
-def _change(change: Callable[[Connection, Sequence[int] | None], int], options: argparse.Namespace) -> int:
+def _change(change: Callable[[Connection, Sequence[int] | None], int], past: str, options: argparse.Namespace) -> int:
     with options.engine().begin() as connection:
-        return change(connection, None if options.all else options.ids)
+        rows = change(connection, None if options.all else options.ids)
+    print(json.dumps({"rows": rows}) if options.json else f"{rows} rows {past}")
+    return 0
 
 
 def _ddl(options: argparse.Namespace) -> int:
