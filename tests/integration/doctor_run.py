@@ -41,13 +41,13 @@ def examined(env: dict[str, str], spool_dir: Path) -> Report:
     return report
 
 
-def the_finding(report: Report, finding: str, check: str = "") -> Line:
+def the_finding(report: Report, finding: str, check: str = "", place: str = findings.AWS) -> Line:
     """It is there once, and nothing else is wrong; the exit code says so, and what to do stands below it."""
     wrong = [line for line in report.lines if line.finding]
     assert [line.finding for line in wrong] == [finding], report.as_text()
     (line,) = wrong
     assert line.check == (findings.check_of(finding) or check)
-    assert (line.status, line.todo) == (findings.status_of(finding), findings.FINDINGS[finding])
+    assert (line.status, line.todo) == (findings.status_of(finding), findings.todo(finding, place))
     assert line.found
     assert report.exit_code == (0 if line.status == "warning" else 2 if line.check == "settings" else 1)
     assert f"[{finding}]" in report.as_text()

@@ -9,7 +9,7 @@ import pytest
 
 from modelready.redis.faults import TRANSIENT
 from sidecar import errors
-from sidecar.cli.doctor.findings import CHECKS, FINDINGS, check_of, status_of
+from sidecar.cli.doctor.findings import CHECKS, ELSEWHERE, FINDINGS, check_of, status_of
 
 ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "clients" / "python" / "src" / "modelready" / "redis" / "faults.py"
@@ -38,6 +38,14 @@ def test_a_finding_has_its_lines_as_they_are_printed_and_what_they_mean(finding:
     assert re.search(rf"^- `{finding}`: \S", section, re.MULTILINE)
 
 
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_what_to_do_elsewhere_stands_below_the_finding(place: str) -> None:
+    for finding, todo in ELSEWHERE[place].items():
+        explained = re.search(rf"^- `{finding}`: .*\n(  - .*\n)+", DOCUMENT, re.MULTILINE)
+        assert explained
+        assert f"  - In {place}: {todo}\n" in explained[0]
+
+
 def test_it_names_no_finding_that_is_none() -> None:
     assert set(re.findall(r"^- `([a-z-]+)`:", DOCUMENT, re.MULTILINE)) == FINDINGS.keys()
 
@@ -48,8 +56,9 @@ def test_a_test_brings_about(finding: str) -> None:
 
 
 def test_what_to_do_is_one_sentence() -> None:
-    assert [todo for todo in FINDINGS.values() if not re.fullmatch(r"[A-Z].*[^.]\.", todo)] == []
-    assert [todo for todo in FINDINGS.values() if ". " in todo] == []
+    texts = [*FINDINGS.values(), *(todo for texts in ELSEWHERE.values() for todo in texts.values())]
+    assert [todo for todo in texts if not re.fullmatch(r"[A-Z].*[^.]\.", todo)] == []
+    assert [todo for todo in texts if ". " in todo] == []
 
 
 # -- the reasons of errors

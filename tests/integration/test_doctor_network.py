@@ -172,6 +172,23 @@ def test_a_host_without_an_address(tmp_path: Path) -> None:
     assert status_of(report, "spool") == "ok"
 
 
+@pytest.mark.parametrize(
+    ("env", "place", "said"),
+    [
+        ({"REDIS_HOST": "no-such-service"}, "Compose", "See that the container is running"),
+        ({"REDIS_HOST": "no-such-service", "ECS_CONTAINER_METADATA_URI_V4": "http://x/v4"}, "AWS", "the VPC's DNS"),
+        (
+            {"REDIS_HOST": "no-such.invalid", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+            "Kubernetes",
+            "See that a Service has",
+        ),
+    ],
+)
+def test_what_to_do_is_about_where_it_runs(env: dict[str, str], place: str, said: str, tmp_path: Path) -> None:
+    report = examined(to_port(6379, REDIS_TLS="false", **env), tmp_path)
+    assert said in the_finding(report, "dns-unresolved", place=place).todo
+
+
 def test_a_port_that_nothing_listens_on(tmp_path: Path) -> None:
     lease = PortLease()
     report = examined(to_port(lease.port), tmp_path)

@@ -16,6 +16,7 @@ from modelready.keys import Keys
 from sidecar.cli.doctor import network, server
 from sidecar.cli.doctor.acl import check_acl
 from sidecar.cli.doctor.auth import Hello, check_auth, connected, greet
+from sidecar.cli.doctor.findings import place_of
 from sidecar.cli.doctor.outbox import check_outbox
 from sidecar.cli.doctor.report import Report
 from sidecar.cli.doctor.round_trip import check_round_trip
@@ -40,7 +41,7 @@ def run(*, as_json: bool = False) -> int:
 
 def examine(environ: Mapping[str, str]) -> Report:
     """Make all checks that can be made."""
-    report = Report()
+    report = Report(place_of(environ))
     given = check_settings(report, environ)
     if given is not None:
         greeting = _look_at_network(report, given)

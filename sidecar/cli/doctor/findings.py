@@ -5,6 +5,8 @@ docs/troubleshooting.md has the same checks in the same order and every finding 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 OK, WARNING, FAILURE, SKIPPED = "ok", "warning", "failure", "skipped"
 
 CHECKS = (
@@ -98,6 +100,54 @@ FINDINGS = {
     "connection-lost": "Run doctor again, and if it stays so look at the engine's load and its log.",
 }  # fmt: skip
 """What to do about each, in one sentence. A finding's name begins with its check; any check may meet the last one."""
+
+AWS, KUBERNETES, COMPOSE = "AWS", "Kubernetes", "Compose"
+ELSEWHERE = {
+    KUBERNETES: {
+        "settings-wrong": "Correct the variable in the manifest or in the chart's values, and roll it out again.",
+        "settings-unread": "Correct its name in the manifest or in the chart's values, or remove it.",
+        "dns-unresolved":
+            "See that a Service has that name, from another namespace NAME.NAMESPACE, and that the NetworkPolicy"
+            " lets this pod ask DNS.",
+        "tcp-refused":
+            "See that the pod of Redis is running and ready, and compare REDIS_PORT with the port of its Service.",
+        "tcp-timeout":
+            "See that the NetworkPolicies of this pod and of Redis allow the port: nothing answers, so something"
+            " drops the packets.",
+        "tcp-unreachable":
+            "See that the pod's network has a route to that address, and that it is of a family, IPv4 or IPv6,"
+            " that the cluster has.",
+    },
+    COMPOSE: {
+        "settings-wrong": "Correct the variable in the Compose file or in its env_file, and start again.",
+        "settings-unread": "Correct its name in the Compose file or in its env_file, or remove it.",
+        "dns-unresolved":
+            "See that the container is running, that it shares a network with this one, and that REDIS_HOST is"
+            " the name of its service.",
+        "tcp-refused":
+            "See that the container is running, that REDIS_PORT is its own port and not the published one, and"
+            " that REDIS_HOST is not localhost, which is this container itself.",
+        "tcp-timeout":
+            "See whether the container is paused or hangs, and shares a network with this one: nothing answers.",
+        "tcp-unreachable": "See that the container is running and shares a network with this one.",
+    },
+}  # fmt: skip
+"""What to do outside AWS, where that is something else."""
+
+
+def place_of(environ: Mapping[str, str]) -> str:
+    """Where this runs. A host without a dot is a service of Compose, unless the environment says more."""
+    if "KUBERNETES_SERVICE_HOST" in environ:
+        return KUBERNETES
+    if "ECS_CONTAINER_METADATA_URI_V4" in environ or "." in environ.get("REDIS_HOST", "."):
+        return AWS
+    return COMPOSE
+
+
+def todo(finding: str, place: str) -> str:
+    """What to do about it there."""
+    return ELSEWHERE.get(place, {}).get(finding, FINDINGS[finding])
+
 
 WARNINGS = frozenset({
     "settings-unread", "tcp-address-dead", "tls-expires-soon", "auth-not-asked", "acl-operating", "keys-queue-full",

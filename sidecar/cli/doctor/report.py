@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from typing import Any, NamedTuple
 
-from sidecar.cli.doctor.findings import CHECKS, FAILURE, FINDINGS, OK, SKIPPED, WARNING, check_of, status_of
+from sidecar.cli.doctor.findings import AWS, CHECKS, FAILURE, OK, SKIPPED, WARNING, check_of, status_of, todo
 
 _COLOURS = {OK: "32", WARNING: "33", FAILURE: "31", SKIPPED: "2"}
 
@@ -37,7 +37,9 @@ class Line(NamedTuple):
 class Report:
     """The lines so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = AWS) -> None:
+        """`place`: where this runs, which changes what is to do."""
+        self._place = place
         self.lines: list[Line] = []
         self.variables: list[Variable] = []
 
@@ -47,8 +49,8 @@ class Report:
 
     def add(self, finding: str, found: str, check: str = "") -> None:
         """Add one of FINDINGS; `check` is for those that any check may meet."""
-        todo = FINDINGS[finding]
-        self.lines.append(Line(check_of(finding) or check, status_of(finding), _one_line(found), finding, todo))
+        what = todo(finding, self._place)
+        self.lines.append(Line(check_of(finding) or check, status_of(finding), _one_line(found), finding, what))
 
     def skip(self, check: str, why: str) -> None:
         """The check could not run."""
