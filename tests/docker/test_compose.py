@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from modelready import Outcome, Publisher
 from tests.docker.conftest import BUILD_SECONDS, ROOT, missing
 from tests.docker.container import PASSWORD, ContainerServer
 from tests.docker.sidecar_container import HOST
@@ -65,8 +67,15 @@ def project(engine: Any, sidecar_image: str, env_local: Path, tmp_path: Path) ->
         for name in ("sidecar-elasticache", "consumer-elasticache")
     )
     override.write_text(f"services:\n{services}")
-    env = {"SIDECAR_IMAGE": "modelready-sidecar:test", "REGISTRY_IMAGE": "modelready-registry:test"}
-    project = Project([FILE, override], env | {"ENV_LOCAL": str(env_local)})
+    with composed(engine, env_local, override) as project:
+        yield project
+
+
+@contextmanager
+def composed(engine: Any, env_local: Path, *overrides: Path, **env: str) -> Iterator[Project]:
+    """A project of docker-compose.yml and the overrides; nothing of it is left after."""
+    images = {"SIDECAR_IMAGE": "modelready-sidecar:test", "REGISTRY_IMAGE": "modelready-registry:test"}
+    project = Project([FILE, *overrides], images | {"ENV_LOCAL": str(env_local), **env})
     try:
         project("version")
     except (OSError, AssertionError) as error:
@@ -143,6 +152,38 @@ def test_the_profile_elasticache_has_the_redis_that_env_local_names(
             "training-elasticache",
         ]
         assert server.versions()[0] == f"fraud/{deployed(project, 'consumer-elasticache')[0]}"
+
+
+@pytest.mark.soak
+def test_a_registry_of_one_s_own_takes_the_example_s_place(
+    engine: Any, valkey: str, sidecar_image: str, env_local: Path
+) -> None:
+    """Its image has its own entrypoint and command, and is in no registry."""
+    own = f"own-registry:{uuid4().hex[:8]}"
+    text = f'FROM {sidecar_image}\nCOPY registry.py /registry.py\nENTRYPOINT ["python3"]\nCMD ["/registry.py"]\n'
+    build = ["docker", "build", "--quiet", "--tag", own, "--file", "-", str(ROOT / "docs/examples/python")]
+    subprocess.run(build, input=text, text=True, capture_output=True, timeout=BUILD_SECONDS, check=True)
+    try:
+        with composed(engine, env_local, ROOT / "deploy/compose/own-registry.yml", OWN_REGISTRY=own) as project:
+            project("up", "--wait", "--no-build", seconds=180)
+            running = set(project("ps", "--services").split())
+            assert running == {"redis", "sidecar", "registry", "consumer"}
+            until(lambda: project.versions("consumer", r"deploying (\S+ \S+) from"), 60, "the consumer gets its events")
+    finally:
+        engine.images.remove(own)
+
+
+@pytest.mark.soak
+def test_a_registry_outside_of_docker_reaches_the_sidecar(
+    engine: Any, valkey: str, sidecar_image: str, env_local: Path
+) -> None:
+    with composed(engine, env_local, ROOT / "deploy/compose/host.yml", GRPC_PORT="") as project:
+        project("up", "--wait", "--no-build", seconds=180)
+        assert set(project("ps", "--services").split()) == {"redis", "sidecar", "consumer"}
+        with Publisher(project("port", "sidecar", "50051").strip()) as publisher:
+            receipt = publisher.publish(name="fraud", version="7", uri="s3://models/fraud/7/")
+        assert receipt.outcome is Outcome.STORED
+        until(lambda: deployed(project) == ["7"], 60, "the consumer gets the event")
 
 
 def test_without_env_local_the_profile_says_so(project: Project, env_local: Path) -> None:
