@@ -92,6 +92,8 @@ def test_nothing_is_done_unasked(server: RedisServer, sidecar: SidecarProcess) -
         assert "there is no terminal to ask on: give --yes, or --dry-run" in refused.stderr
         tried = command(sidecar, "dead-letters", verb, ids[0], "--dry-run")
         assert (tried.returncode, tried.stdout) == (0, f"1 dead letter would be {past}\n")
+        counted = json.loads(command(sidecar, "dead-letters", verb, ids[0], "--dry-run", "--json").stdout)
+        assert counted == {"dry_run": True, "done": 1, "missing": 0, "skipped": 0}
         assert on_a_terminal(sidecar, "n", "dead-letters", verb, "--all")[0] == 1
     assert left(server) == 3
     code, text = on_a_terminal(sidecar, "y", "dead-letters", "discard", ids[1])

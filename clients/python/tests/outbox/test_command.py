@@ -60,6 +60,7 @@ def test_refused_rows_are_counted_listed_retried_and_discarded(
     assert relay.run_once() == 1
     assert out("retry", "--all") == ["1 rows wait again"]
     assert out("discard", "--all") == ["0 rows are deleted"]
+    assert out("retry", "--all", "--json") == ['{"rows": 0}']
     assert relay.run_once() == 1
     arrived(sidecar, 2, 0)
 
