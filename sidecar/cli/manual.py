@@ -89,6 +89,28 @@ PAGES = {
         f"0 done, 1 failed or refused, {_USAGE}",
         "modelready-sidecar groups list",
     ),
+    "groups list": Page(
+        "List the consumer groups with their consumers: what is pending with each, and since when it is idle.",
+        f"0 listed, also if there are none; 1 the sidecar or Redis does not answer; {_USAGE}",
+        "modelready-sidecar groups list deployer --json",
+    ),
+    "groups create": Page(
+        "Create a consumer group. Until it is read, it keeps all later events in the stream.",
+        f"0 created, 1 it is there already or the sidecar does not answer, {_USAGE}",
+        "modelready-sidecar groups create deployer --start newest",
+    ),
+    "groups remove": Page(
+        "Remove a group for which nobody reads any more. It says what is lost and asks first. It is refused while a"
+        " consumer of the group has asked for events within the last five minutes.",
+        f"0 removed, 1 refused, you said no, or the sidecar does not answer, {_USAGE}",
+        "modelready-sidecar groups remove auditor",
+    ),
+    "groups reset": Page(
+        "Let a group begin again elsewhere in the stream, with nothing pending. It says what is lost and asks first. It"
+        " is refused while a consumer of the group has asked for events within the last five minutes.",
+        f"0 done, 1 refused, you said no, or the sidecar does not answer, {_USAGE}",
+        "modelready-sidecar groups reset deployer --start 2h",
+    ),
     "outbox": Page(
         "Show the rows of the registry's outbox; retry or discard those that were refused. The database is that of the"
         " OUTBOX_ variables. `modelready-sidecar outbox COMMAND --help` has the options of each.",

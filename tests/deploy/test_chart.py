@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,13 @@ def helm() -> None:
         pytest.skip(what)
 
 
+@cache
+def everything() -> Deployed:
+    return Deployed(EVERYTHING)
+
+
 def kind(name: str) -> Any:
-    return Deployed(EVERYTHING).by_kind[name]
+    return everything().by_kind[name]
 
 
 @pytest.mark.parametrize("name", chart.VALUES)
@@ -76,10 +82,10 @@ def test_the_service_monitor_finds_the_metrics_of_the_service() -> None:
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["endpoints"]
     (port,) = (one for one in service["spec"]["ports"] if one["name"] == endpoint["port"])
-    (container_port,) = Deployed(EVERYTHING).sidecar["ports"]
+    (container_port,) = everything().sidecar["ports"]
     assert port["targetPort"] == container_port["name"]
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    pod = Deployed(EVERYTHING).deployment["spec"]["template"]["metadata"]["labels"]
+    pod = everything().deployment["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= pod.items()
 
 
@@ -103,7 +109,7 @@ def test_the_rules_are_prometheus_s_for_this_release_alone(tmp_path: Path) -> No
 
 
 def test_a_claim_is_never_mounted_twice() -> None:
-    deployment = Deployed(EVERYTHING).deployment
+    deployment = everything().deployment
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
     assert deployment["spec"]["template"]["spec"]["volumes"] == [
         {"name": "spool", "persistentVolumeClaim": {"claimName": "spool"}}
@@ -111,8 +117,7 @@ def test_a_claim_is_never_mounted_twice() -> None:
 
 
 def test_ipv6_is_served_and_let_through() -> None:
-    everything = Deployed(EVERYTHING)
-    assert everything.settings.server.http_listen == "[::]:9464"
+    assert everything().settings.server.http_listen == "[::]:9464"
     assert kind("Service")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
     egress = kind("NetworkPolicy")["spec"]["egress"]
     assert {"ipBlock": {"cidr": "fd00::/64"}} in egress[1]["to"]

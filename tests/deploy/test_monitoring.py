@@ -75,6 +75,26 @@ def test_commands_and_files_that_alarms_name_exist() -> None:
     assert [name for name in re.findall(r"\b(?:deploy|docs)/[\w./-]+\w", said) if not (ROOT / name).exists()] == []
 
 
+# What /metrics has for each metric of CloudWatch; where that is several series, the query makes the same of them.
+IN_PROMETHEUS = {
+    **{f"Publishes{outcome}": "published_events" for outcome in ("Stored", "Duplicate", "Spooled", "Refused")},
+    "QueueDepth": "queue_depth", "QueuePending": "queue_pending", "OldestUnacknowledgedAge": "queue_oldest_age_seconds",
+    "DeadLetters": "dead_letter_stream_length", "ListDepth": "list_depth", "ListProcessing": "list_processing",
+    "ListDeadLetters": "list_dead_letters", "SpoolDepth": "spool_events", "SpoolOldestAge": "spool_oldest_age_seconds",
+    "SpoolBytesUsedPercent": "spool_bytes", "SpoolDiskFreeBytes": "spool_disk_free_bytes", "OutboxDepth": "outbox_rows",
+    "OutboxOldestAge": "outbox_oldest_age_seconds", "OutboxRefused": "outbox_refused_rows", "RpcLatency": "rpc_seconds",
+    "RedisLatency": "redis_append_seconds", "ConnectionFailures": "redis_connection_failures",
+    "AuthFailures": "redis_auth_failures", "RedisUp": "redis_up", "EvictionPolicyWrong": "redis_eviction_policy",
+    "RedisMemoryUsedPercent": "redis_used_memory_bytes",
+}  # fmt: skip
+
+
+def test_prometheus_has_every_metric_of_cloudwatch() -> None:
+    there = {family.name.removeprefix("modelready_") for family in Metrics().registry.collect()}
+    assert IN_PROMETHEUS.keys() == METRICS.keys()
+    assert set(IN_PROMETHEUS.values()) <= there
+
+
 def test_grafana_asks_for_metrics_that_the_sidecar_has() -> None:
     there = set()
     for family in Metrics().registry.collect():

@@ -137,7 +137,8 @@ def test_help_says_what_a_command_does_its_exit_codes_and_an_example(
 
 
 def test_commands_that_print_a_state_print_json_too() -> None:
-    no_json = {"", "serve", "demo", "completion", "dead-letters", "groups", "outbox"}
+    no_json = {"", "serve", "demo", "completion", "dead-letters", "outbox"}
+    no_json |= {"groups", "groups create", "groups remove", "groups reset"}
     assert {command for command, words in KNOWN.items() if "--json" not in words} <= no_json
 
 
