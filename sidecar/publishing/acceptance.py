@@ -20,13 +20,13 @@ from modelready.entry import encode_data
 from modelready.ids import uuid7
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from modelready.v1.publisher_service_pb2 import PublishBatchRequest, PublishStreamRequest
+from modelready.violations import MAX_EVENT_BYTES, broken_rules
 from sidecar.errors import InvalidEvent, Violation
 from sidecar.publishing.interfaces import Event, Tracing
 
 if TYPE_CHECKING:
     import protovalidate
 
-MAX_EVENT_BYTES = 512 * 1024
 _SPARE_DESCRIPTORS = 16  # the import opens one at a time; other threads may take some meanwhile
 _FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -78,12 +78,7 @@ class Acceptance:
         return bool(self._validator.collect_violations(message, fail_fast=True))
 
     def _violations(self, message: ModelReadyToDeploy, path: str) -> list[Violation]:
-        message.model.SetInParent()  # so that what is missing is model.name, and not model
-        message.artifact.SetInParent()
-        violations = [
-            Violation(f"{path}.{_path(found)}", "is required" if _is_missing(found) else found.proto.message)
-            for found in self._validator.collect_violations(message)
-        ]
+        violations = [Violation(*found) for found in broken_rules(self._validator, message, path)]
         if not _sensible(message.occurred_at):
             violations.append(Violation(f"{path}.occurred_at", "must be a time in the years 1 to 9999"))
         return violations
@@ -126,20 +121,3 @@ def _close(descriptors: list[int]) -> None:
 
 def _sensible(moment: Timestamp) -> bool:
     return _FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < 1_000_000_000
-
-
-def _is_missing(violation: protovalidate.Violation) -> bool:
-    return violation.proto.rule_id == "string.min_len"
-
-
-def _path(violation: protovalidate.Violation) -> str:
-    """The field's path as in the .proto, e.g. `metrics["auc"]` or `provenance.dataset_uris[2]`."""
-    parts = []
-    for element in violation.proto.field.elements if violation.proto.field else ():
-        name = element.field_name
-        subscript = element.subscript
-        if subscript is not None:
-            key = subscript.value
-            name += f'["{key}"]' if isinstance(key, str) else f"[{key}]"
-        parts.append(name)
-    return ".".join(parts)

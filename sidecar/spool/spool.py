@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from modelready.violations import MAX_EVENT_BYTES
 from sidecar.errors import SettingsError, SpoolFull, SpoolUnavailable
-from sidecar.publishing.acceptance import MAX_EVENT_BYTES
 from sidecar.publishing.interfaces import Attempts, Event, Spool, Spooled
 from sidecar.spool import schema as sql
 from sidecar.spool.file import MIN_DISK_BYTES, SpoolFile, checkpoint, is_damage

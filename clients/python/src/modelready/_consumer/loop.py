@@ -41,15 +41,24 @@ class Loop:
     """One consumer at work, from its first read to its leave; for one event loop, and once."""
 
     def __init__(
-        self, server: Server, options: Options, ready: Callable[[], object], wake: Callable[[], object]
+        self,
+        server: Server,
+        options: Options,
+        ready: Callable[[], object],
+        wake: Callable[[], object],
+        *,
+        lanes: Lanes | None = None,
     ) -> None:
-        """See InFlight for `ready`. `wake` must call `changed` in the event loop that runs this."""
+        """See InFlight for `ready`. `wake` must call `changed` in the event loop that runs this.
+
+        `lanes`: others than those of `server`, for modelready.testing.
+        """
         self.in_flight = InFlight(options.claim_seconds, wake, ready)
         self._server = server
         self._options = options
         self._stream = Keys(options.queue).events
         self._pool, self._news_pool = Pool(server), Pool(server)
-        self._lanes = Lanes(self._pool, options)
+        self._lanes = lanes or Lanes(self._pool, options)
         self._liveness = Liveness(self._pool, self._lanes, self.in_flight, options)
         self._failures = Failures(self._lanes, self.in_flight, options)
         self._again, self._stopped, self._waits = asyncio.Event(), asyncio.Event(), asyncio.Event()
