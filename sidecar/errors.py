@@ -28,11 +28,12 @@ An error's text reaches callers and logs: it never holds a secret or an event's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from modelready import violations
 from modelready.redis import env
 
-SettingsError = env.SettingsError  # of both distributions
+SettingsError = env.SettingsError  # of both distributions, and so is the next
+Violation = violations.Violation
 
 
 class SidecarError(Exception):
@@ -43,13 +44,6 @@ class RequestError(SidecarError):
     """What a call asked for was not done; of a Publish: the event was not acknowledged."""
 
     reason = "INTERNAL"
-
-
-class Violation(NamedTuple):
-    """One broken rule: the path of the field, as in the .proto, and what is wrong with it."""
-
-    field: str
-    description: str
 
 
 class InvalidEvent(RequestError):

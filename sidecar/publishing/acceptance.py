@@ -78,7 +78,7 @@ class Acceptance:
         return bool(self._validator.collect_violations(message, fail_fast=True))
 
     def _violations(self, message: ModelReadyToDeploy, path: str) -> list[Violation]:
-        violations = [Violation(*found) for found in broken_rules(self._validator, message, path)]
+        violations = broken_rules(self._validator, message, path)
         if not _sensible(message.occurred_at):
             violations.append(Violation(f"{path}.occurred_at", "must be a time in the years 1 to 9999"))
         return violations

@@ -1,39 +1,13 @@
-"""The plug-in for pytest: what a test of a registry gets without an import, and what others pay for it."""
+"""The plug-in for pytest: what the tests of a registry get without an import, and what others pay for it."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-TEST = """
-import asyncio
-import modelready.aio
-from modelready import Outcome, Publisher
-
-FRAUD = {"name": "fraud", "version": "7", "uri": "s3://models/fraud/7/"}
-
-
-def test_publisher(publisher, published):
-    publisher.publish(**FRAUD)
-    assert [event.model.name for event in published] == ["fraud"]
-
-
-def test_from_env(fake_sidecar, published):
-    fake_sidecar.answer(Outcome.SPOOLED)
-    with Publisher.from_env() as publisher:
-        assert publisher.publish(**FRAUD).outcome is Outcome.SPOOLED
-    assert len(published) == 1
-
-
-def test_asyncio(aio_publisher, published):
-    async def main():
-        async with aio_publisher:
-            await aio_publisher.publish(**FRAUD)
-
-    asyncio.run(main())
-    assert len(published) == 1
-"""
+DOCS = Path(__file__).parents[3] / "docs"
 IDLE = """
 import sys
 
@@ -44,10 +18,24 @@ def test_nothing_is_imported():
 """
 
 
-def test_its_fixtures_are_found_and_without_them_nothing_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "test_idle.py").write_text(IDLE)
-    (tmp_path / "test_kit.py").write_text(TEST)
+def run(directory: Path) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    for name, passed in (("test_idle.py", "1 passed"), ("test_kit.py", "3 passed")):
-        done = subprocess.run([*command, name], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert passed in done.stdout, done.stdout + done.stderr
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_where_no_test_asks_for_it_nothing_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "test_idle.py").write_text(IDLE)
+    assert "1 passed" in run(tmp_path)
+
+
+def test_the_examples_of_the_documents_pass(tmp_path: Path) -> None:
+    tests = 0
+    for document in ("registries", "deployers"):
+        text = (DOCS / f"testing-{document}.md").read_text()
+        for number, example in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+            (tmp_path / f"test_{document}_{number}.py").write_text(example)
+            tests += len(re.findall(r"^(?:async )?def test_", example, re.MULTILINE))
+    assert tests > 10
+    assert f"{tests} passed" in run(tmp_path)

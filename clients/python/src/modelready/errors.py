@@ -16,13 +16,15 @@ Whatever the error, publishing again with the same `event_id` is safe: it never 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from modelready import _unreached
+from modelready import _unreached, violations
 from modelready.rpc import error_details_pb2, status_pb2
+
+Violation = violations.Violation
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -64,13 +66,6 @@ class PublishError(Exception):
             return self.message
         end = "" if self.message.endswith((".", "?", "!")) else "."
         return f"{self.message}{end} The event's id is {self.event_id}{self._advice}"
-
-
-class Violation(NamedTuple):
-    """One broken rule: the path of the field, as in the .proto, and what is wrong with it."""
-
-    field: str
-    description: str
 
 
 class InvalidEvent(PublishError):

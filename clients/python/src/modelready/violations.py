@@ -1,10 +1,9 @@
-"""Which rules of the contract an event breaks, by protovalidate: for the sidecar, and for modelready.testing."""
+"""Which rules of the contract an event breaks. By protovalidate: for the sidecar, and for modelready.testing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from modelready.errors import Violation
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
@@ -12,6 +11,13 @@ if TYPE_CHECKING:
 
 MAX_EVENT_BYTES = 512 * 1024
 """What the sidecar takes."""
+
+
+class Violation(NamedTuple):
+    """One broken rule: the path of the field, as in the .proto, and what is wrong with it."""
+
+    field: str
+    description: str
 
 
 def broken_rules(validator: protovalidate.Validator, message: ModelReadyToDeploy, path: str) -> list[Violation]:
