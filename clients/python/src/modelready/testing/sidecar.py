@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -75,18 +76,21 @@ class FakeSidecar:
                 self._answers += [made] * times
 
     def recover(self) -> None:
-        """From now on each event is stored, without a delay; it listens, unless it was never started."""
+        """From now on each event is stored, without a delay."""
         with self._changed:
             self._answers, self._always = [], None
         self.delay = 0.0
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Nobody listens within the block. What was published stays."""
+        """Nobody listens within the block, and no other program gets the port. What was published stays."""
         self.stop()
+        kept = _bound(self.address)
         try:
             yield
         finally:
+            if kept is not None:
+                kept.close()
             self.start()
 
     def clear(self) -> None:
@@ -186,6 +190,18 @@ class FakeSidecar:
         if self._token and sent != f"Bearer {self._token}":
             reason = "TOKEN_WRONG" if sent else "TOKEN_MISSING"
             context.abort_with_status(_aborted(answer_of(reason).error))
+
+
+def _bound(address: str) -> socket.socket | None:
+    """A socket that has the port and does not listen: connections to it are refused. None for a unix socket."""
+    if address.startswith("unix:"):
+        return None
+    host, _, port = address.rpartition(":")
+    family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(name)
+    return bound
 
 
 class _Aborted(NamedTuple):
