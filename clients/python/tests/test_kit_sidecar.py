@@ -24,7 +24,7 @@ from modelready import (
     Unavailable,
     model_ready,
 )
-from modelready.testing import FakeSidecar
+from modelready.testing import FakeSidecar, statuses
 from modelready.testing.statuses import REASONS
 from sidecar import errors
 from sidecar.rpc.error_status import to_status
@@ -245,6 +245,13 @@ def test_answers_are_used_up_in_their_order(fake: FakeSidecar) -> None:
     assert len(fake.attempts) == 4
     assert len(fake.published) == 3
     assert fake.attempts[0].event_id == fake.attempts[1].event_id
+
+
+def test_the_rules_are_loaded_before_the_first_event_whose_timeout_may_be_short() -> None:
+    statuses._validator.cache_clear()
+    with FakeSidecar() as sidecar, Publisher(sidecar.address) as publisher:
+        assert statuses._validator.cache_info().currsize == 1
+        assert publisher.publish(**FRAUD, durability="replicated", timeout=20).replicas == 1
 
 
 def test_a_lasting_answer_is_the_one_that_the_caller_sees(fake: FakeSidecar) -> None:

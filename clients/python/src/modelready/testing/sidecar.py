@@ -52,7 +52,7 @@ class FakeSidecar:
         self._token = token
         self._credentials = credentials
         self._changed = threading.Condition()
-        self._entries: dict[str, pb.Receipt] = {}
+        self._entries: dict[str, str] = {}
         self._answers: list[Answer] = []
         self._always: Answer | None = None
         self._server: grpc.Server | None = None
@@ -116,6 +116,7 @@ class FakeSidecar:
         """Listen. Raises RuntimeError where the address cannot be bound."""
         if self._server is not None:
             return self
+        invalid(ModelReadyToDeploy(), "event")  # loads the rules, once: the first caller's timeout may be short
         self._stopping.clear()
         self._server = self._listen()
         return self
@@ -158,12 +159,12 @@ class FakeSidecar:
             outcome, error = answer.outcome, answer.error
             if outcome is Outcome.SPOOLED and durability > pb.DURABILITY_SPOOLED:
                 outcome, error = None, answer_of("REDIS_UNAVAILABLE").error
-            receipt = self._kept(event, outcome) if outcome is not None else None
+            receipt = self._kept(event, outcome, durability) if outcome is not None else None
             self._changed.notify_all()
         self._stopping.wait(self.delay)
         return pb.PublishResult(error=error) if error is not None else pb.PublishResult(receipt=receipt)
 
-    def _kept(self, event: ModelReadyToDeploy, outcome: Outcome) -> pb.Receipt:
+    def _kept(self, event: ModelReadyToDeploy, outcome: Outcome, durability: int) -> pb.Receipt:
         """Keep it once, as the sidecar does; its receipt."""
         known = self._entries.get(event.event_id)
         event.event_id = event.event_id or uuid7()
@@ -176,9 +177,10 @@ class FakeSidecar:
             correlation_id=event.correlation_id,
             outcome=pb.OUTCOME_DUPLICATE if is_known else pb.OUTCOME_STORED,
             stream=_STREAM,
-            entry_id=known.entry_id if known else f"{int(time.time() * 1000)}-{len(self._entries)}",
+            entry_id=known or f"{int(time.time() * 1000)}-{len(self._entries)}",
         )
-        self._entries.setdefault(event.event_id, receipt)
+        self._entries.setdefault(event.event_id, receipt.entry_id)
+        receipt.replicas = 1 if durability == pb.DURABILITY_REPLICATED else 0
         if outcome is Outcome.SPOOLED:
             receipt = pb.Receipt(
                 event_id=event.event_id, correlation_id=event.correlation_id, outcome=pb.OUTCOME_SPOOLED, stream=_STREAM

@@ -90,6 +90,6 @@ def invalid(event: ModelReadyToDeploy, path: str) -> Any:
 
 @cache
 def _validator() -> protovalidate.Validator:
-    import protovalidate  # noqa: PLC0415 - 0.1 s, with the first event
+    import protovalidate  # noqa: PLC0415 - 0.1 s, when it is needed
 
     return protovalidate.Validator()
