@@ -14,13 +14,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelready.entry import encode_data
 from modelready.ids import uuid7
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from modelready.v1.publisher_service_pb2 import PublishBatchRequest, PublishStreamRequest
-from modelready.violations import MAX_EVENT_BYTES, broken_rules
+from modelready.violations import MAX_EVENT_BYTES, broken_rules, is_sensible
 from sidecar.errors import InvalidEvent, Violation
 from sidecar.publishing.interfaces import Event, Tracing
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     import protovalidate
 
 _SPARE_DESCRIPTORS = 16  # the import opens one at a time; other threads may take some meanwhile
-_FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CORRELATION_ID = re.compile(r"[ -~]{1,256}")
 
@@ -58,7 +56,7 @@ class Acceptance:
     def accept(self, message: ModelReadyToDeploy, metadata: Metadata, path: str) -> Event:
         """The event, valid and complete. `path`: where it stands in the request, for errors. Raises InvalidEvent."""
         if self._breaks_a_rule(message):
-            raise InvalidEvent(self._violations(message, path))
+            raise InvalidEvent(broken_rules(self._validator, message, path))
         return self._complete(message, metadata, path)
 
     def accept_all(self, request: Request, metadata: Metadata) -> list[Event | InvalidEvent]:
@@ -77,18 +75,12 @@ class Acceptance:
     def _breaks_a_rule(self, message: Message) -> bool:
         return bool(self._validator.collect_violations(message, fail_fast=True))
 
-    def _violations(self, message: ModelReadyToDeploy, path: str) -> list[Violation]:
-        violations = broken_rules(self._validator, message, path)
-        if not _sensible(message.occurred_at):
-            violations.append(Violation(f"{path}.occurred_at", "must be a time in the years 1 to 9999"))
-        return violations
-
     def _complete(self, message: ModelReadyToDeploy, metadata: Metadata, path: str) -> Event:
         """The event with what its caller left empty. Raises InvalidEvent where only protovalidate finds it valid."""
         if not message.HasField("occurred_at"):
             message.occurred_at.FromNanoseconds(time.time_ns())
-        elif not _sensible(message.occurred_at):
-            raise InvalidEvent(self._violations(message, path))
+        elif not is_sensible(message.occurred_at):
+            raise InvalidEvent(broken_rules(self._validator, message, path))
         if not message.event_id:
             message.event_id = uuid7()
         if not message.source:
@@ -117,7 +109,3 @@ def _trace(message: ModelReadyToDeploy, sent: Mapping[str, str]) -> None:
 def _close(descriptors: list[int]) -> None:
     while descriptors:
         os.close(descriptors.pop())
-
-
-def _sensible(moment: Timestamp) -> bool:
-    return _FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < 1_000_000_000

@@ -155,6 +155,13 @@ def test_what_breaks_a_rule_is_refused_with_its_fields(wrong: Any, said: str, pu
     assert (error.reason, error.code.name, error.message) == ("INVALID_EVENT", "INVALID_ARGUMENT", said)
 
 
+def test_a_time_that_is_none_is_refused(publisher: Publisher) -> None:
+    event = model_ready(**FRAUD)
+    event.occurred_at.seconds = 300_000_000_000
+    error = refusal(lambda: publisher.publish_event(event))
+    assert error.message == "event.occurred_at: must be a time in the years 1 to 9999"
+
+
 def test_many_have_their_results_in_order(publisher: Publisher, stage: Any) -> None:
     events = [model_ready(name="many", version=n, uri="s3://m/" if n != 2 else "", event_id=f"m{n}") for n in range(5)]
     results = list(publisher.publish_many(events, frame=2))

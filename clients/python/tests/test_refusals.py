@@ -13,6 +13,7 @@ import modelready.aio
 from clients.python.tests.fake_sidecar import FakeSidecar
 from modelready import Durability, Publisher, model_ready
 from modelready._unreached import text
+from modelready.outbox.relay import RelayBase
 from modelready.receipt import checked_durability
 
 FRAUD: dict[str, Any] = {"name": "fraud", "version": "7", "uri": "s3://models/fraud/7/"}
@@ -89,6 +90,12 @@ def test_a_durability_may_be_a_name(twin: Any, sidecar: FakeSidecar, given: str,
             publisher.publish(**FRAUD, durability="both")
     asked = ["", "spooled", "primary", "replicated"].index(taken.value)
     assert sidecar.durabilities == [asked, 3, asked]
+
+
+def test_a_relay_takes_names_and_refuses_others_before_it_works() -> None:
+    assert RelayBase("REPLICATED", 1, 1.0)._durability is Durability.REPLICATED
+    with pytest.raises(ValueError, match="durability is 'disk'"):
+        RelayBase("disk", 1, 1.0)
 
 
 @pytest.mark.parametrize(

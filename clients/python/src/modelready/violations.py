@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
 MAX_EVENT_BYTES = 512 * 1024
 """What the sidecar takes."""
+_FIRST_SECOND, _LAST_SECOND = -62135596800, 253402300799  # years 1 to 9999
 
 
 class Violation(NamedTuple):
@@ -21,13 +24,21 @@ class Violation(NamedTuple):
 
 
 def broken_rules(validator: protovalidate.Validator, message: ModelReadyToDeploy, path: str) -> list[Violation]:
-    """The rules of the .proto that it breaks. `path`: where it stands in the request."""
+    """Those of the .proto, and that its time is one. `path`: where it stands in the request."""
     message.model.SetInParent()  # so that what is missing is model.name, and not model
     message.artifact.SetInParent()
-    return [
+    violations = [
         Violation(f"{path}.{_path(found)}", "is required" if _is_missing(found) else found.proto.message)
         for found in validator.collect_violations(message)
     ]
+    if not is_sensible(message.occurred_at):
+        violations.append(Violation(f"{path}.occurred_at", "must be a time in the years 1 to 9999"))
+    return violations
+
+
+def is_sensible(moment: Timestamp) -> bool:
+    """Whether it is a time in the years 1 to 9999; one that is not set is 1970."""
+    return _FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < 1_000_000_000
 
 
 def _is_missing(violation: protovalidate.Violation) -> bool:

@@ -36,7 +36,7 @@ class Relay(RelayBase):
         engine: AsyncEngine,
         publisher: PublishesMany,
         *,
-        durability: Durability = Durability.PRIMARY,
+        durability: Durability | str = Durability.PRIMARY,
         batch: int = 500,
         poll_seconds: float = 1.0,
     ) -> None:

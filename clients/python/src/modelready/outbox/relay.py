@@ -23,7 +23,7 @@ from modelready.errors import InvalidEvent, PublishError
 from modelready.outbox import store
 from modelready.outbox.wakeup import Wakeup
 from modelready.outbox.writer import commits
-from modelready.receipt import Durability, Receipt
+from modelready.receipt import Durability, Receipt, checked_durability
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ class Batch:
 class RelayBase:
     """What both relays share: everything but waiting, and the publisher's call."""
 
-    def __init__(self, durability: Durability, batch: int, poll_seconds: float) -> None:
+    def __init__(self, durability: Durability | str, batch: int, poll_seconds: float) -> None:
         if batch < 1 or poll_seconds <= 0:
             raise ValueError(f"batch is {batch} and poll_seconds {poll_seconds}; both must be above 0")
-        self._durability = durability
+        self._durability = checked_durability(durability)
         self._batch = batch
         self._poll_seconds = poll_seconds
         self._failures = 0
@@ -148,7 +148,7 @@ class Relay(RelayBase):
         engine: Engine,
         publisher: PublishesMany,
         *,
-        durability: Durability = Durability.PRIMARY,
+        durability: Durability | str = Durability.PRIMARY,
         batch: int = 500,
         poll_seconds: float = 1.0,
     ) -> None:
