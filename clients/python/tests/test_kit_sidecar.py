@@ -187,9 +187,7 @@ def _results(publish: Callable[[], Any]) -> list[PublishError]:
 
 def test_an_unknown_outcome_is_completed_by_the_same_id(publisher: Publisher, stage: Any) -> None:
     stage.unconfirmed()
-    error = refusal(
-        lambda: publisher.publish(**FRAUD, event_id="unknown", durability=Durability.REPLICATED, timeout=0.6)
-    )
+    error = refusal(lambda: publisher.publish(**FRAUD, event_id="unknown", durability=Durability.REPLICATED, timeout=3))
     stage.confirmed()
     assert isinstance(error, OutcomeUnknown)
     assert publisher.publish(**FRAUD, event_id="unknown").outcome is Outcome.DUPLICATE
@@ -201,7 +199,7 @@ def test_while_redis_is_away_it_spools_and_refuses_those_that_ask_for_more(publi
         for _ in range(2):
             receipt = publisher.publish(**FRAUD, event_id="spooled")
             assert (receipt.outcome, receipt.entry_id, receipt.replicas) == (Outcome.SPOOLED, "", 0)
-        error = refusal(lambda: publisher.publish(**FRAUD, event_id="more", durability="primary", timeout=0.6))
+        error = refusal(lambda: publisher.publish(**FRAUD, event_id="more", durability="primary", timeout=3))
         assert isinstance(error, Unavailable)
         assert error.reason == "REDIS_UNAVAILABLE"
     until(lambda: "spooled" in stage.queue(), 20, "it follows")
@@ -213,7 +211,7 @@ def test_while_redis_is_away_it_spools_and_refuses_those_that_ask_for_more(publi
 
 def test_where_nobody_listens_that_is_said(publisher: Publisher, stage: Any) -> None:
     stage.end()
-    error = refusal(lambda: publisher.publish(**FRAUD, timeout=1))
+    error = refusal(lambda: publisher.publish(**FRAUD, timeout=3))
     assert isinstance(error, Unavailable)
     assert error.reason == ""
 
@@ -281,7 +279,7 @@ async def test_a_slow_one_leaves_the_outcome_open_and_one_that_is_away_is_named(
         with pytest.raises(DeadlineExceeded) as late:
             await publisher.publish(**FRAUD, timeout=0.5)
         with fake.away(), pytest.raises(Unavailable, match=r"no sidecar at|closed the connection"):
-            await publisher.publish(**FRAUD, timeout=0.5)
+            await publisher.publish(**FRAUD, timeout=3)
         fake.recover()
         again = await publisher.publish(**FRAUD, event_id=late.value.event_id)
     assert again.outcome is Outcome.DUPLICATE
