@@ -99,7 +99,7 @@ TABLE: list[tuple[str, str]] = [
     (f"{CLIENT}/_consumer/lua/list_*.lua", _client("scripts", "list_consumer")),
     (f"{CLIENT}/_consumer/lua/*.lua", LANES),
     (f"{CLIENT}/_consumer/lanes.py", LANES),
-    (f"{CLIENT}/_consumer/liveness.py", _client("sweeps", "liveness", "consumer_group", "lanes")),
+    (f"{CLIENT}/_consumer/liveness.py", _client("liveness_rules", "sweeps", "liveness", "consumer_group", "lanes")),
     (f"{CLIENT}/_consumer/in_flight.py", WORKER),
     (f"{CLIENT}/_consumer/loop.py", f"{_client('loop_rules', 'loop')} {WORKER}"),
     (f"{CLIENT}/_consumer/failures.py", f"{_client('loop_rules', 'loop')} {WORKER}"),

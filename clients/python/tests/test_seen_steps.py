@@ -156,3 +156,26 @@ def test_a_script_that_redis_does_not_have_is_sent(caplog: pytest.LogCaptureFixt
         assert first
     assert [call[0] for call in client.calls[:2]] == ["EVALSHA", "EVAL"]
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("group", ["deployer", "a:b"])
+def test_a_block_that_raises_gives_its_own_key_back(group: str) -> None:
+    client = Client(0, 1)
+    with pytest.raises(LookupError), SeenGuard(client, group).once("1"):  # type: ignore[arg-type]
+        raise LookupError
+    reserve, release = client.calls
+    assert release[2:] == (1, reserve[3], reserve[-2])
+    assert release[1] != reserve[1]
+    assert client.marks == []
+
+
+@pytest.mark.parametrize(("left_ms", "is_held"), [(0, True), (1, False), (-1, False)])
+def test_a_lease_is_extended_where_nobody_else_has_it(left_ms: int, is_held: bool) -> None:
+    assert guard(Client(left_ms))._extended(["key"], "token") is is_held
+
+
+def test_what_no_waiting_helps_against_is_raised_at_once(slept: list[float]) -> None:
+    client = Client(redis.ResponseError("NOPERM no permission"))
+    with pytest.raises(redis.ResponseError, match="NOPERM"), guard(client).once("1"):
+        pytest.fail("nobody knows whether it is the first")
+    assert (len(client.calls), slept) == (1, [])
