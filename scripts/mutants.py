@@ -95,7 +95,7 @@ TABLE: list[tuple[str, str]] = [
     (f"{CLIENT}/entry.py", _unit("entry", "entry_bounds")),
     (f"{CLIENT}/_window.py", _client("window", "window_edges")),
     (f"{CLIENT}/_retry.py", _client("retries")),
-    (f"{CLIENT}/_consumer/list_*.py", _client("list_consumer")),
+    (f"{CLIENT}/_consumer/list_*.py", _client("list_reader_rules", "list_consumer")),
     (f"{CLIENT}/_consumer/lua/list_*.lua", _client("scripts", "list_consumer")),
     (f"{CLIENT}/_consumer/lua/*.lua", LANES),
     (f"{CLIENT}/_consumer/lanes.py", LANES),
