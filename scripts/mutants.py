@@ -154,6 +154,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
     ): "what it skips is read from the end",
     ("sidecar/spool/salvage.py", "seq < last_seq -> (seq <= last_seq)"): "one try more, of a number that is not there",
     ("sidecar/spool/salvage.py", "way > 0 -> (way >= 0)"): "it is 1 or -1",
+    ("sidecar/spool/salvage.py", "(rows[0][0] - seq) * way -> ((rows[0][0] - seq) // way)"): "it is 1 or -1",
     (
         "sidecar/publishing/event_log.py",
         (
@@ -176,6 +177,27 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
             "# noqa: S311 - only spreads the load"
         ),
     ): "it only spreads the load",
+    (
+        f"{CLIENT}/_consumer/loop.py",
+        "0.0 -> 1.0, in self._read_at = 0.0",
+    ): "a clock that begins with the machine's start is far beyond either",
+    (
+        f"{CLIENT}/_consumer/loop.py",
+        "1 -> 2, in return not (self.in_flight.finished(1) or self.in_flight.failures())",
+    ): "it is read as a truth value",
+    (
+        f"{CLIENT}/_consumer/loop.py",
+        "asked_at >= self._read_at -> (asked_at > self._read_at)",
+    ): "one moment more or less",
+    (f"{CLIENT}/_consumer/loop.py", "return False -> return None"): "it is read as a truth value",
+    (
+        f"{CLIENT}/seen.py",
+        "time.monotonic() >= deadline -> (time.monotonic() > deadline)",
+    ): "one moment more or less",
+    (
+        f"{CLIENT}/seen.py",
+        "time.monotonic() + delay >= deadline -> (time.monotonic() + delay > deadline)",
+    ): "one moment more or less",
     (
         f"{CLIENT}/_consumer/in_flight.py",
         "0.0 -> 1.0, in self._trial_ends_at = 0.0",

@@ -60,7 +60,7 @@ def reading(link: FakeLink, lease_link: FakeLink | None = None, **options: Any) 
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long it would have slept, each time; so much time goes by, but for a long lease's pauses, beside the others."""
+    """How long it would have slept, each time; so much time goes by, but for the pauses of a long lease."""
     pauses: list[float] = []
     real = asyncio.sleep
 

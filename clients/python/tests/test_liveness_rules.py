@@ -133,7 +133,7 @@ def test_the_look_for_what_is_in_no_lane_goes_on_where_it_was() -> None:
 
 
 def test_who_is_dead_is_asked_for_all_but_two_names_and_places_of_those_that_went_are_forgotten() -> None:
-    pool = FakePool([1, 0], [0], [])
+    pool = FakePool([1, 0], [0], [0], [])
     liveness = living(FakeLanes(), pool)
     liveness._positions = {b"a": "(1-0", b"gone": "(2-0"}
     peers: dict[bytes, Any] = {b"a": peer(1), REPLAY: peer(1), b"b": peer(1), WAITING: peer(1)}
@@ -142,10 +142,11 @@ def test_who_is_dead_is_asked_for_all_but_two_names_and_places_of_those_that_wen
     assert liveness._positions == {b"a": "(1-0"}
     assert liveness._missing_since == {b"b": 100.0}
     del peers[b"a"]
+    assert asyncio.run(liveness._dead(peers, 100.0 + CLAIM / 2 - 0.1)) == []
     assert asyncio.run(liveness._dead(peers, 100.0 + CLAIM / 2)) == [b"b"]
     del peers[b"b"]
     assert asyncio.run(liveness._dead(peers, 200.0)) == []
-    assert len(pool.commands) == 3  # nobody is there to be asked for
+    assert len(pool.commands) == 4  # nobody is there to be asked for
 
 
 @pytest.mark.parametrize(("following", "pause"), [("", 1.0), ("(5-0", 0.1)])
