@@ -153,6 +153,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "1 -> 2, in seq += max(1, (last_seq - seq) // PROBES)",
     ): "what it skips is read from the end",
     ("sidecar/spool/salvage.py", "seq < last_seq -> (seq <= last_seq)"): "one try more, of a number that is not there",
+    (
+        "sidecar/spool/salvage.py",
+        "0 -> 1, in return number if isinstance(number, int) and 0 <= number < HIGHEST_SEQ else None",
+    ): "the same follows from 0 and from None",
     ("sidecar/spool/salvage.py", "way > 0 -> (way >= 0)"): "it is 1 or -1",
     ("sidecar/spool/salvage.py", "(rows[0][0] - seq) * way -> ((rows[0][0] - seq) // way)"): "it is 1 or -1",
     (
@@ -190,6 +194,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
         "asked_at >= self._read_at -> (asked_at > self._read_at)",
     ): "one moment more or less",
     (f"{CLIENT}/_consumer/loop.py", "return False -> return None"): "it is read as a truth value",
+    (
+        f"{CLIENT}/_consumer/list_reader.py",
+        "0.0 -> 1.0, in self._look_at = 0.0",
+    ): "a clock that begins with the machine's start is far beyond either",
     (
         f"{CLIENT}/seen.py",
         "time.monotonic() >= deadline -> (time.monotonic() > deadline)",

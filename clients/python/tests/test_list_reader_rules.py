@@ -154,7 +154,7 @@ def test_its_lease_is_extended_every_third_of_it_and_what_goes_wrong_is_logged(
 
 
 def test_what_is_done_is_let_go_and_taken_out(caplog: pytest.LogCaptureFixture) -> None:
-    link, lease_link = FakeLink(1, 1, 0), FakeLink(1)
+    link, lease_link = FakeLink(1, 1, 0, 1), FakeLink(1)
     reader = reading(link, lease_link)
 
     async def work() -> None:
@@ -166,11 +166,12 @@ def test_what_is_done_is_let_go_and_taken_out(caplog: pytest.LogCaptureFixture) 
         assert lease_link.closed == 1
         await reader.done(message)
         assert lease_link.closed == 1  # it held nothing
+        await reader._held(message)
         await reader.close()
 
     run(work())
-    assert link.asked[1:] == [(keys(PAYLOAD), PAYLOAD, "me", "", b"")] * 2
-    assert link.closed == 1
+    assert link.asked[1:3] == [(keys(PAYLOAD), PAYLOAD, "me", "", b"")] * 2
+    assert (link.closed, lease_link.closed, reader._keeping) == (1, 2, None)
     assert caplog.messages == ["a message of l was no longer in flight: another consumer may handle it again"]
 
 
@@ -178,10 +179,14 @@ def test_what_is_done_is_let_go_and_taken_out(caplog: pytest.LogCaptureFixture) 
 def test_what_failed_is_tried_again_and_an_envelope_says_how_often(raw: bytes) -> None:
     link = FakeLink(1)
     reader = reading(link)
-    run(reader.failed(read_message(raw), LookupError()))
+
+    async def fail() -> None:
+        await reader.failed(await reader._opened(raw), LookupError())
+
+    run(fail())
     again: ListMessage = reader._again
-    assert again.retry_count == 1
-    assert link.asked == (
+    assert (again.retry_count, reader._keeping) == (1, None)
+    assert link.asked[1:] == (
         [(keys(ENVELOPE, "l:processing"), ENVELOPE, "me", "LPUSH", again.raw)] if raw == ENVELOPE else []
     )
 
@@ -196,10 +201,10 @@ def test_the_last_failure_makes_a_dead_letter(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages[1] == "message m/1 goes to the dead letters after 3 tries"
 
 
-@pytest.mark.parametrize(("failures", "pause"), [(1, 0.3), (3, 1.2)])
+@pytest.mark.parametrize(("failures", "pause"), [(1, 1.0), (3, 4.0)])
 def test_before_the_next_try_it_rests_twice_as_long_each_time(slept: list[float], failures: int, pause: float) -> None:
     link = FakeLink(1)
-    reader = reading(link, retry_seconds=0.3, lease_seconds=300)
+    reader = reading(link, lease_seconds=300)
     reader._again = read_message(PAYLOAD)
     for _ in range(failures):
         reader._again = reader._again.failed()

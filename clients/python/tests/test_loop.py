@@ -122,6 +122,7 @@ def test_a_forced_stop_puts_back_what_was_begun_and_its_attempt_counts(server: R
 def test_after_a_lost_reply_it_gives_each_once_and_counts_no_attempt(
     server: RedisServer,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     lost: int,
 ) -> None:
     """Redis did what it was asked; the consumer does not know."""
@@ -151,6 +152,7 @@ def test_after_a_lost_reply_it_gives_each_once_and_counts_no_attempt(
 
     assert sorted(asyncio.run(work())) == [(entry, 1) for entry in sorted(ids)]
     assert not dead_letters(server)
+    assert caplog.messages.count("waiting for Redis: its reply was lost") == 1
 
 
 def test_what_no_waiting_helps_against_is_raised(server: RedisServer) -> None:  # noqa: F811

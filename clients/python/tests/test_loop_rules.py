@@ -127,6 +127,119 @@ def test_the_next_step_is_at_the_first_thing_that_is_due() -> None:
     assert loop._next_step_at() < time.monotonic() + 1
 
 
+# -- steps
+
+
+class Stub:
+    """It notes what is asked of it, in the order of all stubs."""
+
+    def __init__(self, asked: list[str], name: str, answer: Any = None, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+        self._asked, self._name, self._answer = asked, name, answer
+
+    def __getattr__(self, word: str) -> Any:
+        async def asked(*arguments: Any, **options: Any) -> Any:
+            said = ", ".join([*map(repr, arguments), *(f"{name}={value!r}" for name, value in options.items())])
+            self._asked.append(f"{self._name}.{word}({said})")
+            return self._answer
+
+        return asked
+
+
+def stubbed(renew_at: float = FOREVER, sweep_at: float = FOREVER, answer: Any = None, **options: Any) -> Any:
+    """An idle loop that is in its group, with stubs for what speaks to Redis; `asked` has what it asks of them."""
+    loop: Any = idle(**options)
+    loop.asked = []
+    loop._must_create = loop._must_recover = ""
+    loop._lanes = Stub(loop.asked, "lanes", answer)
+    loop._liveness = Stub(loop.asked, "liveness", renew_at=renew_at, sweep_at=sweep_at)
+    loop._failures = Stub(loop.asked, "failures", memory_full_until=None)
+    return loop
+
+
+def test_a_step_renews_settles_turns_and_sweeps_when_that_is_due() -> None:
+    turn = "lanes.turn([], [], [], room=1, demand=1, reads=True)"
+    loop = stubbed(0.0, 0.0, Turn("more", [], [], 0))
+    assert asyncio.run(loop._step())
+    assert loop.asked == ["liveness.renew()", "failures.settle()", turn, "liveness.sweep()"]
+    loop = stubbed(answer=Turn("7-0", [], [], 0))
+    assert not asyncio.run(loop._step())
+    assert loop.asked == ["failures.settle()", turn]
+    assert not asyncio.run(loop._step())  # nothing is to be read or said
+    assert loop.asked[2:] == ["failures.settle()"]
+    loop._liveness.sweep_at = 0.0
+    loop._again.clear()
+    asyncio.run(loop._step())
+    assert loop.asked[3:] == ["failures.settle()", "liveness.sweep()"]
+    assert (loop._read_at, loop._again.is_set()) == (0.0, True)  # what it found may be taken
+    loop.in_flight.stop()
+    asyncio.run(loop._step())
+    assert loop.asked[5:] == ["failures.settle()"]
+
+
+def test_a_claim_in_doubt_is_renewed_before_anything_else() -> None:
+    loop = stubbed(answer=Turn("", [], [], 0))
+    loop.in_flight.add([entry("1-1")], [], 0.0)
+    loop._read_at = FOREVER
+    loop.in_flight.hungry = 0
+    asyncio.run(loop._step())
+    assert loop.asked[:2] == ["liveness.renew()", "failures.settle()"]
+
+
+@pytest.mark.parametrize(("life", "start"), [("first", "$"), ("again", "0")])
+def test_a_group_that_was_lost_is_made_from_the_beginning(
+    life: str, start: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    loop = stubbed(answer=True, start="$")
+    loop._must_create = life
+    asyncio.run(loop._create_group())
+    assert (loop.asked, loop._must_create) == ([f"lanes.create_group({start!r})"], "")
+    assert caplog.messages == [f"group deployer of {STREAM} is created"]
+
+
+@pytest.mark.parametrize("life", ["first", "again"])
+def test_after_a_lost_reply_what_was_not_begun_is_put_back(life: str) -> None:
+    loop = stubbed(answer=[b"m", b"n"])
+    loop._must_recover, loop._read_at = life, FOREVER
+    run_entry(loop, entry("1-1"))
+    loop.in_flight.add([entry("1-2")], [], time.monotonic())
+    asyncio.run(loop._recover())
+    lives = life == "again"
+    assert loop.asked == [
+        "liveness.renew()",
+        f"lanes.release_own({{'1-1': '', '1-2': 0}}, lives={lives})",
+        f"lanes.tidy(leaving={not lives})",
+    ]
+    assert loop.in_flight.ended_lanes(9) == [b"n"]  # of the other something runs here
+    assert (loop._must_recover, loop._read_at) == ("", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("left", "handled", "ended", "goes_on"),
+    [("more", 0, 0, True), ("7-0", 0, 0, False), ("full", 99, 99, False), ("", 100, 0, True), ("", 0, 100, True)],
+)
+def test_a_turn_is_followed_by_another_where_there_is_more(left: str, handled: int, ended: int, goes_on: bool) -> None:
+    loop = stubbed(answer=Turn(left, [], [], 0))
+    for number in range(handled):
+        loop.in_flight._finished[f"{number}-1"] = entry(f"{number}-1")
+    loop.in_flight.end_lanes(str(number).encode() for number in range(ended))
+    assert asyncio.run(loop._turn()) is goes_on
+    assert (loop.in_flight.finished(999), loop.in_flight.ended_lanes(999)) == ([], [])
+
+
+def test_what_may_begin_is_granted_and_what_another_has_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    loop = stubbed(answer=Turn("", [], [True, False], 0), concurrency=5, batch=5)
+    loop.in_flight.hungry = 3
+    loop._read_at = FOREVER
+    kept, lost = entry("1-1", "a"), entry("2-1", "b")
+    loop.in_flight.add([kept, lost], [], time.monotonic())
+    asyncio.run(loop._turn())
+    assert loop.asked == ["lanes.turn([], [], [('1-1', 1), ('2-1', 1)], room=3, demand=1, reads=False)"]
+    assert (loop.in_flight.take(), list(loop.in_flight.entries)) == ([kept], ["1-1"])
+    assert caplog.messages == ["entry 2-1 was taken over by another consumer"]
+
+
 # -- what is given
 
 
