@@ -87,7 +87,10 @@ TABLE: list[tuple[str, str]] = [
     ("sidecar/redisstream/lua/trim.lua", _integration("scripts", "trim")),
     ("sidecar/redisstream/lua/count.lua", _integration("scripts", "queue_status")),
     ("sidecar/redisstream/lua/*.lua", _integration("scripts", "dead_letters", "lists")),
-    ("sidecar/redisstream/stream_positions.py", _integration("depth_at_any_moment", "queue_status")),
+    (
+        "sidecar/redisstream/stream_positions.py",
+        f"{_unit('stream_positions')} {_integration('depth_at_any_moment', 'queue_status')}",
+    ),
     ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
     (f"{CLIENT}/seen.py", _client("seen_steps", "seen", "seen_limits")),
     (f"{CLIENT}/lua/seen_*.lua", _client("scripts", "seen", "seen_limits")),
