@@ -55,7 +55,7 @@ def _integration(*names: str) -> str:
 
 
 PUBLISHING = _unit("committer", "submission", "publisher", "spool_gate", "forwarder")
-QUEUE = _integration("queue_contract", "mirror")
+QUEUE = f"{_unit('redis_queue')} {_integration('queue_contract', 'mirror')}"
 LANES = _client("lane_steps", "lanes", "consumer_group", "consumer")
 WORKER = _client("in_flight_rules", "in_flight", "consumer", "consumer_group")
 REDIS = f"{_unit('credentials')} {_integration('redis_faults', 'redis_names', 'taxonomy')}"
@@ -91,7 +91,7 @@ TABLE: list[tuple[str, str]] = [
         "sidecar/redisstream/stream_positions.py",
         f"{_unit('stream_positions')} {_integration('depth_at_any_moment', 'queue_status')}",
     ),
-    ("sidecar/redisstream/inspector.py", _integration("queue_status", "shared_looks")),
+    ("sidecar/redisstream/inspector.py", f"{_unit('redis_queue')} {_integration('queue_status', 'shared_looks')}"),
     (f"{CLIENT}/seen.py", _client("seen_steps", "seen", "seen_limits")),
     (f"{CLIENT}/lua/seen_*.lua", _client("scripts", "seen", "seen_limits")),
     (f"{CLIENT}/keys.py", _unit("keys")),
@@ -162,6 +162,34 @@ EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can se
     ): "the same follows from 0 and from None",
     ("sidecar/spool/salvage.py", "way > 0 -> (way >= 0)"): "it is 1 or -1",
     ("sidecar/spool/salvage.py", "(rows[0][0] - seq) * way -> ((rows[0][0] - seq) // way)"): "it is 1 or -1",
+    (
+        "sidecar/redisstream/stream_positions.py",
+        "0 -> 1, in self.snapshot = Snapshot(0, 1, 0, 0, 0)",
+    ): "no position is known before the first look, which replaces it",
+    (
+        "sidecar/redisstream/stream_positions.py",
+        "1 -> 2, in self.snapshot = Snapshot(0, 1, 0, 0, 0)",
+    ): "no position is known before the first look, which replaces it",
+    (
+        "sidecar/redisstream/stream_positions.py",
+        "self.known > self.wanted -> (self.known >= self.wanted)",
+    ): "what is known is not wanted",
+    (
+        "sidecar/redisstream/inspector.py",
+        "start + _GROUPS < len(raw) -> (start + _GROUPS <= len(raw))",
+    ): "one rest of 5 ms more",
+    (
+        "sidecar/redisstream/inspector.py",
+        '1 -> 2, in asked.append(("XRANGE", stream, f"({text(group.last)}", "+", "COUNT", 1))',
+    ): "the older of two counts",
+    (
+        f"{CLIENT}/_consumer/lanes.py",
+        "1 -> 2, in self._alive_ms = max(1, int(options.claim_seconds * 500))",
+    ): "a claim has at least half a second",
+    (
+        f"{CLIENT}/_consumer/lanes.py",
+        "1 -> 2, in begin, most_waiting = -1 if demand is None else demand, _MAX_WAITING if reads else 0",
+    ): "any number below 0 says the same",
     (
         "sidecar/publishing/event_log.py",
         (

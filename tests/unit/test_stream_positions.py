@@ -166,3 +166,23 @@ def test_what_another_knew_is_taken_over_unless_it_is_older() -> None:
     older = second.snapshot._replace(last=5)
     second.load(older, [])
     assert second.snapshot == stream.snapshot()
+    second.load(second.snapshot, [])  # of the same moment: it has counted the same or more
+    assert second.known() == []
+
+
+def test_what_is_taken_over_is_kept_for_six_hours_from_then_on() -> None:
+    stream, positions = Stream(), Positions()
+    stream.add(100)
+    positions._since -= 7 * 3600
+    positions.load(stream.snapshot(), [(1, 1, 1), (50, 50, 50), (100, 100, 100)])
+    positions.observe(stream.snapshot())
+    assert positions.gap(50) is None
+
+
+def test_of_more_than_two_thousand_every_other_one_is_forgotten() -> None:
+    stream, positions = Stream(), Positions()
+    stream.add(5000)
+    for count, kept in ((2000, 2001), (2001, 1002)):  # and the last one
+        positions.load(stream.snapshot(), [(number, number, number) for number in range(1, count + 1)])
+        positions.observe(stream.snapshot())
+        assert len(positions.known()) == kept

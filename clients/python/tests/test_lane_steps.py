@@ -109,6 +109,21 @@ def ids(turn: Turn) -> list[str]:
     return [entry.id for entry in turn.entries]
 
 
+def test_a_hundred_thousand_may_wait_in_a_group_s_lanes() -> None:
+    limits: list[int] = []
+
+    class Noting:
+        async def script(self, _script: Any, _keys: Any, *arguments: Any) -> list[Any]:
+            limits.append(arguments[5])
+            return [b"", [], [], 0]
+
+    pool: Any = Noting()
+    lanes = Lanes(pool, checked_options(group="deployer"))
+    asyncio.run(lanes.turn())
+    asyncio.run(lanes.turn(reads=False))
+    assert limits == [100_000, 0]
+
+
 # -- reading
 
 
