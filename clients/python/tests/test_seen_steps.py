@@ -24,17 +24,17 @@ class Client:
     def __init__(self, *answers: int | Exception) -> None:
         self._answers = list(answers)
         self.calls: list[tuple[Any, ...]] = []
-        self.marks: list[tuple[str, str, int]] = []
+        self.marks: list[tuple[Any, ...]] = []
 
     def execute_command(self, *call: Any) -> int:
+        if call[0] == "SET":
+            self.marks.append(call[1:])
+            return 1
         self.calls.append(call)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    def set(self, key: str, value: str, px: int) -> None:
-        self.marks.append((key, value, px))
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ def test_it_is_reserved_for_half_a_minute_and_known_for_four_weeks_by_default() 
     with guard(client).once("1") as first:
         assert first
     assert client.calls[0][-1] == 30_000
-    # Written in another thread, which is waited for only for a while.
-    until(lambda: client.marks == [("{model-ready}:done:deployer:1", "done", 4 * 7 * 86_400_000)], 5, "it is marked")
+    assert client.marks == [("{model-ready}:done:deployer:1", "done", "PX", 4 * 7 * 86_400_000)]
     assert WEEK == 7 * 86_400
 
 
