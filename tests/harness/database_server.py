@@ -127,6 +127,23 @@ class Postgres(DatabaseServer):
         return [f"{self.find()}/postgres", "-D", f"{self.directory}/data", *options, "-c", "max_connections=100"]
 
 
+class PostgresStandby(Postgres):
+    """A streaming replica of a primary that answers; until `promote` it is read-only."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self._primary = primary
+        super().__init__()
+
+    def promote(self) -> None:
+        """Make it the primary. The one that was must have ended."""
+        with create_engine(self.url, isolation_level="AUTOCOMMIT").connect() as connection:
+            assert connection.execute(text("SELECT pg_promote(true, 60)")).scalar()
+
+    def _make(self) -> None:
+        at = ["-h", LOOPBACK, "-p", str(self._primary.port), "-U", "postgres"]
+        self._run(f"{self.find()}/pg_basebackup", *at, "-D", f"{self.directory}/data", "-R", "-N", "-c", "fast")
+
+
 class MariaDB(DatabaseServer):
     """The MariaDB of this machine; `find` is None where there is none."""
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 import time
-from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 
+from clients.python.tests.outbox.programs import Programs, stream
 from modelready import outbox
-from modelready.entry import decode
-from modelready.v1.event_pb2 import ModelReadyToDeploy
-from tests.harness.child import Child
 from tests.harness.database_server import DatabaseServer
 from tests.harness.databases import SERVERS, server, status
 from tests.harness.redis_server import RedisServer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.waiting import until
 
-ROOT = Path(__file__).parents[4]
-STREAM = "{model-ready}:events"
 IN_THE_SIDECAR = 0
 """How many relays of their own there are where the sidecar is the relay."""
 
@@ -58,22 +51,9 @@ def test_each_committed_event_is_in_the_stream_once_and_in_order_whatever_is_kil
         engine = create_engine(url, pool_pre_ping=True)
         outbox.metadata.create_all(engine)
 
-        def child(module: str, *arguments: str, log: str) -> Child:
-            env = {**os.environ, "OUTBOX_URL": url, "PYTHONPATH": str(ROOT)}
-            made = Child([sys.executable, "-m", module, *arguments], tmp_path / log, env)
-            stack.callback(made.kill)
-            made.start()
-            return made
-
-        logs = [tmp_path / f"events-{number}" for number in range(writers)]
-        registries = [
-            child("clients.python.tests.outbox.writer", url, f"m{number}", str(log), log=f"writer-{number}")
-            for number, log in enumerate(logs)
-        ]
-        workers = [
-            child("modelready.outbox", "run", "--sidecar", sidecar.address, log=f"relay-{number}")
-            for number in range(relays)
-        ]
+        programs = Programs(url, tmp_path, stack)
+        registries = programs.writers(writers)
+        workers = programs.relays(relays, sidecar)
 
         servers: list[RedisServer | DatabaseServer] = [redis, database] if database else [redis]
         victims = [sidecar, *servers, chance.choice(registries), *workers[:1]]
@@ -97,32 +77,4 @@ def test_each_committed_event_is_in_the_stream_once_and_in_order_whatever_is_kil
         events = stream(redis)
         assert status(engine).failed == 0
         engine.dispose()
-    figures = check([log.read_text() for log in logs], events)
-    print(f"seed {seed}, {kills} kills: {figures}")
-
-
-def stream(server: RedisServer) -> list[ModelReadyToDeploy]:
-    with server.client() as client:
-        return [decode(fields) for _, fields in client.xrange(STREAM)]
-
-
-def check(logs: list[str], events: list[ModelReadyToDeploy]) -> str:
-    """Each committed event once, none that was rolled back, and each model's in the order of their commits."""
-    said: dict[str, set[str]] = defaultdict(set)
-    for log in logs:
-        for line in log.splitlines():
-            word, event_id = line.split()
-            said[word].add(event_id)
-    ids = [event.event_id for event in events]
-    assert len(ids) == len(set(ids)), "an event is in the stream twice"
-    assert len(said["committed"]) > 20
-    assert said["committed"] - set(ids) == set(), "events are lost"
-    assert said["rolled-back"] & set(ids) == set()
-    assert set(ids) - said["begun"] == set()
-    versions: dict[str, list[int]] = defaultdict(list)
-    for event in events:
-        versions[event.model.name].append(int(event.model.version))
-    for found in versions.values():
-        assert found == sorted(found)
-    unknown = len(said["begun"]) - len(said["committed"]) - len(said["rolled-back"])
-    return f"{len(said['committed'])} committed, {len(said['rolled-back'])} rolled back, {unknown} unknown: 0 lost"
+    print(f"seed {seed}, {kills} kills: {programs.check(events)}")
