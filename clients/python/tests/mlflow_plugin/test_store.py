@@ -24,14 +24,6 @@ from modelready.v1.event_pb2 import ModelReadyToDeploy
 Make = Callable[..., SqlAlchemyStore]
 
 
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An SQLite file with MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("mlflow") / "made.db"
-    SqlAlchemyStore(f"sqlite:///{path}").engine.dispose()
-    return path.read_bytes()
-
-
 @pytest.fixture
 def make(database: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes a store with these variables, without their prefix; each has the model "fraud" with three versions."""
