@@ -330,6 +330,7 @@ def test_it_starts_while_the_database_is_away(sidecar: FakeSidecar, postgresql: 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_its_engine_reads_text_where_the_database_has_no_encoding(driver: str, postgresql: DatabaseServer) -> None:
+    pytest.importorskip(driver)
     with create_engine(postgresql.url, isolation_level="AUTOCOMMIT").connect() as connection:
         name = f"no_encoding_{driver}"
         connection.exec_driver_sql(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
