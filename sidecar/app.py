@@ -293,10 +293,9 @@ async def _finish(
 def _give_back_memory() -> None:
     """Return to the system what the imports took and left: 14 of 81 MB (glibc; elsewhere nothing happens).
 
-    What is left is taken out of the garbage collector's sight: a full collection of it would take 27 ms. The command
-    `serve` has turned the collector off for the start.
+    What is there is taken out of the garbage collector's sight: a full collection of it would take 27 ms and find next
+    to nothing. The command `serve` has kept the collector off until now.
     """
-    gc.collect()
     gc.freeze()
     gc.enable()
     with suppress(OSError, AttributeError):
