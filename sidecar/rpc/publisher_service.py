@@ -128,9 +128,16 @@ class PublisherService:
         return response.SerializeToString()
 
     async def publish_stream(self, context: Context) -> None:
-        """Frames, each answered in order; some may be under way at a time."""
+        """Frames, each answered in order; some may be under way at a time. It ends when the sidecar drains."""
         under_way = _UnderWay()
         reader = asyncio.create_task(self._read(context, under_way))
+
+        def stop(_: object) -> None:
+            reader.cancel()
+            under_way.frames.put_nowait(ShuttingDown("the sidecar is stopping"))  # behind those that are to be answered
+
+        draining = asyncio.create_task(self._draining.wait())
+        draining.add_done_callback(stop)
         try:
             while True:
                 item = await under_way.frames.get()
@@ -146,26 +153,19 @@ class PublisherService:
                 under_way.remove(size)
                 self._unanswered -= size
         finally:
+            draining.cancel()
             reader.cancel()
             self._unanswered -= under_way.size
 
     async def _read(self, context: Context, under_way: _UnderWay) -> None:
-        """Submit frames as they come; stop, with those under way answered, when the sidecar drains."""
+        """Submit frames as they come, until the last."""
         sent = cache(lambda: metadata(context))
-        draining = asyncio.create_task(self._draining.wait())
         try:
             while True:
                 while under_way.count >= (_FRAMES_UNDER_WAY if self._unanswered < _UNANSWERED_BYTES else 2):
                     under_way.answered.clear()
                     await under_way.answered.wait()
-                arrival = asyncio.ensure_future(context.read())
-                await asyncio.wait({arrival, draining}, return_when=asyncio.FIRST_COMPLETED)
-                if not arrival.done():
-                    arrival.cancel()
-                    under_way.frames.put_nowait(ShuttingDown("the sidecar is stopping"))
-                    return
-                raw = arrival.result()
-                del arrival
+                raw = await context.read()
                 if raw is grpc.aio.EOF:
                     under_way.frames.put_nowait(None)
                     return
@@ -179,8 +179,6 @@ class PublisherService:
                 under_way.add(frame, size)
         except Exception as error:  # noqa: BLE001 - handed over to the handler, which answers
             under_way.frames.put_nowait(error)
-        finally:
-            draining.cancel()
 
     async def _room(self, raw: bytes) -> bytes:
         """Let the sender wait while memory is full, instead of being refused."""
