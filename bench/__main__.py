@@ -1,4 +1,7 @@
-"""`python -m bench`, from the root of the repository: all figures, into bench/RESULTS.md; a part is only printed."""
+"""`python -m bench`, from the root of the repository: all figures, into bench/RESULTS.md; a part is only printed.
+
+`--against` compares two checkouts instead, see bench/compare.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 from pathlib import Path
 
 from bench import load
+from bench.compare import compare
 from bench.figures import FIGURES, FULL, QUICK, Figure, Scale
 from bench.report import Result, render
 
@@ -20,6 +24,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything; only printed")
     parser.add_argument("--only", action="append", choices=[figure.name for figure in FIGURES], help="only printed")
     parser.add_argument("--rounds", type=int, help="rounds of each figure")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="instead: CPU of this checkout and of that one"
+    )
     options = parser.parse_args()
     if not Path("/proc/self/stat").exists():
         print("bench reads CPU and memory from /proc: it needs Linux", file=sys.stderr)
@@ -29,6 +36,9 @@ def main() -> int:
     scale = QUICK if options.quick else FULL
     if options.rounds:
         scale = scale._replace(rounds=options.rounds)
+    if options.against:
+        compare(options.against, scale)
+        return 0
     results = [measure(figure, scale) for figure in FIGURES if not options.only or figure.name in options.only]
     text = render(results, scale, " ".join(["python -m bench", *sys.argv[1:]]))
     print("\n" + text)

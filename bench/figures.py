@@ -16,7 +16,7 @@ from bench.processes import Pair, noop, pair
 from tests.harness.waiting import until
 
 _CALLERS = 64
-_FRAME = 100
+FRAME = 100
 _UNDER_WAY = 4
 _TIMEOUT = 60.0
 
@@ -63,12 +63,12 @@ class Figure(NamedTuple):
 
 
 def _unary(scale: Scale) -> Rounds:
-    with pair() as ours, noop() as base, _request_file() as body:
+    with pair() as ours, noop() as base, request_file() as body:
 
         def measure_noop() -> float:
             return load.h2load(base.address, body, scale.unary, _CALLERS)
 
-        yield from _in_turns(scale, ours, scale.unary, measure_noop, lambda: _publish_unary(ours, body, scale.unary))
+        yield from _in_turns(scale, ours, scale.unary, measure_noop, lambda: publish_unary(ours, body, scale.unary))
 
 
 def _one_caller(scale: Scale) -> Rounds:
@@ -97,28 +97,23 @@ def _one_caller(scale: Scale) -> Rounds:
 
 
 def _stream(scale: Scale) -> Rounds:
-    frames, entries = events.frames(scale.stream, _FRAME), events.entries(scale.stream)
+    frames, entries = events.frames(scale.stream, FRAME), events.entries(scale.stream)
     with pair() as ours:
         yield from _in_turns(
-            scale, ours, scale.stream, lambda: _pipelines(ours, entries), lambda: _publish_stream(ours, frames)
+            scale, ours, scale.stream, lambda: _pipelines(ours, entries), lambda: publish_stream(ours, frames)
         )
 
 
 def _batch(scale: Scale) -> Rounds:
-    batches, entries = events.batches(scale.stream, _FRAME), events.entries(scale.stream)
+    batches, entries = events.batches(scale.stream, FRAME), events.entries(scale.stream)
     with pair() as ours:
-
-        def measure() -> float:
-            ours.empty()
-            rate = scale.stream / load.batches(ours.sidecar.address, batches, 4)
-            ours.check(scale.stream)
-            return rate
-
-        yield from _in_turns(scale, ours, scale.stream, lambda: _pipelines(ours, entries), measure)
+        yield from _in_turns(
+            scale, ours, scale.stream, lambda: _pipelines(ours, entries), lambda: publish_batches(ours, batches)
+        )
 
 
 def _spooling(scale: Scale) -> Rounds:
-    with pair() as ours, _request_file() as body:
+    with pair() as ours, request_file() as body:
 
         def measure() -> float:
             ours.empty()
@@ -131,12 +126,12 @@ def _spooling(scale: Scale) -> Rounds:
             ours.revive(scale.unary)
 
         yield from _in_turns(
-            scale, ours, scale.unary, lambda: _publish_unary(ours, body, scale.unary), measure, after=settle
+            scale, ours, scale.unary, lambda: publish_unary(ours, body, scale.unary), measure, after=settle
         )
 
 
 def _draining(scale: Scale) -> Rounds:
-    frames = events.frames(scale.drain, _FRAME)
+    frames = events.frames(scale.drain, FRAME)
     with pair() as ours:
 
         def fill() -> None:
@@ -149,11 +144,11 @@ def _draining(scale: Scale) -> Rounds:
             ours.revive(scale.drain)
             return _rate_of_entries(ours)
 
-        yield from _in_turns(scale, ours, scale.drain, lambda: _publish_stream(ours, frames), measure, before=fill)
+        yield from _in_turns(scale, ours, scale.drain, lambda: publish_stream(ours, frames), measure, before=fill)
 
 
 def _full_stream(scale: Scale) -> Rounds:
-    frames = events.frames(scale.stream, _FRAME)
+    frames = events.frames(scale.stream, FRAME)
     with pair() as empty, pair() as full:
         _fill(full, scale.full)
 
@@ -228,22 +223,34 @@ def _in_turns(
 
 
 @contextmanager
-def _request_file() -> Iterator[Path]:
+def request_file() -> Iterator[Path]:
+    """The body of a Publish for h2load."""
     with tempfile.NamedTemporaryFile() as body:
         path = Path(body.name)
         path.write_bytes(events.grpc_frame(events.request()))
         yield path
 
 
-def _publish_unary(ours: Pair, body: Path, count: int) -> float:
+def publish_unary(ours: Pair, body: Path, count: int) -> float:
+    """Publish by 64 callers; calls a second."""
     ours.empty()
     rate = load.h2load(ours.sidecar.address, body, count, _CALLERS)
     ours.check(count)
     return rate
 
 
-def _publish_stream(ours: Pair, frames: list[bytes]) -> float:
-    count = len(frames) * _FRAME
+def publish_batches(ours: Pair, batches: list[bytes]) -> float:
+    """PublishBatch of FRAME events each, by four callers; events a second."""
+    count = len(batches) * FRAME
+    ours.empty()
+    rate = count / load.batches(ours.sidecar.address, batches, 4)
+    ours.check(count)
+    return rate
+
+
+def publish_stream(ours: Pair, frames: list[bytes], size: int = FRAME) -> float:
+    """One PublishStream of frames with `size` events each, some under way at a time; events a second."""
+    count = len(frames) * size
     ours.empty()
     rate = count / load.stream(ours.sidecar.address, frames, _UNDER_WAY)
     ours.check(count)
@@ -252,7 +259,7 @@ def _publish_stream(ours: Pair, frames: list[bytes]) -> float:
 
 def _pipelines(ours: Pair, entries: list[events.Entry]) -> float:
     ours.empty()
-    rate = len(entries) / load.pipelines(ours.redis.url, entries, _FRAME, _UNDER_WAY)
+    rate = len(entries) / load.pipelines(ours.redis.url, entries, FRAME, _UNDER_WAY)
     ours.check(len(entries))
     return rate
 

@@ -68,7 +68,8 @@ class Pair(NamedTuple):
 
 
 @contextmanager
-def pair() -> Iterator[Pair]:
+def pair(programs: Path = Path(sys.executable).parent) -> Iterator[Pair]:
+    """`programs`: where the sidecar's command is, of this checkout or of another."""
     with (
         RedisServer(binary=redis_binary(), config={"appendonly": "no"}) as server,
         SidecarProcess(
@@ -76,7 +77,8 @@ def pair() -> Iterator[Pair]:
                 "REDIS_HOST": server.host,
                 "REDIS_PORT": str(server.port),
                 "QUEUE_RETENTION_SECONDS": "0",  # the trimmer's lock would be one key more than is counted here
-            }
+            },
+            command=(str(programs / "modelready-sidecar"), "serve"),  # -m would find the package of this directory
         ) as sidecar,
     ):
         yield Pair(server, sidecar)
