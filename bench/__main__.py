@@ -50,7 +50,7 @@ def main() -> int:
 def measure(figure: Figure, scale: Scale) -> Result:
     if figure.needs_h2load and load.h2load_missing():
         return Result(figure, [])
-    print(f"{figure.name:12}", end="", flush=True)
+    print(f"{figure.name:17}", end="", flush=True)
     began = time.monotonic()
     rounds = []
     for each in figure.rounds(scale):

@@ -1,4 +1,4 @@
-"""The consumer against a bare loop, each in a process of its own: `run_batches`, and `run` with a handler of 10 ms.
+"""The consumer against a bare loop, each in a process of its own: `run_batches`, and `run`, also with a slow handler.
 
 `python -m bench.consuming bare|ours URL COUNT BATCH SECONDS` is such a process; it prints the events a second from the
 first to the last, its CPU microseconds an event and its peak of resident memory in MB. The handler takes SECONDS for
@@ -45,6 +45,11 @@ class Measured(NamedTuple):
 def batches(scale: Scale) -> Iterator[Round]:
     """Batches of 100, and a handler that does nothing."""
     return _rounds(scale, scale.stream, batch=100, seconds=0.0)
+
+
+def singles(scale: Scale) -> Iterator[Round]:
+    """One event at a time, and a handler that does nothing."""
+    return _rounds(scale, scale.unary, batch=1, seconds=0.0)
 
 
 def slow_handler(scale: Scale) -> Iterator[Round]:

@@ -188,6 +188,10 @@ FIGURES = (
         "XREADGROUP, decode, XACK with redis-py, the same batches", 0.4, "events/s", consuming.batches,
     ),
     Figure(
+        "consuming-singly", "Consumer.run, a handler that does nothing",
+        "XREADGROUP of one, decode, XACK with redis-py", 0.8, "events/s", consuming.singles,
+    ),
+    Figure(
         "slow-handler", "Consumer.run, a handler of 10 ms", "XREADGROUP, decode, the handler, XACK with redis-py", 0.9,
         "events/s", consuming.slow_handler,
     ),
