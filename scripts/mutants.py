@@ -111,6 +111,7 @@ TABLE: list[tuple[str, str]] = [
 ]
 
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
+    (f"{CLIENT}/redis/connection.py", "1 -> 2, in _READ_BYTES = 1 << 18"): "any few hundred KiB are enough",
     ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
     ("sidecar/publishing/depth_limit.py", "5.0 -> 6.0, in _NOT_IN_DEPTH_SECONDS = 5.0"): "any few seconds are enough",
     (

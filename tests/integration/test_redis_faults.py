@@ -27,11 +27,12 @@ from modelready.credentials import Credentials, CredentialSource, StaticCredenti
 from modelready.redis.aws.iam import IamCredentials
 from modelready.redis.aws.secrets_manager import SecretsManagerCredentials
 from modelready.redis.cluster import Server
-from modelready.redis.connection import _pack_in_python, pack
+from modelready.redis.connection import Endpoint, NodeConnection, _pack_in_python, pack
 from modelready.redis.faults import Kind, cleaned, fault
 from modelready.redis.pool import Pool
 from modelready.redis.script import Script
 from modelready.redis.settings import RedisSettings
+from modelready.redis.sockets import Resolver
 from sidecar.cli.doctor import examine
 from sidecar.errors import AuthFailed, Unavailable
 from sidecar.metrics import Metrics
@@ -261,6 +262,25 @@ async def failure(attempt: Awaitable[Any]) -> Unavailable:
     with pytest.raises(Unavailable) as raised:
         await attempt
     return raised.value
+
+
+def test_a_connection_is_probed_while_nothing_is_sent(run: Callable[[Any], Any], server: RedisServer) -> None:
+    """By the kernel, so that one whose other end vanished does not look alive until it is used."""
+
+    async def use() -> None:
+        node, source = Endpoint(LOOPBACK, server.port), StaticCredentials(None, TOKEN)
+        connection = NodeConnection(node, source, Resolver(), timeout=5, client_name="test", db=0)
+        await connection.open()
+        assert connection._writer is not None
+        end = connection._writer.get_extra_info("socket")
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options: dict[int, int] = connection.socket_keepalive_options  # type: ignore[assignment]
+        assert options
+        assert {option: end.getsockopt(socket.IPPROTO_TCP, option) for option in options} == options
+        connection.drop()
+
+    run(use())
 
 
 def test_only_a_write_that_was_sent_is_ambiguous(run: Callable[[Any], Any], server: RedisServer) -> None:

@@ -36,7 +36,7 @@ async def login_of(source: CredentialSource) -> bytes:
     async with server:
         node = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
         with pytest.raises(exceptions.ConnectionError):
-            await NodeConnection(node, source, Resolver(), timeout=2, client_name="test").open()
+            await NodeConnection(node, source, Resolver(), timeout=2, client_name="test", db=0).open()
     return await got
 
 
@@ -58,7 +58,7 @@ async def test_a_login_is_one_hello(username: str | None, token: str | None, arg
 
 async def test_a_source_without_credentials_is_refused_credentials() -> None:
     with pytest.raises(exceptions.AuthenticationError, match="the secret cannot be read") as raised:
-        await NodeConnection(Endpoint("::1", 1), Unlucky(), Resolver(), timeout=2, client_name="test").open()
+        await NodeConnection(Endpoint("::1", 1), Unlucky(), Resolver(), timeout=2, client_name="test", db=0).open()
     assert isinstance(raised.value.__cause__, NoCredentials)
     assert fault(raised.value) == (
         Kind.AUTH,
@@ -106,7 +106,7 @@ async def test_a_login_that_is_cancelled_leaves_no_open_connection() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         node = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
-        connection = NodeConnection(node, StaticCredentials(), Resolver(), timeout=2, client_name="test")
+        connection = NodeConnection(node, StaticCredentials(), Resolver(), timeout=2, client_name="test", db=0)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await connection.open()

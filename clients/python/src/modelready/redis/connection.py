@@ -54,7 +54,7 @@ class NodeConnection(Connection):
         *,
         timeout: float,
         client_name: str,
-        db: int = 0,
+        db: int,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """`timeout`: in how many seconds each address of the host has its turn.
