@@ -107,11 +107,17 @@ TABLE: list[tuple[str, str]] = [
     (f"{CLIENT}/_consumer/loop.py", f"{_client('loop_rules', 'loop')} {WORKER}"),
     (f"{CLIENT}/_consumer/failures.py", f"{_client('loop_rules', 'loop')} {WORKER}"),
     (f"{CLIENT}/redis/cluster.py", f"{_unit('cluster')} {_integration('cluster_owner')}"),
+    (f"{CLIENT}/redis/pool.py", f"{_unit('pool')} {REDIS}"),
     (f"{CLIENT}/redis/*.py", REDIS),
 ]
 
 EQUIVALENT: dict[tuple[str, str], str] = {  # file and change: why nobody can see it
     (f"{CLIENT}/redis/connection.py", "1 -> 2, in _READ_BYTES = 1 << 18"): "any few hundred KiB are enough",
+    (
+        f"{CLIENT}/redis/pool.py",
+        "time.monotonic() - connection.born <= most -> (time.monotonic() - connection.born < most)",
+    ): "one moment more or less",
+    ("sidecar/redisstream/lua/append.lua", "writable = true -> nothing"): "a SET more for each event",
     ("sidecar/publishing/committer.py", "passes < _IDLE_PASSES -> (passes <= _IDLE_PASSES)"): "one pass more or less",
     ("sidecar/publishing/depth_limit.py", "5.0 -> 6.0, in _NOT_IN_DEPTH_SECONDS = 5.0"): "any few seconds are enough",
     (

@@ -45,6 +45,7 @@ def test_every_query_finds_what_a_sidecar_exports() -> None:
     required(find_prometheus())
     with RedisServer() as server:
         with server.client() as client:
+            client.config_set("maxmemory", "1gb")
             client.xadd(KEYS.dead_letters, {"dl_reason": "HANDLER_FAILED"})
             client.xgroup_create(KEYS.events, "deployer", id="0", mkstream=True)
         with (
