@@ -93,8 +93,8 @@ checks: lint types imports proto-check ## All of that but the tests, which run b
 lint: .venv/dev ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: .venv/dev ## mypy, strict
-	@$(BIN)/mypy
+types: .venv/dev ## mypy, strict, on the code and on the examples of the documents
+	@$(BIN)/mypy && $(BIN)/python scripts/examples.py
 
 imports: .venv/dev ## import-linter: imports point one way
 	@$(BIN)/lint-imports
