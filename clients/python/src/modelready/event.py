@@ -95,9 +95,44 @@ def model_ready(
 ) -> ModelReadyToDeploy:
     """The event "version `version` of model `name` is ready, its files are at `uri`".
 
-    `event_id` is its idempotency key, made here (a UUIDv7) unless given; `occurred_at` is now unless given, with its
-    time zone. `proto/modelready/v1/event.proto` tells what each field means and may hold; the sidecar checks it. Raises
-    TypeError, which says what a keyword may be, for a value of a wrong type.
+    `event_id` is made here (a UUIDv7) unless given; `occurred_at` is now unless given, with its time zone. The sidecar
+    checks the values by the rules in `modelready/v1/event.proto`. Raises TypeError, which says what a keyword may be,
+    for a value of a wrong type.
+
+    Args:
+        name: The model's name. Events of one name stay in order. 1 to 256 characters, no control characters.
+        version: The version: a string, since registries disagree about what a version is. 1 to 128 characters, no
+            control characters.
+        uri: The location, e.g. "s3://models/fraud/7/". No password and no pre-signed query: the event is kept for
+            longer than they are valid, and every consumer reads it.
+        event_id: The idempotency key: an event with the same id is not queued again within the dedup window. 1 to
+            128 visible ASCII characters.
+        correlation_id: Follows the event through logs, entries, receipts and dead letters.
+        source: The registry that publishes, as a URI reference, e.g. "//registry.prod".
+        occurred_at: When the version became ready.
+        model_uri: Where the registry shows this version, e.g. "models:/fraud/7". No password and no pre-signed
+            query.
+        digest: The digest of the content, "sha256:" and 64 lower-case hexadecimal digits.
+        media_type: The media type, e.g. "application/vnd.mlflow.model".
+        size_bytes: The size in bytes; 0 if it is not known.
+        metric_name: The metric's name, e.g. "auc".
+        baseline_value: The metric of the version that was in use before.
+        current_value: The metric of this version.
+        environment: The environment, e.g. "production".
+        alias: The alias or stage that it gets, e.g. "champion".
+        previous_version: The version to roll back to.
+        approved_by: Who approved it.
+        reason: Why, as free text.
+        framework: The framework, e.g. "xgboost".
+        framework_version: The framework's version, e.g. "2.1.3".
+        image: The container image to serve it with.
+        signature: The signature of inputs and outputs, as JSON. At most 32 KiB.
+        run_id: The run that trained it, e.g. an MLflow run id.
+        code_uri: The code, e.g. a repository with its commit. No password and no pre-signed query.
+        dataset_uris: The data it was trained on. At most 32, none with a password or a pre-signed query.
+        metrics: Further metrics by name. At most 100, each finite.
+        labels: Free labels, e.g. team or token_symbol. At most 64. Never credentials: consumers and logs see them.
+        traceparent: The W3C trace context of the caller, "00-<trace id>-<parent id>-<flags>".
     """
     given = dict(locals())
     if version is None or isinstance(dataset_uris, str) or not isinstance(occurred_at, (datetime, type(None))):
