@@ -64,6 +64,12 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-release $(BIN)/uv pip install --quiet --require-hashes -r requirements/release.txt
 	@touch $@
 
+.venv-site/ready: .venv/tools requirements/site.txt
+	@echo "installing the builder of the site"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-site
+	@VIRTUAL_ENV=.venv-site $(BIN)/uv pip install --quiet --require-hashes -r requirements/site.txt
+	@touch $@
+
 .venv-proto/ready: requirements/proto.txt
 	@echo "installing the generator of the contract"
 	@$(PYTHON) -m venv --clear .venv-proto
@@ -71,7 +77,7 @@ help: ## List the targets
 	@touch $@
 
 .PHONY: install demo serve registry test checks lint types imports proto proto-export proto-clients proto-check unit foreign lowest mlflow soak
-.PHONY: mutants bench docs chart pins dist image clean
+.PHONY: mutants bench docs site chart pins dist image clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
 demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
@@ -142,6 +148,9 @@ proto-check: .venv-proto/ready ## Lint, format, staleness and compatibility of t
 docs: .venv/dev ## Generate docs/configuration.md, .env.example, alarms, dashboards and the rotation function in the template
 	@$(BIN)/python scripts/configuration.py && $(BIN)/python -m scripts.monitoring && $(BIN)/python scripts/embed_rotation.py
 
+site: .venv-site/ready ## Build the site of the documents, with a reference of the client, in .cache/site; fails for a broken link
+	@.venv-site/bin/mkdocs build # --quiet would let broken links pass
+
 chart: .venv/dev ## Lint the Helm chart and render it for the tests; needs helm
 	@$(BIN)/python -m scripts.chart
 
@@ -156,6 +165,7 @@ pins: .venv/tools ## Pin the newest versions, with hashes; with UPGRADE= keep th
 	pin build.txt $(UPGRADE) --group build; \
 	pin proto.txt $(UPGRADE) --group proto; \
 	pin release.txt $(UPGRADE) --group release; \
+	pin site.txt $(UPGRADE) --group site; \
 	pin runtime.txt $(UPGRADE) --extra embedded $(BOTH); \
 	pin image.txt $(UPGRADE) --extra aws --extra consumer --extra embedded --extra otel --extra outbox $(BOTH); \
 	pin registry.txt $(UPGRADE) --extra sqlalchemy --group registry clients/python/pyproject.toml; \

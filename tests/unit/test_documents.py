@@ -171,6 +171,7 @@ def test_what_pyproject_names_is_pinned() -> None:
         "build": groups["build"],
         "proto": groups["proto"],
         "release": groups["release"],
+        "site": groups["site"],
         "runtime": runtime,
         "image": runtime + extras,
         "dev": runtime + extras + groups["dev"],
