@@ -13,8 +13,9 @@ from pathlib import Path
 
 from bench import load
 from bench.compare import compare
-from bench.figures import FIGURES, FULL, QUICK, Figure, Scale
+from bench.figures import FIGURES
 from bench.report import Result, render
+from bench.rounds import FULL, QUICK, Figure, Scale
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

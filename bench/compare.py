@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import events, load
-from bench.figures import FRAME, Scale, publish_batches, publish_stream, publish_unary, request_file
 from bench.processes import Pair, pair
+from bench.publishing import FRAME, publish_batches, publish_stream, publish_unary, request_file
+from bench.rounds import Scale
 
 
 class _Work(NamedTuple):

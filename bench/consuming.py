@@ -14,20 +14,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis import Redis
 
 from bench import events
 from bench.processes import redis_binary
+from bench.rounds import Round, Scale
 from modelready import ModelReadyToDeploy
 from modelready.consumer import Consumer
 from modelready.entry import decode, encode
 from tests.harness.redis_server import RedisServer
-
-if TYPE_CHECKING:
-    from bench.figures import Round, Scale
 
 _MODELS = 50
 _GROUP = "deployer"
@@ -57,10 +55,20 @@ def slow_handler(scale: Scale) -> Iterator[Round]:
     return _rounds(scale, scale.serial, batch=1, seconds=0.01)
 
 
+def many_models(scale: Scale) -> Iterator[Round]:
+    """`run_batches` with many models against the same with few."""
+    with RedisServer(binary=redis_binary(), config={"appendonly": "no"}) as server:
+        for number in range(scale.rounds + 1):
+            few_first = bool(number % 2)
+            kinds = [_MODELS, scale.models] if few_first else [scale.models, _MODELS]
+            measured = {models: _measure("ours", server, scale.unary, 100, 0.0, models=models) for models in kinds}
+            if number:
+                many = measured[scale.models]
+                yield Round(measured[_MODELS].rate, many.rate, many.cpu_us, many.peak_mb)
+
+
 def _rounds(scale: Scale, count: int, *, batch: int, seconds: float) -> Iterator[Round]:
     """Rounds of both in turns, after one to get warm."""
-    from bench.figures import Round  # noqa: PLC0415 - which imports this
-
     with RedisServer(binary=redis_binary(), config={"appendonly": "no"}) as server:
         for number in range(scale.rounds + 1):
             kinds = ["bare", "ours"] if number % 2 else ["ours", "bare"]
@@ -70,10 +78,12 @@ def _rounds(scale: Scale, count: int, *, batch: int, seconds: float) -> Iterator
                 yield Round(measured["bare"].rate, ours.rate, ours.cpu_us, ours.peak_mb)
 
 
-def _measure(kind: str, server: RedisServer, count: int, batch: int, seconds: float) -> Measured:
+def _measure(
+    kind: str, server: RedisServer, count: int, batch: int, seconds: float, *, models: int = _MODELS
+) -> Measured:
     with server.client() as client:
         client.flushall()
-        entries = [encode(_of_model(event, number % _MODELS)) for number, event in enumerate(events.events(count))]
+        entries = [encode(event) for event in events.events(count, models=models)]
         for start in range(0, count, 1000):
             pipeline = client.pipeline(transaction=False)
             for entry in entries[start : start + 1000]:
@@ -85,11 +95,6 @@ def _measure(kind: str, server: RedisServer, count: int, batch: int, seconds: fl
         assert client.xpending(_STREAM, _GROUP)["pending"] == 0, "not all were acknowledged"
         assert client.xreadgroup(_GROUP, "check", {_STREAM: ">"}, count=1) in ({}, []), "not all were read"
     return Measured(*json.loads(done.stdout))
-
-
-def _of_model(event: ModelReadyToDeploy, number: int) -> ModelReadyToDeploy:
-    event.model.name = f"fraud-{number}"
-    return event
 
 
 class Handler:

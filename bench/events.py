@@ -45,15 +45,18 @@ def grpc_frame(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-def events(count: int) -> Iterator[ModelReadyToDeploy]:
-    """Events with ids of the usual length, each of its own."""
-    for number in range(count):
-        yield event(f"0198c0de-0000-7000-8000-{number:012x}")
+def events(count: int, *, models: int = 1, first: int = 0) -> Iterator[ModelReadyToDeploy]:
+    """Events with ids of the usual length, each of its own, counted from `first`; of several models in turns."""
+    for number in range(first, first + count):
+        message = event(f"0198c0de-0000-7000-8000-{number:012x}")
+        if models > 1:
+            message.model.name = f"fraud-{number % models}"
+        yield message
 
 
-def frames(count: int, size: int) -> list[bytes]:
+def frames(count: int, size: int, *, models: int = 1, first: int = 0) -> list[bytes]:
     """Serialized PublishStreamRequests: `count` events, `size` a frame."""
-    every = list(events(count))
+    every = list(events(count, models=models, first=first))
     return [
         pb.PublishStreamRequest(sequence=start, events=every[start : start + size]).SerializeToString()
         for start in range(0, count, size)

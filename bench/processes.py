@@ -51,6 +51,11 @@ class Pair(NamedTuple):
         status = Path(f"/proc/{self.sidecar.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
+    def redis_cpu_seconds(self) -> float:
+        """User and system time of Redis since its start."""
+        cpu = self.redis.info("cpu")
+        return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
+
     def empty(self) -> None:
         self.redis.execute("FLUSHALL")
 

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.figures import Figure, Round, Scale
 from bench.processes import redis_binary
+from bench.rounds import Figure, Round, Scale
 
 _LIBRARIES = ("grpcio", "uvloop", "redis", "hiredis", "protobuf", "protovalidate")
 _HEAD = "| figure | baseline | target | ratio | min-max | | baseline, raw | ours, raw | CPU µs/event | peak RSS MB |"
@@ -44,7 +44,7 @@ class Result(NamedTuple):
         return head + (
             f"| **{statistics.median(self.ratios):.2f}** | {min(self.ratios):.2f}-{max(self.ratios):.2f} "
             f"| {'met' if self.met else 'MISSED'} | {_raw(baseline, figure.unit)} | {_raw(ours, figure.unit)} "
-            f"| {cpu:.0f} | {peak:.0f} |"
+            f"| {f'{cpu:.0f}' if cpu else '-'} | {peak:.0f} |"
         )
 
 
@@ -58,7 +58,8 @@ def render(results: Sequence[Result], scale: Scale, command: str) -> str:
         "or in the spool. CPU and peak RSS are the sidecar's alone, or the consumer's.",
         "",
         f"Events a measurement: unary {scale.unary:,}, one caller {scale.serial:,}, stream and batch {scale.stream:,},",
-        f"draining {scale.drain:,}. The full stream has {scale.full:,} entries.",
+        f"draining {scale.drain:,}. What grows: {scale.full:,} entries, {scale.models:,} models, {scale.groups:,}",
+        f"groups, {scale.pending:,} pending, {scale.spooled:,} spooled.",
         "",
         _HEAD,
         "|-" * 10 + "|",
@@ -87,4 +88,4 @@ def _cpu() -> str:
 
 
 def _raw(value: float, unit: str) -> str:
-    return f"{value:.3f} {unit}" if unit == "ms" else f"{value:,.0f} {unit}"
+    return f"{value:,.0f} {unit}" if unit == "events/s" else f"{value:.3g} {unit}"
