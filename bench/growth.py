@@ -50,7 +50,8 @@ def pending(scale: Scale) -> Rounds:
 
 
 def spooled(scale: Scale) -> Rounds:
-    """Events in the spool, while Redis is away from both sidecars."""
+    """Events in the spool, while Redis is away from both sidecars. Half a drain each time: it must be drained, too."""
+    count = scale.drain // 2
     with pair() as none, pair() as many:
 
         def spool(on: Pair, frames: list[bytes], before: int) -> float:
@@ -59,7 +60,7 @@ def spooled(scale: Scale) -> Rounds:
             on.check_spooled(before + len(frames) * FRAME)
             return seconds
 
-        same = events.frames(scale.stream, FRAME)
+        same = events.frames(count, FRAME)
         many.redis.kill()
         spool(many, events.frames(scale.spooled, FRAME), 0)
 
@@ -67,15 +68,15 @@ def spooled(scale: Scale) -> Rounds:
             none.empty()
             none.redis.kill()
             seconds = spool(none, same, 0)
-            none.revive(scale.stream)
-            return scale.stream / seconds
+            none.revive(count)
+            return count / seconds
 
         def measure_many() -> float:
             waiting = many.spooled
             # The spool takes no id twice.
-            return scale.stream / spool(many, events.frames(scale.stream, FRAME, first=waiting), waiting)
+            return count / spool(many, events.frames(count, FRAME, first=waiting), waiting)
 
-        yield from in_turns(scale, many, scale.stream, measure_none, measure_many)
+        yield from in_turns(scale, many, count, measure_none, measure_many)
 
 
 def _grown(scale: Scale, grow: Callable[[Redis], None], *, kept: int = 0, frames: list[bytes] | None = None) -> Rounds:
