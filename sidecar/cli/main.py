@@ -14,7 +14,11 @@ from sidecar.cli import completion, dead_letters, groups, health, manual, outbox
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # so Python has bytes that are no UTF-8
+            parser.error(f"{argument!r} is not UTF-8")
+    options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code
 

@@ -150,6 +150,22 @@ def test_version_names_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"python {versions['python']}" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["groups", "remove", "{}"],
+        ["tail", "--group", "{}"],
+        ["dead-letters", "list", "--model", "{}"],
+        ["publish", "{}"],
+    ],
+)
+def test_an_argument_that_is_no_utf_8_is_wrong_usage(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([part.format("caf\udce9") for part in command])
+    assert ended.value.code == 2
+    assert r"'caf\udce9' is not UTF-8" in capsys.readouterr().err
+
+
 def test_health_says_as_json_that_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["health", "--json", "--address", "unix:/nowhere"]) == 1
     said = json.loads(capsys.readouterr().out)
