@@ -29,13 +29,22 @@ class RedisGroups:
         """See operations.interfaces.GroupStore.names."""
         return [one.name.decode(errors="replace") for one in await read_groups(self._connection, self._keys.events)]
 
+    async def _raw(self, group: str) -> bytes:
+        """Its name as Redis has it. One that is no UTF-8 is found by what is shown of it, unless two are shown so."""
+        if "\ufffd" in group:
+            every = [one.name for one in await read_groups(self._connection, self._keys.events)]
+            found = [name for name in every if name.decode(errors="replace") == group]
+            if len(found) == 1:
+                return found[0]
+        return group.encode()
+
     async def consumers(self, groups: Sequence[str]) -> Sequence[Sequence[ConsumerState]]:
         """See operations.interfaces.GroupStore.consumers."""
         pages = range(0, len(groups), _GROUPS)
         return [found for start in pages for found in await self._consumers(groups[start : start + _GROUPS])]
 
     async def _consumers(self, groups: Sequence[str]) -> list[list[ConsumerState]]:
-        asked = [("XINFO", "CONSUMERS", self._keys.events, group) for group in groups]
+        asked = [("XINFO", "CONSUMERS", self._keys.events, await self._raw(group)) for group in groups]
         try:
             replies = await if_allowed(self._connection, *asked)
         except SetupFault as error:
@@ -60,12 +69,12 @@ class RedisGroups:
         """See operations.interfaces.GroupStore.remove."""
         keys = self._keys
         of_group = (keys.events, keys.lanes(group), keys.waiting(group), keys.free(group))
-        arguments = (group, start, int(unread_seconds * 1000), *NO_CONSUMERS)
+        arguments = (await self._raw(group), start, int(unread_seconds * 1000), *NO_CONSUMERS)
         return Changed((await self._connection.script(self._remove, of_group, arguments)).decode())
 
     async def forget_consumers(self, group: str, idle_seconds: float) -> int:
         """See operations.interfaces.GroupStore.forget_consumers."""
-        arguments = (group, int(idle_seconds * 1000), *NO_CONSUMERS)
+        arguments = (await self._raw(group), int(idle_seconds * 1000), *NO_CONSUMERS)
         return int(await self._connection.script(self._forget, (self._keys.events,), arguments))
 
 

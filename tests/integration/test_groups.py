@@ -139,6 +139,23 @@ def test_one_that_nobody_reads_is_removed_with_all_that_it_left(
     assert (code, err) == (1, "modelready-sidecar: there is no consumer group auditor\n")
 
 
+def test_one_whose_name_is_no_utf_8_is_removed_by_what_is_shown_of_it(
+    server: RedisServer, publisher: Caller, capsys: Output
+) -> None:
+    published(publisher, 1)
+    raw = (b"caf\xe9", b"t\xe9", b"t\xe8", b"a:b")
+    with server.client() as client:
+        for one in raw:
+            client.xgroup_create(KEYS.events, one, "0")
+            client.xgroup_createconsumer(KEYS.events, one, "dead")
+        for name in ("caf\ufffd", "a:b"):
+            assert [row.split()[0] for row in run(capsys, "list", name)[1].splitlines()[1:]] == [name, "dead"]
+            assert run(capsys, "remove", name, "--yes", "--force")[0] == 0
+        code, _, err = run(capsys, "remove", "t\ufffd", "--yes", "--force")  # which of the two?
+        assert (code, "there is no consumer group t\ufffd" in err) == (1, True)
+        assert {one["name"] for one in client.xinfo_groups(KEYS.events)} == {b"t\xe9", b"t\xe8"}
+
+
 def test_one_that_is_read_is_left_alone_unless_it_is_forced(
     server: RedisServer, publisher: Caller, capsys: Output
 ) -> None:
