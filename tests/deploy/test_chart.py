@@ -77,6 +77,15 @@ def test_the_dashboard_is_grafana_s(helm: None) -> None:
     assert json.loads(dashboard["data"]["model-ready.json"]) == json.loads(GRAFANA.read_text())
 
 
+def test_secrets_of_the_sidecar_and_volumes_of_the_registry_are_where_they_belong() -> None:
+    registry = everything().registry
+    assert everything().sidecar["envFrom"] == [{"secretRef": {"name": "sidecar-secrets"}}]
+    assert registry["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+    volumes = everything().deployment["spec"]["template"]["spec"]["volumes"]
+    assert [one["name"] for one in volumes] == ["spool", "data"]
+    assert "envFrom" not in registry
+
+
 def test_the_service_monitor_finds_the_metrics_of_the_service() -> None:
     service, monitor = kind("Service"), kind("ServiceMonitor")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -111,9 +120,8 @@ def test_the_rules_are_prometheus_s_for_this_release_alone(tmp_path: Path) -> No
 def test_a_claim_is_never_mounted_twice() -> None:
     deployment = everything().deployment
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
-    assert deployment["spec"]["template"]["spec"]["volumes"] == [
-        {"name": "spool", "persistentVolumeClaim": {"claimName": "spool"}}
-    ]
+    (spool, _) = deployment["spec"]["template"]["spec"]["volumes"]
+    assert spool == {"name": "spool", "persistentVolumeClaim": {"claimName": "spool"}}
 
 
 def test_ipv6_is_served_and_let_through() -> None:

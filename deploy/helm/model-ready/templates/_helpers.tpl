@@ -48,6 +48,9 @@ env:
   {{- range $name, $value := .Values.sidecar.env }}
   - {name: {{ $name }}, value: {{ $value | quote }}}
   {{- end }}
+{{- with .Values.sidecar.envFrom }}
+envFrom: {{- toYaml . | nindent 2 }}
+{{- end }}
 ports:
   - {name: metrics, containerPort: 9464}
 startupProbe: # the registry starts when this one has succeeded
