@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +27,10 @@ class FakeLanes:
         self._pages = list(pages)
         self.asked: list[Any] = []
         self.mine: list[bytes] = []
+
+    async def keep(self, ids: Sequence[str]) -> list[bool]:
+        self.asked.append(("keep", ids))
+        return [True] * len(ids)
 
     async def release(self, name: bytes, *, after: str = "-", idle_seconds: float = 0.0) -> tuple[str, int]:
         self.asked.append((name, after, idle_seconds))
@@ -56,10 +60,10 @@ class FakePool:
         return self._replies.pop(0)
 
 
-def living(lanes: FakeLanes, pool: FakePool | None = None) -> Liveness:
+def living(lanes: FakeLanes, pool: FakePool | None = None, claim: float = CLAIM) -> Liveness:
     stubs: dict[str, Any] = {"pool": pool, "lanes": lanes}
     flight = InFlight(CLAIM, lambda: None, lambda: None)
-    options = checked_options(group="deployer", consumer_name="one", claim_seconds=CLAIM)
+    options = checked_options(group="deployer", consumer_name="one", claim_seconds=claim)
     return Liveness(**stubs, in_flight=flight, options=options)
 
 
@@ -69,6 +73,13 @@ def peer(pending: int, idle: int = 0) -> dict[str, int]:
 
 def row(name: bytes, pending: int = 0, idle: int = 0) -> list[Any]:
     return [b"name", name, b"pending", pending, b"idle", idle]
+
+
+@pytest.mark.parametrize(("claim", "pause"), [(6.0, 1.0), (360.0, 60.0), (36_000.0, 60.0)])
+def test_claims_are_renewed_six_times_a_claim_and_once_a_minute_at_least(claim: float, pause: float) -> None:
+    liveness, before = living(FakeLanes(), claim=claim), time.monotonic()
+    asyncio.run(liveness.renew())
+    assert before + pause <= liveness.renew_at <= time.monotonic() + pause
 
 
 @pytest.mark.parametrize(("idle", "is_forgotten"), [(59_999, False), (60_000, True)])

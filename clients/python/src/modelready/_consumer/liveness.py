@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _REPLAY, _WAITING = REPLAY_CONSUMER.encode(), WAITING_CONSUMER.encode()
 _SWEEP_SECONDS = 2.0
+_RENEW_SECONDS = 60.0
+"""The longest between two renewals: after five minutes without, operators take the group for one that nobody reads."""
 _MAX_PAGES = 10
 _MAX_WAITING = 10_000
 """Above it nothing is added to the lanes that was replayed, or left by consumers that know no lanes."""
@@ -59,7 +61,7 @@ class Liveness:
                 logger.warning("entry %s was taken over by another consumer", entry.id)
                 self._in_flight.lose(entry)
         self._in_flight.confirm(asked_at)
-        self.renew_at = asked_at + self._options.claim_seconds / 6
+        self.renew_at = asked_at + min(_RENEW_SECONDS, self._options.claim_seconds / 6)
 
     async def sweep(self) -> None:
         """Put back what the dead left and what was replayed, and forget their names."""
