@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from modelready._consumer.base import ConsumerBase, DeliveryBase, WorkBase, stopped_by_sigterm
+from modelready._consumer.handler import blocking
 from modelready._consumer.in_flight import Entry, InFlight
 from modelready.list_consumer import ListConsumer, ListMessage
 from modelready.v1.event_pb2 import ModelReadyToDeploy
@@ -70,11 +71,13 @@ class Consumer(ConsumerBase):
         """Handles events until `stop` or, in the main thread, SIGTERM; those that were begun are finished first.
 
         An event is acknowledged when `handler` returns. With a concurrency above 1 it is called in several threads.
+        Raises TypeError for a coroutine function.
         """
+        call = blocking(handler)
 
         def handle(in_flight: InFlight, entries: list[Entry]) -> None:
             with self._settled(in_flight, entries):
-                handler(entries[0].event)
+                call(entries[0].event)
 
         self._run(handle)
 
@@ -84,10 +87,11 @@ class Consumer(ConsumerBase):
         They are in the queue's order for each model. When it raises, it is called again for each of them alone: so one
         event that cannot be handled makes no dead letters of the others. The call for all counts as no attempt.
         """
+        call = blocking(handler)
 
         def handle(in_flight: InFlight, entries: list[Entry]) -> None:
             with self._settled(in_flight, entries, as_batch=True):
-                handler([entry.event for entry in entries])
+                call([entry.event for entry in entries])
 
         self._run(handle, most or self._options.batch, batches=True)
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelready._consumer.base import stopped_by_sigterm
+from modelready._consumer.handler import blocking
 from modelready._consumer.list_message import ListMessage, UndecodableMessage
 from modelready._consumer.list_reader import ListConsumerBase, ListReader
 
@@ -60,11 +61,13 @@ class ListConsumer(ListConsumerBase):
     def run(self, handler: Callable[[ListMessage], object]) -> None:
         """Handles messages until `stop` or, in the main thread, SIGTERM; the message in flight is finished first.
 
-        One that waits for its next try then is put back, for the next consumer.
+        One that waits for its next try then is put back, for the next consumer. Raises TypeError for a coroutine
+        function.
         """
+        call = blocking(handler)
         with stopped_by_sigterm(self.stop):
             while (message := self._wait(self._reader.next())) is not None:
-                self._handle(handler, message)
+                self._handle(call, message)
 
     def close(self) -> None:
         """Closes the connections. Again: no effect."""

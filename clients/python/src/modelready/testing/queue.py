@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, cast
 
 from modelready._consumer.base import ConsumerBase
+from modelready._consumer.handler import blocking
 from modelready._consumer.in_flight import Entry
 from modelready._consumer.lanes import Given, Turn
 from modelready._consumer.loop import Loop
@@ -126,6 +127,7 @@ class QueueBase:
         # Nobody waits for the next attempt.
         self._consumer = consumer(no_server, **given, backoff_base_seconds=0.0, backoff_max_seconds=0.0)  # type: ignore[arg-type]
         self._batches = batches
+        self._is_calling = False
         self._lanes = MemoryLanes()
         settings = self._consumer._options  # noqa: SLF001 - this drives the consumer's own parts
         self._loop = Loop(no_server, settings, _nothing, _nothing, lanes=cast("Lanes", self._lanes))
@@ -135,6 +137,8 @@ class QueueBase:
         self._in_flight.hungry = 1
 
     def _put(self, events: Iterable[ModelReadyToDeploy], begun_before: int) -> Delivered:
+        if self._is_calling:
+            raise RuntimeError("a handler cannot deliver to its own queue: make another FakeQueue")
         self._lanes.delivered = delivered = Delivered()
         for event in events:
             self._lanes.put(complete(event, ""), begun_before)
@@ -159,11 +163,14 @@ class QueueBase:
         events = [entry.event for entry in entries]
         delivered.calls.append(events)
         with self._consumer._settled(self._in_flight, entries, as_batch=self._batches):  # noqa: SLF001 - see above
+            self._is_calling = True
             try:
                 yield events if self._batches else events[0]
             except Exception as error:
                 delivered.errors.append(error)
                 raise
+            finally:
+                self._is_calling = False
 
 
 class FakeQueue(QueueBase):
@@ -176,7 +183,7 @@ class FakeQueue(QueueBase):
         self, handler: Callable[[Any], object], *, batches: bool = False, **options: Unpack[QueueOptions]
     ) -> None:
         super().__init__(ConsumerBase, batches=batches, options=options)
-        self._handler = handler
+        self._handler = blocking(handler)
 
     def deliver(self, *events: ModelReadyToDeploy, begun_before: int = 0) -> Delivered:
         """Runs the handler until each event is acknowledged or a dead letter; returns what became of them.
