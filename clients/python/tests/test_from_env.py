@@ -96,6 +96,13 @@ def test_half_a_certificate_names_both_variables() -> None:
         Publisher.from_env(environ={"MODELREADY_TLS_KEY_FILE": __file__})
 
 
+def test_a_server_name_alone_is_refused_since_the_token_would_go_without_tls() -> None:
+    environ = {"MODELREADY_TLS_SERVER_NAME": "sidecar.internal"}
+    with pytest.raises(ValueError, match="MODELREADY_TLS_SERVER_NAME is set without TLS"):
+        Publisher.from_env(environ=environ)
+    Publisher.from_env(environ={**environ, "MODELREADY_TLS": "false"}).close()
+
+
 def test_the_commands_take_the_same_options() -> None:
     text = reconcile._parser().format_help()
     for option in ("--sidecar", "--ca-file", "--cert-file", "--key-file"):

@@ -65,7 +65,11 @@ def _tls(environ: Mapping[str, str]) -> TLS | None:
     }
     server_name = environ.get("MODELREADY_TLS_SERVER_NAME") or None
     wanted = _checked("MODELREADY_TLS", _flag, environ)
-    if wanted is False or not (wanted or any(files.values())):
+    if wanted is False:
+        return None
+    if not (wanted or any(files.values())):
+        if server_name:
+            raise ValueError("MODELREADY_TLS_SERVER_NAME is set without TLS: MODELREADY_TLS must be true or false")
         return None
     if (files["cert_file"] is None) != (files["key_file"] is None):
         raise ValueError("MODELREADY_TLS_CERT_FILE and MODELREADY_TLS_KEY_FILE must be set together")

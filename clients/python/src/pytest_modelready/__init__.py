@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import modelready.aio
     from modelready.testing import FakeSidecar
 
-_VARIABLES = ("SIDECAR_API_TOKEN", *(f"MODELREADY_TLS{end}" for end in ("", "_CA_FILE", "_CERT_FILE", "_KEY_FILE")))
+_VARIABLES = (
+    "SIDECAR_API_TOKEN",
+    *(f"MODELREADY_TLS{end}" for end in ("", "_CA_FILE", "_CERT_FILE", "_KEY_FILE", "_SERVER_NAME")),
+)
 
 
 @pytest.fixture
