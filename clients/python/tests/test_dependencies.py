@@ -60,10 +60,26 @@ except InvalidEvent as error:
     assert done.stdout == "event.model.name: is required\n", done.stderr
 
 
-@pytest.mark.parametrize("statement", ["import modelready.consumer", "from modelready.aio import Consumer"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import modelready.consumer",
+        "from modelready.aio import Consumer",
+        "import modelready.seen",
+        "from modelready.testing import FakeQueue",
+    ],
+)
 def test_without_redis_the_extra_is_named(bare: Path, statement: str) -> None:
     done = run(bare, statement)
-    assert "ImportError: the consumer needs redis: pip install 'modelready[consumer]'" in done.stderr
+    assert (
+        "ImportError: the consumer needs redis: pip install 'modelready[consumer]', or 'modelready[testing]'"
+        in done.stderr
+    )
+
+
+def test_without_the_kit_s_extra_it_is_named(bare: Path) -> None:
+    done = run(bare, "from modelready.testing import FakeSidecar; FakeSidecar().start()")
+    assert "ImportError: the test kit needs its extra: pip install 'modelready[testing]'" in done.stderr
 
 
 def test_without_sqlalchemy_the_extra_is_named(bare: Path) -> None:

@@ -29,16 +29,13 @@ from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
-
 from modelready._consumer.lease import kept
 from modelready._retry import backoff
 from modelready._thread import start
 from modelready.keys import Keys
 from modelready.redis.blocking import BlockingClient
 from modelready.redis.cluster import server_from_env
-from modelready.redis.faults import RedisError, is_transient
+from modelready.redis.faults import NoScriptError, RedisConnectionError, RedisError, is_transient
 from modelready.redis.script import Script
 from modelready.redis.settings import queue_name
 

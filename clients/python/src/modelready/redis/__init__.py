@@ -19,4 +19,6 @@
 from importlib.util import find_spec
 
 if find_spec("redis") is None:
-    raise ImportError("the consumer needs redis: pip install 'modelready[consumer]'")
+    raise ImportError(
+        "the consumer needs redis: pip install 'modelready[consumer]', or 'modelready[testing]' for its tests"
+    )

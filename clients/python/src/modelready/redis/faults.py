@@ -16,6 +16,8 @@ from redis import exceptions
 from modelready.credentials import NoCredentials
 
 RedisError = exceptions.RedisError
+RedisConnectionError = exceptions.ConnectionError
+NoScriptError = exceptions.NoScriptError
 AuthenticationError = exceptions.AuthenticationError
 
 E = TypeVar("E", bound=BaseException)

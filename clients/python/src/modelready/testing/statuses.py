@@ -90,6 +90,8 @@ def invalid(event: ModelReadyToDeploy, path: str) -> Any:
 
 @cache
 def _validator() -> protovalidate.Validator:
-    import protovalidate  # noqa: PLC0415 - 0.1 s, when it is needed
-
+    try:
+        import protovalidate  # noqa: PLC0415 - 0.1 s, when it is needed
+    except ImportError as error:
+        raise ImportError("the test kit needs its extra: pip install 'modelready[testing]'") from error
     return protovalidate.Validator()
