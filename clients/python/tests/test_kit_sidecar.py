@@ -179,6 +179,7 @@ def test_a_call_without_the_token_is_refused(stage: Any, token: str | None, reas
         (result,) = _results(lambda: list(publisher.publish_many([model_ready(**FRAUD)])))
     assert isinstance(error, Unauthenticated)
     assert (error.reason, result.reason) == (reason, reason)
+    assert "the test asked for" not in str(error)
 
 
 def _results(publish: Callable[[], Any]) -> list[PublishError]:
@@ -270,6 +271,26 @@ def test_a_lasting_answer_is_the_one_that_the_caller_sees(fake: FakeSidecar) -> 
         assert publisher.publish(**FRAUD).outcome is Outcome.STORED
     with pytest.raises(ValueError, match=r"the answer is 'FULL': it may be Outcome.STORED, Outcome.DUPLICATE, Outcome"):
         fake.answer("FULL")
+
+
+def test_spooled_lets_a_caller_that_asks_for_more_give_up_at_once(fake: FakeSidecar) -> None:
+    fake.answer(Outcome.SPOOLED, times=None, retry_after=60)
+    with Publisher(fake.address, timeout=20) as publisher:
+        error = refusal(lambda: publisher.publish(**FRAUD, durability="primary"))
+        assert "asked for SPOOLED, and the caller for more" in error.message
+        assert (len(fake.attempts), fake.published) == (1, [])
+        assert publisher.publish(**FRAUD).outcome is Outcome.SPOOLED
+
+
+def test_it_is_away_until_the_outer_block_ends_and_after_its_end(fake: FakeSidecar) -> None:
+    with Publisher(fake.address) as publisher, fake.away():
+        with fake.away():
+            pass
+        assert isinstance(refusal(lambda: publisher.publish(**FRAUD, timeout=1)), Unavailable)
+    fake.stop()
+    with fake.away():
+        pass
+    assert fake._server is None
 
 
 async def test_a_slow_one_leaves_the_outcome_open_and_one_that_is_away_is_named(fake: FakeSidecar) -> None:

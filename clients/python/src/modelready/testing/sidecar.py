@@ -15,7 +15,7 @@ import grpc
 
 from modelready.ids import uuid7
 from modelready.receipt import Outcome
-from modelready.testing.statuses import STORED, Answer, answer_of, invalid
+from modelready.testing.statuses import STORED, Answer, answer_of, invalid, status
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from modelready.v1.publisher_service_pb2_grpc import PublisherServiceServicer, add_PublisherServiceServicer_to_server
@@ -84,6 +84,7 @@ class FakeSidecar:
     @contextmanager
     def away(self) -> Iterator[None]:
         """Nobody listens within the block, and no other program gets the port. What was published stays."""
+        was_there = self._server is not None  # not within another block, nor after its end
         self.stop()
         kept = _bound(self.address)
         try:
@@ -91,7 +92,8 @@ class FakeSidecar:
         finally:
             if kept is not None:
                 kept.close()
-            self.start()
+            if was_there:
+                self.start()
 
     def clear(self) -> None:
         """Forget all that was published, and the answers that were asked for."""
@@ -158,7 +160,9 @@ class FakeSidecar:
             answer = self._answers.pop(0) if self._answers else self._always or STORED
             outcome, error = answer.outcome, answer.error
             if outcome is Outcome.SPOOLED and durability > pb.DURABILITY_SPOOLED:
-                outcome, error = None, answer_of("REDIS_UNAVAILABLE").error
+                outcome = None
+            elif outcome is Outcome.SPOOLED:
+                error = None
             receipt = self._kept(event, outcome, durability) if outcome is not None else None
             self._changed.notify_all()
         self._stopping.wait(self.delay)
@@ -190,8 +194,8 @@ class FakeSidecar:
     def _check_token(self, context: grpc.ServicerContext) -> None:
         sent = str(dict(context.invocation_metadata()).get("authorization", ""))
         if self._token and sent != f"Bearer {self._token}":
-            reason = "TOKEN_WRONG" if sent else "TOKEN_MISSING"
-            context.abort_with_status(_aborted(answer_of(reason).error))
+            reason, message = ("TOKEN_WRONG", "the token is wrong") if sent else ("TOKEN_MISSING", "there is no token")
+            context.abort_with_status(_aborted(status(reason, message)))
 
 
 def _bound(address: str) -> socket.socket | None:

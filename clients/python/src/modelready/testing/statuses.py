@@ -41,7 +41,10 @@ _PASSES = (_Code.UNAVAILABLE, _Code.RESOURCE_EXHAUSTED)
 
 
 class Answer(NamedTuple):
-    """What one event is answered. `outcome`: how it is kept, None where it is not; `error`: a google.rpc.Status."""
+    """What one event is answered. `outcome`: how it is kept, None where it is not; `error`: a google.rpc.Status.
+
+    The error of SPOOLED is for a caller that asks for more.
+    """
 
     outcome: Outcome | None
     error: Any
@@ -52,6 +55,9 @@ STORED = Answer(Outcome.STORED, None)
 
 def answer_of(name: str, retry_after: float = 0.05) -> Answer:
     """The answer that an outcome or a reason names; `retry_after` in seconds. Raises ValueError for others."""
+    if name == Outcome.SPOOLED:
+        message = "the test asked for SPOOLED, and the caller for more than the spool"
+        return Answer(Outcome.SPOOLED, status("REDIS_UNAVAILABLE", message, retry_after=retry_after))
     if name in _OUTCOMES:
         return Answer(Outcome(name), None)
     if name not in REASONS:
