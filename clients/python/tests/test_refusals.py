@@ -38,6 +38,7 @@ ADDRESS = "it may be host:port, such as 127.0.0.1:50051 or [::1]:50051, or unix:
         ("unix:", "'unix:'"),
         ("sidecar:50051/", "'sidecar:50051/', without a port"),
         ("side car:50051", "'side car:50051'"),
+        ("sidecar:\u0665\u0660", "'sidecar:\u0665\u0660'"),
     ],
 )
 def test_an_address_that_no_sidecar_has_is_refused_at_once(address: str, what: str) -> None:
@@ -61,7 +62,7 @@ def test_an_address_that_grpc_knows_is_taken(address: str) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ({"target": 50051}, TypeError, "the sidecar's address is 50051"),
+        ({"target": 50051}, TypeError, "the sidecar's address is 50051: it may be"),
         ({"tls": True}, TypeError, "tls is True: it may be TLS(), which trusts the system's authorities"),
         ({"tls": "ca.pem"}, TypeError, "TLS(ca_file=...), or None for none"),
         ({"token": b"s3cret"}, TypeError, "the token is a bytes: it may be text, or None for none"),
@@ -110,6 +111,10 @@ def test_a_relay_takes_names_and_refuses_others_before_it_works() -> None:
         ("name", 7, "text"),
         ("uri", "\ud800", "text"),
         ("version", None, "text or an int"),
+        ("version", 1.10, "text or an int"),
+        ("version", True, "text or an int"),
+        ("version", "\ud800", "text or an int"),
+        ("previous_version", 1.9, "text or an int"),
         ("size_bytes", "5", "an int, 0 or more"),
         ("size_bytes", -1, "an int, 0 or more"),
         ("current_value", "0.93", "a number"),

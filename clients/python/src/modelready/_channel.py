@@ -16,7 +16,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 _RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix-abstract:", "vsock:", "xds:")
 """Forms of gRPC's own, which it checks."""
-_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):(\d{1,5})")
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,12 @@ def checked_address(target: object) -> str:
     may_be = "it may be host:port, such as 127.0.0.1:50051 or [::1]:50051, or unix:/path"
     kind = ValueError if isinstance(target, str) else TypeError
     shown = re.sub(r"(?s).*@", "***@", target) if isinstance(target, str) else target  # a URL may hold a password
-    raise kind(f"the sidecar's address is {shown!r}{_what_is_wrong(str(target))}: {may_be}")
+    raise kind(f"the sidecar's address is {shown!r}{_what_is_wrong(target)}: {may_be}")
 
 
-def _what_is_wrong(target: str) -> str:
+def _what_is_wrong(target: object) -> str:
+    if not isinstance(target, str):
+        return ""
     if "://" in target:
         return ", with a scheme"
     return "" if not target or re.search(r":\d*$", target) else ", without a port"

@@ -135,7 +135,9 @@ def model_ready(
         traceparent: The W3C trace context of the caller, "00-<trace id>-<parent id>-<flags>".
     """
     given = dict(locals())
-    if version is None or isinstance(dataset_uris, str) or not isinstance(occurred_at, (datetime, type(None))):
+    if not _is_version(version) or not (previous_version is None or _is_version(previous_version)):
+        raise TypeError(_wrong_keyword(given))
+    if isinstance(dataset_uris, str) or not isinstance(occurred_at, (datetime, type(None))):
         raise TypeError(_wrong_keyword(given))
     try:
         event = ModelReadyToDeploy(
@@ -196,6 +198,12 @@ def _is_text(value: object) -> bool:
         return False
 
 
+def _is_version(value: object) -> bool:
+    if isinstance(value, str):
+        return _is_text(value)
+    return value is not None and not isinstance(value, (bool, float))  # 1.10 would be published as "1.1"
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, SupportsFloat) and not isinstance(value, str)
 
@@ -205,7 +213,7 @@ def _is_mapping(of: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _Kind = tuple[Callable[[Any], bool], str]
-_VERSION: _Kind = (lambda value: _is_text(value) or isinstance(value, int), "text or an int")
+_VERSION: _Kind = (_is_version, "text or an int")
 _NUMBER: _Kind = (_is_number, "a number")
 _KINDS: dict[str, _Kind] = {
     "version": _VERSION,
