@@ -1,18 +1,22 @@
-"""A handler that a blocking consumer would acknowledge without having run it is refused."""
+"""What a consumer refuses before it works: a handler that would not run, and a second run at the same time."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
+import modelready.aio
 from modelready import ModelReadyToDeploy, model_ready
 from modelready._consumer.handler import blocking
 from modelready.consumer import Consumer
 from modelready.list_consumer import ListConsumer
 from modelready.testing import FakeQueue
+from tests.harness.waiting import until
 
 FRAUD = model_ready(name="fraud", version="7", uri="s3://models/fraud/7/")
 REDIS = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "1", "QUEUE_LIST": "deployments"}
@@ -82,3 +86,27 @@ def test_a_handler_that_delivers_to_its_own_queue_is_refused() -> None:
     (dead,) = queue.deliver(FRAUD).dead_letters
 
     assert "cannot deliver to its own queue" in dead.detail
+
+
+def test_a_second_run_at_the_same_time_is_refused_since_stop_would_end_one_alone() -> None:
+    consumer = Consumer.from_env(group="deployer", environ=REDIS)
+    running = threading.Thread(target=consumer.run, args=(print,))
+    running.start()
+    try:
+        until(lambda: consumer._work is not None, 30, "it runs")
+        with pytest.raises(RuntimeError, match="runs already"):
+            consumer.run(print)
+    finally:
+        consumer.stop()
+        running.join(30)
+    assert not running.is_alive()
+
+
+async def test_a_second_run_at_the_same_time_is_refused_in_asyncio() -> None:
+    consumer = modelready.aio.Consumer.from_env(group="deployer", environ=REDIS)
+    running = asyncio.create_task(consumer.run(coroutine))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="runs already"):
+        await consumer.run(coroutine)
+    consumer.stop()
+    await asyncio.wait_for(running, 30)

@@ -126,6 +126,7 @@ class Consumer(ConsumerBase):
             self._work = None
 
     def _run(self, handle: Handle, most: int = 1, *, batches: bool = False) -> None:
+        self._check_not_running()
         with stopped_by_sigterm(self.stop), self._working(by_hand=False) as work:
             work.in_flight.takes_batches = batches
             others = [
@@ -186,7 +187,7 @@ class _Work(WorkBase):
 
     def close(self) -> None:
         """Stop, and wait for the end; an iteration by the user does not delay it."""
-        self._call(lambda: self._loop.stop(forced=self._by_hand))
+        self._call(lambda: self._loop.stop(forced=self.by_hand))
         if threading.current_thread() is not self._thread:
             self._thread.join()
 

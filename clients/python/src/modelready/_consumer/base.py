@@ -61,6 +61,10 @@ class ConsumerBase:
         if self._work is not None:
             self._work.stop()
 
+    def _check_not_running(self) -> None:
+        if self._work is not None and not self._work.by_hand:
+            raise RuntimeError("this consumer runs already: raise its concurrency, or make one for each run")
+
     @contextmanager
     def _settled(self, in_flight: InFlight, entries: Sequence[Entry], *, as_batch: bool = False) -> Iterator[None]:
         """Settles the entries by how the block ends: the call of their handler."""
@@ -99,7 +103,7 @@ class WorkBase:
         self._event_loop = loop
         self._loop = Loop(consumer._server, consumer._options, ready, self._wake)  # noqa: SLF001 - its other half
         self.in_flight = self._loop.in_flight
-        self._by_hand = by_hand
+        self.by_hand = by_hand
 
     def stop(self) -> None:
         """Begin no more, from this moment on; for any thread or a signal handler."""

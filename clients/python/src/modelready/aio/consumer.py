@@ -93,6 +93,7 @@ class Consumer(ConsumerBase):
         return isinstance(error, asyncio.CancelledError) and (work is None or work.is_cancelling)
 
     async def _run(self, handle: Handle, most: int = 1, *, batches: bool = False) -> None:
+        self._check_not_running()
         with stopped_by_sigterm(self.stop):
             async with self._working(by_hand=False) as work:
                 work.in_flight.takes_batches = batches
@@ -146,7 +147,7 @@ class _Work(WorkBase):
 
     async def close(self) -> None:
         """Stop, and wait for the end; an iteration by the user does not delay it."""
-        self._loop.stop(forced=self._by_hand)
+        self._loop.stop(forced=self.by_hand)
         if self._task is not None:
             await asyncio.wait({self._task})
 
