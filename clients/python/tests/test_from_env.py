@@ -14,7 +14,7 @@ import trustme
 
 import modelready.aio
 from clients.python.tests.fake_sidecar import FakeSidecar
-from modelready import Publisher, reconcile
+from modelready import Publisher, model_ready, reconcile
 from modelready._environment import add_options, options_of, sidecar_options
 from modelready.outbox.__main__ import main as relay
 from modelready.seen import SeenGuard
@@ -138,3 +138,17 @@ def test_a_guard_of_a_wrong_environment_names_the_variable() -> None:
         SeenGuard.from_env(group="deployer", environ={"REDIS_HOST": "localhost", "QUEUE_NAME": "a b"})
     with pytest.raises(ValueError, match="name of its group"):
         SeenGuard.from_env(group="", environ={"REDIS_HOST": "localhost"})
+
+
+@pytest.mark.parametrize(
+    ("event_id", "kind", "said"),
+    [
+        ("", ValueError, "the event's id"),
+        (None, TypeError, "event_id is None"),
+        (model_ready(**FRAUD), TypeError, "text"),
+    ],
+)
+def test_a_guard_refuses_what_is_no_event_id_before_it_asks_redis(event_id: Any, kind: Any, said: str) -> None:
+    guard = SeenGuard.from_env(group="deployer", environ={"REDIS_HOST": "localhost", "REDIS_PORT": "1"})
+    with pytest.raises(kind, match=said), guard.once(event_id):
+        pytest.fail("it was let in")

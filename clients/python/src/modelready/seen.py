@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from modelready._consumer.lease import kept
 from modelready._retry import backoff
 from modelready._thread import start
+from modelready.event import checked_text
 from modelready.keys import Keys
 from modelready.redis.blocking import BlockingClient
 from modelready.redis.cluster import server_from_env
@@ -127,6 +128,8 @@ class SeenGuard:
         leaves the event to be done by the next one. Raises TimeoutError when another has it for all of `wait_seconds`,
         and RedisError when Redis does not answer for that long, or refuses.
         """
+        if not checked_text("event_id", event_id):
+            raise ValueError("a guard needs the event's id")
         keys = list(dict.fromkeys(named(self._group, event_id) for named in (self._keys.done, self._keys.done_before)))
         token = uuid.uuid4().hex
         if not self._reserved(keys, token, event_id):
