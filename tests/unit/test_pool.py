@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import exceptions
 
+from modelready.redis.faults import AuthenticationError
 from modelready.redis.pool import Pool
 
 
@@ -39,14 +40,20 @@ class Server:
 
     def __init__(self, *replies: list[Any], max_seconds: float | None = None) -> None:
         self.is_owner_known, self.is_cluster, self.generation, self.timeout = True, False, 0, 5.0
-        self.credentials = SimpleNamespace(max_connection_seconds=max_seconds)
+        self.credentials = SimpleNamespace(max_connection_seconds=max_seconds, refused=self._refused)
         self.opened: list[Connection] = []
         self.forgotten = 0
         self._replies = list(replies)
 
+    async def _refused(self) -> bool:
+        return True  # there are others to try
+
     async def connect(self) -> Connection:
         self.opened.append(Connection(self._replies.pop(0)))
         return self.opened[-1]
+
+    def renew(self) -> None:
+        self.generation += 1
 
     def forget_owner(self, _: object = None) -> None:
         self.forgotten += 1
@@ -93,3 +100,17 @@ async def test_a_server_that_reads_no_further_ends_the_connection() -> None:
     server = Server(["1", error])
     assert await pool_of(server).call(("A",), ("B",), ("C",)) == ["1", error, error]
     assert server.opened[0].dropped == 1
+
+
+async def test_after_other_credentials_were_found_all_connections_log_in_again() -> None:
+    server = Server(["1"], ["2"])
+    pool = pool_of(server)
+    await pool.one("PING")
+    refused = server.opened[0]
+    refused.write = fail  # type: ignore[method-assign]
+    assert await pool.one("PING") == "2"
+    assert (server.generation, refused.dropped > 0) == (1, True)
+
+
+def fail(_: bytes) -> None:
+    raise AuthenticationError("WRONGPASS")
