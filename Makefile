@@ -44,10 +44,10 @@ help: ## List the targets
 	@VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
-.venv-registry/ready: requirements/registry.txt
+.venv-registry/ready: .venv/tools requirements/registry.txt
 	@echo "installing the example registry"
-	@$(PYTHON) -m venv --clear .venv-registry
-	@.venv-registry/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/registry.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-registry
+	@VIRTUAL_ENV=.venv-registry $(BIN)/uv pip install --quiet --require-hashes -r requirements/registry.txt
 	@touch $@
 
 # MLflow is large, and has packages that nothing else needs: an environment for each of the two versions that are tested.
@@ -80,8 +80,8 @@ help: ## List the targets
 .PHONY: mutants bench docs site chart pins dist image clean
 install: .venv/dev ## Install the sidecar, the client and all tools into .venv
 
-demo: .venv/runtime ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
-	@$(BIN)/modelready-sidecar demo
+demo: .venv/runtime .venv-registry/ready ## See it work: publish, kill Redis, publish, bring it back (a minute at most)
+	@$(BIN)/python -m scripts.demo .venv-registry/bin/python
 
 serve: .venv/runtime ## Run the sidecar with a Valkey server of its own
 	@SPOOL_DIR=$${SPOOL_DIR:-.cache/spool} $(BIN)/modelready-sidecar serve --embedded

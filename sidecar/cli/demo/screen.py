@@ -17,9 +17,15 @@ class Screen:
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._waiting = ""
+        self._scenes = 0
+
+    def scene(self, text: str) -> None:
+        """What comes next, numbered."""
+        self._scenes += 1
+        self.title(f"{self._scenes}  {text}")
 
     def title(self, text: str) -> None:
-        """What comes next."""
+        """A line that stands out."""
         self._print(f"\n{self._paint('1', text)}")
 
     def line(self, who: str, text: str, colour: str = "0") -> None:

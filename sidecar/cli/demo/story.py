@@ -38,7 +38,7 @@ T = TypeVar("T")
 _MODELS = Path(__file__).with_name("models")
 _NAMES = ("fraud-scorecard", "churn-tree", "support-tokenizer")
 _GROUP = "deployer"
-_PATIENCE_SECONDS = 15.0
+_PATIENCE_SECONDS = 30.0
 _SETTLE_SECONDS = 0.5
 
 
@@ -46,12 +46,15 @@ class Broken(Exception):
     """Something is not as promised."""
 
 
-def play(*, plain: bool) -> int:
-    """Play the demo and return 0 if all was as promised, else 1; 130 after Ctrl-C. No process outlives it."""
+def play(*, plain: bool, demo: Callable[[Screen, Path, ExitStack], Demo] | None = None) -> int:
+    """Play the demo and return 0 if all was as promised, else 1; 130 after Ctrl-C. No process outlives it.
+
+    `demo` makes a demo that has more scenes than Demo.
+    """
     screen = Screen(plain=plain)
     try:
         with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="modelready-demo-") as place, ExitStack() as stack:
-            Demo(screen, Path(place), stack).play()
+            (demo or Demo)(screen, Path(place), stack).play()
     except (Broken, SettingsError, PublishError, grpc.RpcError) as error:
         screen.failed(str(error))
         return 1
@@ -79,18 +82,18 @@ class Demo:
     def play(self) -> None:
         """Raises Broken where anything is not as promised."""
         screen = self._screen
-        screen.title("1  A sidecar starts, with a Redis of its own; a deployer waits for events")
-        address = self._start_sidecar()
-        self._channel = self._stack.enter_context(grpc.insecure_channel(address))
-        publisher = self._stack.enter_context(Publisher(address, source="//registry.demo"))
+        screen.scene("A sidecar starts, with a Redis of its own; a deployer waits for events")
+        self._address = self._start_sidecar()
+        self._channel = self._stack.enter_context(grpc.insecure_channel(self._address))
+        publisher = self._stack.enter_context(Publisher(self._address, source="//registry.demo"))
         consumer = self._start_deployer()
 
-        screen.title("2  The registry registers three model versions and publishes each")
+        screen.scene("The registry registers three model versions and publishes each")
         first = [_register(name, 1) for name in _NAMES]
         self._publish(publisher, first, Outcome.STORED)
         self._expect_deployed("the deployer gets them")
 
-        screen.title("3  Redis is killed (SIGKILL), and the registry keeps publishing")
+        screen.scene("Redis is killed (SIGKILL), and the registry keeps publishing")
         self._kill_redis()
         second = [_register(name, 2) for name in _NAMES]
         self._publish(publisher, second, Outcome.SPOOLED)
@@ -98,29 +101,33 @@ class Demo:
         self._check(spool.depth == len(second), f"the spool holds {spool.depth} events, not {len(second)}")
         screen.line("sidecar", f"keeps {spool.depth} events on its disk, {spool.bytes:,} bytes, and acknowledged them")
 
-        screen.title("4  Redis comes back, and the same events arrive")
+        screen.scene("Redis comes back, and the same events arrive")
         self._start_redis()
         self._expect_deployed("the spooled events arrive")
 
-        screen.title("5  The registry is not sure, and publishes all events again with the same ids")
+        self._play_more()
+
+        screen.scene("The registry is not sure, and publishes its events again with the same ids")
         self._publish(publisher, [*first, *second], Outcome.DUPLICATE)
         time.sleep(_SETTLE_SECONDS)  # a second copy would arrive now
         consumer.stop()
         self._until(self._deploying_is_over, "the deployer stops")
         self._verify()
 
-        screen.title("6  What `modelready-sidecar status` says")
+        screen.scene("What `modelready-sidecar status` says")
         screen.block(status.table(self._status()))
         screen.done()
+
+    def _play_more(self) -> None:
+        """More scenes, where a demo has them; Redis is up before and after."""
 
     # -- the cast
 
     def _start_sidecar(self) -> str:
         """Start the process and return the address that it serves on, which the system chose."""
         log = self._place / "sidecar.log"
-        ours = {setting.metadata["name"] for group in GROUPS for setting in fields(group)}
-        environ = {name: value for name, value in os.environ.items() if name not in ours}
-        environ |= {
+        environ = {
+            **other_variables(),
             "SPOOL_DIR": str(self._place),
             "SIDECAR_LISTEN": "127.0.0.1:0",
             "SIDECAR_HTTP_LISTEN": "127.0.0.1:0",
@@ -136,7 +143,7 @@ class Demo:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C goes to the demo, which stops it in order
             )
-        self._stack.callback(_end, sidecar)
+        self._stack.callback(end, sidecar)
 
         def serving() -> dict[str, Any] | None:
             text = log.read_text(errors="replace")
@@ -169,10 +176,10 @@ class Demo:
 
     def _deploy(self, event: ModelReadyToDeploy) -> None:
         content = Path(url2pathname(urlsplit(event.artifact.uri).path)).read_bytes()
-        if _digest(content) != event.artifact.digest:
+        if digest(content) != event.artifact.digest:
             raise Broken(f"{event.artifact.uri} is not the file that was published")
-        self._deployed.append(event.event_id)
-        text = f"got {event.model.name}/{event.model.version}, {len(content)} bytes, digest right"
+        self._deployed.append(_version(event))
+        text = f"got {_version(event)}, {len(content)} bytes, digest right"
         self._screen.line("deployer", text, "36")
 
     def _publish(self, publisher: Publisher, events: Sequence[ModelReadyToDeploy], expected: Outcome) -> None:
@@ -181,14 +188,14 @@ class Demo:
             receipt = publisher.publish_event(event)
             milliseconds = (time.monotonic() - began) * 1000
             where = f"entry {receipt.entry_id}" if receipt.entry_id else "on the sidecar's disk"
-            what = f"{event.model.name}/{event.model.version}"
+            what = _version(event)
             colour = "33" if receipt.outcome is Outcome.SPOOLED else "32"
             self._screen.line(
                 "registry", f"{what:<20} {receipt.outcome.name:<10}{where:<26}{milliseconds:6.1f} ms", colour
             )
             self._check(receipt.outcome is expected, f"{what} was {receipt.outcome.name}, not {expected.name}")
             if receipt.outcome is not Outcome.DUPLICATE:
-                self._published.append(event.event_id)
+                self._published.append(what)
 
     # -- Redis
 
@@ -226,7 +233,7 @@ class Demo:
 
     def _verify(self) -> None:
         published, deployed = self._published, self._deployed
-        missing = [event_id for event_id in published if event_id not in deployed]
+        missing = [version for version in published if version not in deployed]
         self._check(not missing, f"never arrived: {missing}")
         self._check(len(set(deployed)) == len(deployed), f"arrived twice: {deployed}")
         self._check(deployed == published, f"arrived in another order: {deployed}, published as {published}")
@@ -270,7 +277,7 @@ def _register(name: str, version: int) -> ModelReadyToDeploy:
         name=name,
         version=model["version"],
         uri=path.as_uri(),
-        digest=_digest(content),
+        digest=digest(content),
         size_bytes=len(content),
         media_type="application/json",
         framework=model["framework"],
@@ -282,11 +289,22 @@ def _register(name: str, version: int) -> ModelReadyToDeploy:
     )
 
 
-def _digest(content: bytes) -> str:
+def _version(event: ModelReadyToDeploy) -> str:
+    return f"{event.model.name}/{event.model.version}"
+
+
+def digest(content: bytes) -> str:
+    """As an event has it: sha256: and hexadecimal digits."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def other_variables() -> dict[str, str]:
+    """The environment without the sidecar's variables: they are for another sidecar."""
+    ours = {setting.metadata["name"] for group in GROUPS for setting in fields(group)}
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, then SIGKILL."""
     process.terminate()
     try:
