@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _WORDS = ("oldest", "newest")
 _ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
-_EXITS = "Exit codes: 0 done, 1 it failed or was refused, 2 wrong usage."
 _START = (
     "oldest: all that is in the stream; newest: what comes from now on; an age such as 2h: what came since; or "
     "an entry's id: what comes after it"
@@ -29,35 +28,29 @@ _START = (
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The parsers of the commands."""
     help_text = "list, create, remove or reset consumer groups"
-    group = parsers.add_parser("groups", help=help_text, description=help_text, allow_abbrev=False)
+    group = parsers.add_parser("groups", help=help_text, allow_abbrev=False)
     commands = group.add_subparsers(dest="subcommand", metavar="command", required=True)
 
-    def command(name: str, help_text: str, more: str = "") -> argparse.ArgumentParser:
-        described = f"{help_text}.{more} {_EXITS}"
-        added: argparse.ArgumentParser = commands.add_parser(
-            name, help=help_text, description=described, allow_abbrev=False
-        )
-        return added
-
-    listing = command("list", "list them with their consumers: what is pending with each, and since when it is idle")
+    listing = commands.add_parser("list", help="list them with their consumers", allow_abbrev=False)
     listing.add_argument("name", nargs="?", default="", metavar="GROUP", help="only this one")
     listing.add_argument("--json", action="store_true", help="an object a line")
     connection.add_options(listing)
     listing.set_defaults(run=_list)
 
-    creating = command("create", "create one", " Until it is read, it keeps all later events in the stream.")
+    creating = commands.add_parser("create", help="create one", allow_abbrev=False)
     creating.add_argument("name", metavar="GROUP")
     creating.add_argument("--start", type=_position, default="oldest", help=f"{_START} (default: oldest)")
+    creating.add_argument("--json", action="store_true", help="the group as JSON")
     connection.add_options(creating, admin=True)
     creating.set_defaults(run=_create)
 
-    refused = " It is refused while a consumer of the group has asked for events within the last five minutes."
-    removing = command("remove", "remove one for which nobody reads any more", refused)
-    resetting = command("reset", "let one begin again elsewhere in the stream, with nothing pending", refused)
+    removing = commands.add_parser("remove", help="remove one for which nobody reads any more", allow_abbrev=False)
+    resetting = commands.add_parser("reset", help="let one begin again elsewhere in the stream", allow_abbrev=False)
     for parser in (removing, resetting):
         parser.add_argument("name", metavar="GROUP")
         parser.add_argument("--force", action="store_true", help="also while it is being read")
         parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+        parser.add_argument("--json", action="store_true", help="the group as it was, as JSON")
         connection.add_options(parser, admin=True)
     resetting.add_argument("--start", type=_position, required=True, help=_START)
     removing.set_defaults(run=_remove)
@@ -111,7 +104,7 @@ def _create(options: argparse.Namespace) -> int:
     with connection.connect(options) as sidecar:
         request = pb.CreateGroupRequest(name=options.name, start=options.start)
         group = sidecar.call(sidecar.stub.CreateGroup, request).group
-    print(f"the group {legible(group.name)} is created: {count(group.depth, 'event')} to read")
+    _say(options, group, f"is created: {count(group.depth, 'event')} to read")
     return 0
 
 
@@ -122,7 +115,7 @@ def _remove(options: argparse.Namespace) -> int:
     request = pb.RemoveGroupRequest(name=options.name, force=options.force)
     lost = "These are lost for the group, and its dead letters cannot go back to it. Remove it?"
     group = _change(options, "RemoveGroup", request, lost)
-    print(f"the group {legible(group.name)} is removed: it had {_unacknowledged(group)}")
+    _say(options, group, f"is removed: it had {_unacknowledged(group)}")
     return 0
 
 
@@ -139,7 +132,7 @@ def _reset(options: argparse.Namespace) -> int:
         where = f"entry {options.start}"
         lost = f"What is before {where} is lost for the group, and what is after it comes again"
     group = _change(options, "ResetGroup", request, f"{lost}. Begin again at {where}?")
-    print(f"the group {legible(group.name)} begins again at {where}: it had {_unacknowledged(group)}")
+    _say(options, group, f"begins again at {where}: it had {_unacknowledged(group)}")
     return 0
 
 
@@ -163,6 +156,10 @@ def _ask(question: str) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Failed("nothing was changed")
+
+
+def _say(options: argparse.Namespace, group: pb.GroupStatus, what: str) -> None:
+    print(as_json(group, whole=True) if options.json else f"the group {legible(group.name)} {what}")
 
 
 def _state(group: pb.GroupStatus) -> str:

@@ -95,6 +95,9 @@ def test_one_is_created_where_it_is_to_begin(server: RedisServer, publisher: Cal
     found = groups(server)
     assert [found[name] for name in ("first", "all", "new", "some")] == ["0-0", "0-0", ids[-1], ids[0]]
     assert abs(int(found["recent"].partition("-")[0]) - time.time() * 1000 + 3_600_000) < 600_000
+    code, out, _ = run(capsys, "create", "as-json", "--json")
+    group = json.loads(out)
+    assert (code, group["name"], group["depth"], group["pending"]) == (0, "as-json", "3", "0")
     code, _, err = run(capsys, "create", "all")
     assert (code, err) == (1, "modelready-sidecar: there is a consumer group all already\n")
     for name in ("", " a", "a\n", "x" * 257):
@@ -105,7 +108,7 @@ def test_one_is_created_where_it_is_to_begin(server: RedisServer, publisher: Cal
     with pytest.raises(SystemExit):
         run(capsys, "create", "wrong", "--start", "yesterday")
     assert "'yesterday' is no position: write oldest, newest, an age" in capsys.readouterr().err
-    assert groups(server).keys() == found.keys()
+    assert groups(server).keys() == {*found, "as-json"}
 
 
 # -- remove and reset
@@ -188,6 +191,8 @@ def test_one_begins_again_elsewhere_with_nothing_pending(
         (group,) = [json.loads(line) for line in run(capsys, "list", "--json")[1].splitlines()]
         assert (group["status"]["depth"], group["status"]["pending"], group["consumers"]) == (str(depth), "0", [])
         assert server.execute("EXISTS", KEYS.lanes(GROUP)) == 0
+    code, out, _ = run(capsys, "remove", GROUP, "--yes", "--json")
+    assert (code, json.loads(out)["name"], json.loads(out)["depth"]) == (0, GROUP, "2")
 
 
 def test_consumers_that_run_get_every_event_again_after_a_forced_reset(
