@@ -9,7 +9,7 @@ import pytest
 
 from modelready.redis.faults import TRANSIENT
 from sidecar import errors
-from sidecar.cli.doctor.findings import CHECKS, ELSEWHERE, FINDINGS, check_of, status_of
+from sidecar.cli.doctor.findings import CHECKS, ELSEWHERE, FINDINGS, check_of, status_of, todo
 
 ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "clients" / "python" / "src" / "modelready" / "redis" / "faults.py"
@@ -32,18 +32,24 @@ def test_a_check_has_its_line(check: str) -> None:
 def test_a_finding_has_its_lines_as_they_are_printed_and_what_they_mean(finding: str) -> None:
     check = check_of(finding)
     section = SECTIONS[check or "Any check"]
-    todo = re.escape(FINDINGS[finding])
-    printed = rf"^    {status_of(finding):<8} {check or '[a-z]+':<9} *\S.*\n {{23}}{todo} \[{finding}\]$"
+    what = re.escape(FINDINGS[finding])
+    printed = rf"^    {status_of(finding):<8} {check or '[a-z]+':<9} *\S.*\n {{23}}{what} \[{finding}\]$"
     assert re.search(printed, section, re.MULTILINE)
     assert re.search(rf"^- `{finding}`: \S", section, re.MULTILINE)
 
 
 @pytest.mark.parametrize("place", ELSEWHERE)
 def test_what_to_do_elsewhere_stands_below_the_finding(place: str) -> None:
-    for finding, todo in ELSEWHERE[place].items():
+    for finding, what in ELSEWHERE[place].items():
         explained = re.search(rf"^- `{finding}`: .*\n(  - .*\n)+", DOCUMENT, re.MULTILINE)
         assert explained
-        assert f"  - In {place}: {todo}\n" in explained[0]
+        assert f"  - In {place}: {what}\n" in explained[0]
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_what_to_do_about_a_login_elsewhere_is_not_about_tasks(place: str) -> None:
+    logins = [finding for finding in FINDINGS if check_of(finding) == "auth"]
+    assert [finding for finding in logins if "task" in todo(finding, place)] == []
 
 
 def test_it_names_no_finding_that_is_none() -> None:
@@ -56,9 +62,9 @@ def test_a_test_brings_about(finding: str) -> None:
 
 
 def test_what_to_do_is_one_sentence() -> None:
-    texts = [*FINDINGS.values(), *(todo for texts in ELSEWHERE.values() for todo in texts.values())]
-    assert [todo for todo in texts if not re.fullmatch(r"[A-Z].*[^.]\.", todo)] == []
-    assert [todo for todo in texts if ". " in todo] == []
+    texts = [*FINDINGS.values(), *(what for texts in ELSEWHERE.values() for what in texts.values())]
+    assert [what for what in texts if not re.fullmatch(r"[A-Z].*[^.]\.", what)] == []
+    assert [what for what in texts if ". " in what] == []
 
 
 # -- the reasons of errors

@@ -117,6 +117,20 @@ ELSEWHERE = {
         "tcp-unreachable":
             "See that the pod's network has a route to that address, and that it is of a family, IPv4 or IPv6,"
             " that the cluster has.",
+        "auth-secret-denied":
+            "Allow the role of the pod's service account secretsmanager:GetSecretValue on the secret, and"
+            " kms:Decrypt on its key.",
+        "auth-secret-unreachable":
+            "See that the pod's NetworkPolicy lets it reach Secrets Manager on port 443, and that its subnet has a"
+            " VPC endpoint or a NAT gateway.",
+        "auth-secret-unreadable":
+            "Give the pod's service account an IAM role, set AWS_REGION, and look at the secret's state in Secrets"
+            " Manager.",
+        "auth-iam-unsigned": "Give the pod's service account an IAM role, and set AWS_REGION.",
+        "auth-iam-refused":
+            "See that the user's id equals its name, that it is in the cache's user group, that REDIS_IAM_CLUSTER"
+            " is the cache's id, that the role of the pod's service account may elasticache:Connect to both, and"
+            " that the clock is right.",
     },
     COMPOSE: {
         "settings-wrong": "Correct the variable in the Compose file or in its env_file, and start again.",
@@ -130,6 +144,18 @@ ELSEWHERE = {
         "tcp-timeout":
             "See whether the container is paused or hangs, and shares a network with this one: nothing answers.",
         "tcp-unreachable": "See that the container is running and shares a network with this one.",
+        "auth-secret-denied":
+            "Allow the owner of the container's AWS credentials secretsmanager:GetSecretValue on the secret, and"
+            " kms:Decrypt on its key.",
+        "auth-secret-unreachable":
+            "See that the container reaches Secrets Manager on port 443: its network must not be internal.",
+        "auth-secret-unreadable":
+            "Give the container AWS credentials and AWS_REGION, and look at the secret's state in Secrets Manager.",
+        "auth-iam-unsigned": "Give the container AWS credentials, and set AWS_REGION.",
+        "auth-iam-refused":
+            "See that the user's id equals its name, that it is in the cache's user group, that REDIS_IAM_CLUSTER"
+            " is the cache's id, that the owner of the container's AWS credentials may elasticache:Connect to both,"
+            " and that the clock is right.",
     },
 }  # fmt: skip
 """What to do outside AWS, where that is something else."""
