@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from clients.python.tests.fake_sidecar import FakeSidecar, arrived, failure
 from modelready import outbox
-from modelready.outbox.__main__ import main
+from modelready.outbox.__main__ import _parser, main
 from tests.harness.child import Child
 from tests.harness.database_server import DatabaseServer, PgBouncer
 from tests.harness.databases import DATABASES, on, require, status
@@ -135,3 +136,14 @@ def test_it_starts_while_the_database_is_away_and_ends_at_sigterm(
         assert relay.terminate(30) == 0
     finally:
         relay.kill()
+
+
+@pytest.mark.parametrize("command", ["run", "status", "list", "retry", "discard", "ddl"])
+def test_help_has_the_exit_codes_and_an_example_that_is_right(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert "\nExit codes: 0 done, 1 the database failed, 2 wrong usage or settings.\n" in said
+    (example,) = re.findall(r"^    python -m modelready\.outbox (.*)$", said, re.MULTILINE)
+    assert _parser("", runs=True).parse_args(example.split())
+    assert example.startswith(command)

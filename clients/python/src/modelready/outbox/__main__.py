@@ -25,6 +25,8 @@ from modelready.outbox.table import ddl
 from modelready.publisher import Publisher
 from modelready.receipt import Durability
 
+_EXITS = "Exit codes: 0 done, 1 the database failed, 2 wrong usage or settings."
+
 
 def main(
     arguments: Sequence[str] | None = None,
@@ -55,29 +57,42 @@ def _parser(prog: str, *, runs: bool) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        described = (
-            f"{text[0].upper()}{text[1:]}. Exit codes: 0 done, 1 the database failed, 2 wrong usage or settings."
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"{_EXITS}\n\nExample:\n\n    {prog} {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
-        added = commands.add_parser(name, help=text, description=described, allow_abbrev=False)
         added.set_defaults(run=run)
         return added
 
     if runs:
-        _add_run(command("run", _run, "publish what is in the outbox until SIGTERM; token: SIDECAR_API_TOKEN, if set"))
-    status = command("status", _status, "how many rows wait, the age of the oldest, how many were refused")
-    listing = command("list", _list, "the rows that were refused: id, time, event id, reason")
+        _add_run(
+            command(
+                "run",
+                _run,
+                "publish what is in the outbox until SIGTERM; token: SIDECAR_API_TOKEN, if set",
+                "--source //registry.prod",
+            )
+        )
+    status = command("status", _status, "how many rows wait, the age of the oldest, how many were refused", "--json")
+    listing = command("list", _list, "the rows that were refused: id, time, event id, reason", "--limit 20")
     listing.add_argument("--limit", type=int, default=100, metavar="N", help="at most N rows (default: %(default)s)")
     for one in (status, listing):
         one.add_argument("--json", action="store_true", help="one JSON object a line")
-    retry = command("retry", _retry, "publish refused rows again, after their cause was removed")
-    discard = command("discard", _discard, "delete refused rows")
+    retry = command("retry", _retry, "publish refused rows again, after their cause was removed", "--all")
+    discard = command("discard", _discard, "delete refused rows", "17 18")
     for one in (retry, discard):
         which = one.add_mutually_exclusive_group(required=True)
         which.add_argument("ids", nargs="*", type=int, metavar="ID", default=[], help="from the list")
         which.add_argument("--all", action="store_true", help="every refused row")
         one.add_argument("--json", action="store_true", help="the number of rows as JSON")
-    statements = command("ddl", _ddl, "print the statements that create the table")
+    statements = command("ddl", _ddl, "print the statements that create the table", "postgresql")
     statements.add_argument("dialect", choices=("postgresql", "mysql", "mariadb", "sqlite"))
     return parser
 
