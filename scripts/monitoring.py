@@ -93,7 +93,7 @@ ALARMS = (
     Alarm(
         "queue-not-draining", "OldestUnacknowledgedAge", "Maximum", "OldestAgeAlarmSeconds", 5, 5,
         "A consumer group has not acknowledged an entry for too long.",
-        "modelready-sidecar status names the group and its depth: find out why its consumers do not"
+        "modelready-sidecar groups list shows the group, its depth and its consumers: find out why they do not"
         " acknowledge, or remove a group that is no longer used.",
         "memory",
     ),

@@ -67,7 +67,7 @@ def test_an_alarm_watches_a_metric_that_there_is(alarm: monitoring.Alarm) -> Non
 def test_commands_and_files_that_alarms_name_exist() -> None:
     said = " ".join(f"{alarm.what} {alarm.todo}" for alarm in ALARMS)
     commands = set(re.findall(r"modelready-sidecar ([a-z-]+)", said))
-    assert commands == {"status", "dead-letters", "outbox"}
+    assert commands == {"status", "groups", "dead-letters", "outbox"}
     for command in commands:
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
