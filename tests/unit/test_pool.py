@@ -102,12 +102,12 @@ async def test_a_server_that_reads_no_further_ends_the_connection() -> None:
     assert server.opened[0].dropped == 1
 
 
-async def test_after_other_credentials_were_found_all_connections_log_in_again() -> None:
+async def test_after_other_credentials_were_found_all_connections_log_in_again(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(["1"], ["2"])
     pool = pool_of(server)
     await pool.one("PING")
     refused = server.opened[0]
-    refused.write = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(refused, "write", fail)
     assert await pool.one("PING") == "2"
     assert (server.generation, refused.dropped > 0) == (1, True)
 
