@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sidecar.errors import GroupExists, GroupInUse, InvalidRequest, NotFound, QueueError, SetupFault, Violation
+from sidecar.errors import GroupExists, GroupInUse, InvalidRequest, NotFound, Violation
 from sidecar.format import count, duration, legible
 from sidecar.operations import UNREAD_SECONDS
+from sidecar.operations.background import jittered, repeat
 from sidecar.operations.interfaces import Changed, ConsumerState, GroupState, GroupStore, QueueInspector
 from sidecar.publishing.entry_ids import milliseconds, parse
 
@@ -37,20 +37,12 @@ class Groups:
     def __init__(self, inspector: QueueInspector, store: GroupStore) -> None:
         self._inspector = inspector
         self._store = store
-        self._complained = False
 
     async def run(self) -> None:
         """Forget dead consumers every ten minutes, until cancelled; of no consequence to publishing."""
-        while True:
-            await asyncio.sleep(_PERIOD_SECONDS * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
-            try:
-                await self.forget_consumers()
-            except SetupFault as error:
-                if not self._complained:
-                    log.warning("the names of dead consumers stay: %s", error)
-                self._complained = True
-            except QueueError:
-                pass  # readiness reports it
+        await asyncio.sleep(jittered(_PERIOD_SECONDS, _JITTER))
+        complaint = "the names of dead consumers stay: %s"
+        await repeat(self.forget_consumers, _PERIOD_SECONDS, log, complaint, jitter=_JITTER)
 
     async def forget_consumers(self) -> int:
         """Remove the names that asked for nothing for a day and have nothing pending; how many went.

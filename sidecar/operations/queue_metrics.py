@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import time
 
-from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
+from sidecar.operations.background import repeat
 from sidecar.operations.interfaces import GroupState, QueueInspector, QueueObserver
 from sidecar.operations.trimmer import held_back
 
@@ -28,22 +27,19 @@ class QueueMetrics:
         self._metrics = metrics
         self._retention = retention
         self._late = ""
-        self._complained = False
 
     async def run(self) -> None:
         """Refresh every ten seconds, the memory every minute, until cancelled."""
-        for period in itertools.count():
-            try:
-                await self.refresh()
-                if period % _PERIODS_OF_MEMORY == 0:
-                    await self.refresh_memory()
-            except SetupFault as error:
-                if not self._complained:
-                    log.warning("the queue's depth is not known: %s", error)
-                self._complained = True
-            except QueueError:
-                pass  # readiness reports it; the gauges keep what was known
-            await asyncio.sleep(_PERIOD_SECONDS)
+        periods = itertools.count()
+
+        async def refresh() -> None:
+            period = next(periods)
+            await self.refresh()
+            if period % _PERIODS_OF_MEMORY == 0:
+                await self.refresh_memory()
+
+        # Where it fails the gauges keep what was known.
+        await repeat(refresh, _PERIOD_SECONDS, log, "the queue's depth is not known: %s")
 
     async def refresh(self) -> None:
         """Set the gauges. Raises QueueErrors."""

@@ -8,8 +8,8 @@ import random
 import time
 from collections.abc import Sequence
 
-from sidecar.errors import QueueError, SetupFault
 from sidecar.metrics import Metrics
+from sidecar.operations.background import repeat
 from sidecar.operations.interfaces import GroupState, StreamTrimmer
 
 log = logging.getLogger(__name__)
@@ -27,25 +27,18 @@ class Trimmer:
         self._stream = stream
         self._retention = retention
         self._metrics = metrics
-        self._complained = False
 
     async def run(self) -> None:
         """Trim every ten seconds, if no other sidecar does, until cancelled."""
         if not self._retention:
             return
         await asyncio.sleep(random.uniform(0, _FIRST_SECONDS))  # noqa: S311 - no secret
-        while True:
-            try:
-                # The turn is never given back: it expires, and so all sidecars together trim once a period.
-                if await self._stream.take_turn(_PERIOD_SECONDS * (1 - _JITTER)):
-                    await self.trim()
-            except SetupFault as error:
-                if not self._complained:
-                    log.warning("the stream is not trimmed: %s", error)
-                self._complained = True
-            except QueueError:
-                pass  # readiness reports it
-            await asyncio.sleep(_PERIOD_SECONDS * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
+        await repeat(self._trim_in_turn, _PERIOD_SECONDS, log, "the stream is not trimmed: %s", jitter=_JITTER)
+
+    async def _trim_in_turn(self) -> None:
+        # The turn is never given back: it expires, and so all sidecars together trim once a period.
+        if await self._stream.take_turn(_PERIOD_SECONDS * (1 - _JITTER)):
+            await self.trim()
 
     async def trim(self) -> int:
         """Trim now, step by step; how many entries went. Raises QueueErrors."""

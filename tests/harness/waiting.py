@@ -28,7 +28,7 @@ def patience(seconds: float) -> float:
 
 
 def crowded() -> bool:
-    """Whether so many processes share a core that being late says nothing."""
+    """Whether more than CROWD processes share a core: too many to judge how long something took."""
     return os.getloadavg()[0] > CROWD * CORES
 
 
