@@ -29,22 +29,24 @@ class RedisGroups:
         """See operations.interfaces.GroupStore.names."""
         return [one.name.decode(errors="replace") for one in await read_groups(self._connection, self._keys.events)]
 
-    async def _raw(self, group: str) -> bytes:
-        """Its name as Redis has it. One that is no UTF-8 is found by what is shown of it, unless two are shown so."""
-        if "\ufffd" in group:
-            every = [one.name for one in await read_groups(self._connection, self._keys.events)]
-            found = [name for name in every if name.decode(errors="replace") == group]
-            if len(found) == 1:
-                return found[0]
-        return group.encode()
+    async def _raw(self, groups: Sequence[str]) -> list[bytes]:
+        """Their names as Redis has them.
+
+        One that is no UTF-8 is found by what is shown of it, unless two are shown so.
+        """
+        named: dict[str, list[bytes]] = {}
+        if any("\ufffd" in group for group in groups):
+            for one in await read_groups(self._connection, self._keys.events):
+                named.setdefault(one.name.decode(errors="replace"), []).append(one.name)
+        return [found[0] if len(found := named.get(group, [])) == 1 else group.encode() for group in groups]
 
     async def consumers(self, groups: Sequence[str]) -> Sequence[Sequence[ConsumerState]]:
         """See operations.interfaces.GroupStore.consumers."""
-        pages = range(0, len(groups), _GROUPS)
-        return [found for start in pages for found in await self._consumers(groups[start : start + _GROUPS])]
+        raw, pages = await self._raw(groups), range(0, len(groups), _GROUPS)
+        return [found for start in pages for found in await self._consumers(raw[start : start + _GROUPS])]
 
-    async def _consumers(self, groups: Sequence[str]) -> list[list[ConsumerState]]:
-        asked = [("XINFO", "CONSUMERS", self._keys.events, await self._raw(group)) for group in groups]
+    async def _consumers(self, groups: Sequence[bytes]) -> list[list[ConsumerState]]:
+        asked = [("XINFO", "CONSUMERS", self._keys.events, group) for group in groups]
         try:
             replies = await if_allowed(self._connection, *asked)
         except SetupFault as error:
@@ -69,12 +71,12 @@ class RedisGroups:
         """See operations.interfaces.GroupStore.remove."""
         keys = self._keys
         of_group = (keys.events, keys.lanes(group), keys.waiting(group), keys.free(group))
-        arguments = (await self._raw(group), start, int(unread_seconds * 1000), *NO_CONSUMERS)
+        arguments = (*await self._raw([group]), start, int(unread_seconds * 1000), *NO_CONSUMERS)
         return Changed((await self._connection.script(self._remove, of_group, arguments)).decode())
 
     async def forget_consumers(self, group: str, idle_seconds: float) -> int:
         """See operations.interfaces.GroupStore.forget_consumers."""
-        arguments = (await self._raw(group), int(idle_seconds * 1000), *NO_CONSUMERS)
+        arguments = (*await self._raw([group]), int(idle_seconds * 1000), *NO_CONSUMERS)
         return int(await self._connection.script(self._forget, (self._keys.events,), arguments))
 
 
