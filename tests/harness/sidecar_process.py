@@ -81,7 +81,7 @@ class SidecarProcess(Started):
         wanted = {SERVING} if wait_for == "serving" else {0, SERVING, NOT_SERVING, SERVICE_UNKNOWN}
         try:
             until(
-                lambda: not self.running or (self._listens() and self.health() in wanted),
+                lambda: not self.running or (listens(self.address) and listens(self.http) and self.health() in wanted),
                 seconds,
                 f"the sidecar is {wait_for}",
             )
@@ -183,16 +183,16 @@ class SidecarProcess(Started):
         if error is None:
             shown(written, "what the sidecar wrote")
 
-    def _listens(self) -> bool:
-        """A look that costs next to nothing, where that of grpc takes milliseconds of this process."""
-        host, _, port = self.address.rpartition(":")
-        if not port.isdecimal():
-            return True  # a Unix socket
-        socket.create_connection((host.strip("[]"), int(port)), 1).close()
-        return True
-
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text(encoding="utf-8")
+
+
+def listens(address: str) -> bool:
+    """Raises OSError if not. It costs next to nothing, where a look of grpc takes milliseconds of this process."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and port != "0":  # neither a Unix socket nor a port that is not known
+        socket.create_connection((host.strip("[]"), int(port)), 1).close()
+    return True
 
 
 def _inherited(name: str) -> bool:
