@@ -10,8 +10,8 @@
 -- ARGV[8..] the number of ids to acknowledge, and the ids; the number of models of which this consumer has nothing more in
 --           flight, and the models; then pairs of an id that is begun and the number of this attempt
 -- Returns   what is left in the stream: "" (not read), "more", "full", or the id of the last entry (nothing is left); the
---           entries, each with its id, model, number of attempts before, 1 if it is begun, and fields; for each pair 1, or 0
---           if the entry is not this consumer's; and how many entries wait in lanes
+--           entries, each with its id, model, number of attempts before, 1 if it is begun, and those of its fields that say
+--           what it holds; for each pair 1, or 0 if the entry is not this consumer's; and how many entries wait in lanes
 --
 -- A lane that continues stays with its owner if that has room; otherwise a consumer with room takes it.
 --
@@ -19,19 +19,28 @@
 -- it read, so it blocks Redis for a millisecond or two. The next call returns the rest.
 
 local MAX_ENTRIES, MAX_BYTES, AT_ONCE = 100, 1048576, 20
+local NEEDED = {['content-type'] = true, data = true, replay_group = true} -- the others repeat what `data` says
 local want, begin = tonumber(ARGV[4]), tonumber(ARGV[5])
 local entries, opened, heads, mine, looked, bytes, left = {}, {}, 0, 0, 0, 0, ''
 
-local function give(id, lane, attempts, fields, is_head)
+-- `count`: the delivery count that the entry has with this consumer in Redis; nil if it must be claimed first.
+local function give(id, lane, attempts, fields, is_head, count)
   local begun = 0
   if attempts == 0 and (begin < 0 or (is_head and begin > 0)) then
     begin, begun = begin - 1, 1
   end
-  claim(me, id, attempts + begun)
-  for i = 2, #fields, 2 do
-    bytes = bytes + #fields[i]
+  if count ~= attempts + begun then
+    claim(me, id, attempts + begun)
   end
-  entries[#entries + 1] = {id, lane, attempts, begun, fields}
+  local needed = {}
+  for i = 1, #fields, 2 do
+    if NEEDED[fields[i]] then
+      needed[#needed + 1] = fields[i]
+      needed[#needed + 1] = fields[i + 1]
+      bytes = bytes + #fields[i + 1]
+    end
+  end
+  entries[#entries + 1] = {id, lane, attempts, begun, needed}
 end
 
 -- Moves a waiting entry to this consumer. Returns whether the entry exists.
@@ -91,6 +100,32 @@ local function take_free_lanes()
   end
 end
 
+-- Takes entries that were just read: XREADGROUP has counted a delivery of each. One whose model has no lane opens one.
+local function take_new(read)
+  local models, opening, heads_of = {}, {}, {}
+  for i, entry in ipairs(read) do
+    local lane = lane_of(entry[2])
+    models[i] = lane
+    if not opened[lane] and redis.call('HEXISTS', lanes, lane) == 0 then
+      opened[lane], heads_of[i] = true, true
+      opening[#opening + 1] = lane
+      opening[#opening + 1] = me
+    end
+  end
+  if #opening > 0 then
+    redis.call('HSET', lanes, unpack(opening))
+  end
+  for i, entry in ipairs(read) do
+    looked = looked + 1
+    if opened[models[i]] then
+      give(entry[1], models[i], 0, entry[2], heads_of[i], 1)
+      mine = mine + 1
+    else
+      wait_in(models[i], entry[1], 0)
+    end
+  end
+end
+
 local function read()
   while heads + mine < want do
     if looked >= MAX_ENTRIES or bytes > MAX_BYTES then
@@ -104,21 +139,7 @@ local function read()
       left = last and last[1] or '0-0'
       return
     end
-    for _, entry in ipairs(reply[1][2]) do
-      local id, lane = entry[1], lane_of(entry[2])
-      looked = looked + 1
-      if opened[lane] then
-        give(id, lane, 0, entry[2], false)
-        mine = mine + 1
-      elseif redis.call('HEXISTS', lanes, lane) == 0 then
-        redis.call('HSET', lanes, lane, me)
-        opened[lane] = true
-        give(id, lane, 0, entry[2], true)
-        mine = mine + 1
-      else
-        wait_in(lane, id, 0)
-      end
-    end
+    take_new(reply[1][2])
   end
   left = 'more'
 end
@@ -134,12 +155,47 @@ local function next_list()
   return list
 end
 
-write_though_memory_is_full()
-for _, id in ipairs(next_list()) do
-  if pending_with(me, id) then
-    redis.call('XACK', stream, group, id)
+-- Those of the ids that are pending with this consumer. One page has most of them: they are about the oldest it has in flight.
+local function mine_among(ids)
+  local is_mine, found = {}, {}
+  for _, pending in ipairs(redis.call('XPENDING', stream, group, ids[1], '+', 2 * #ids, me)) do
+    is_mine[pending[1]] = true
+  end
+  for _, id in ipairs(ids) do
+    if is_mine[id] or pending_with(me, id) then
+      found[#found + 1] = id
+    end
+  end
+  return found
+end
+
+local function acknowledge(ids)
+  local found = #ids > 0 and mine_among(ids) or ids
+  if #found > 0 then
+    redis.call('XACK', stream, group, unpack(found))
   end
 end
+
+-- Continues or closes those of these lanes that are this consumer's.
+local function go_on_with(ending)
+  local own = {}
+  for _, lane in ipairs(ending) do
+    if redis.call('HGET', lanes, lane) == me then
+      own[#own + 1] = lane
+    end
+  end
+  if #own > 0 and redis.call('ZCARD', waiting) == 0 then
+    redis.call('HDEL', lanes, unpack(own)) -- what go_on does one by one
+    return
+  end
+  local most = share(#ending)
+  for _, lane in ipairs(own) do
+    go_on(lane, most)
+  end
+end
+
+write_though_memory_is_full()
+acknowledge(next_list())
 redis.call('SET', alive, '1', 'PX', ARGV[3])
 local ending = next_list()
 
@@ -152,11 +208,8 @@ for i = at, #ARGV, 2 do
   kept[#kept + 1] = is_mine and 1 or 0
 end
 
-local most = share(#ending)
-for _, lane in ipairs(ending) do
-  if redis.call('HGET', lanes, lane) == me then
-    go_on(lane, most)
-  end
+if #ending > 0 then
+  go_on_with(ending)
 end
 if ARGV[7] == '1' then
   take_free_lanes()
