@@ -311,6 +311,7 @@ class Committer:
         for submission in missing:
             submission.spooling = True
         errors = dict(zip(missing, await self._gate.put(missing, attempts), strict=True)) if missing else {}
+        self._concurrent = len(group) > 1 or self.waiting.arrived > 0
         for submission in group:
             error = errors.get(submission)
             if error is not None:
