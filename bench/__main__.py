@@ -49,8 +49,8 @@ def main() -> int:
 
 
 def measure(figure: Figure, scale: Scale) -> Result:
-    if figure.needs_h2load and load.h2load_missing():
-        return Result(figure, [])
+    if missing := figure.missing():
+        return Result(figure, [], missing)
     print(f"{figure.name:17}", end="", flush=True)
     began = time.monotonic()
     rounds = []

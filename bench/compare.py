@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import events, load
+from bench import events
 from bench.processes import Pair, pair
-from bench.publishing import FRAME, publish_batches, publish_stream, publish_unary, request_file
+from bench.publishing import FRAME, file_of, publish_alone, publish_batches, publish_stream, publish_unary
 from bench.rounds import Scale
 
 
@@ -35,7 +35,8 @@ def compare(other: Path, scale: Scale) -> None:
         print(
             f"{'CPU':36}" + "".join(f"{checkout.name:>16}" for checkout in checkouts) + "   ratio min-max", flush=True
         )
-        for work in _works(scale, stack.enter_context(request_file())):
+        bodies = [stack.enter_context(file_of(request)) for request in (events.request(), events.batch(FRAME))]
+        for work in _works(scale, *bodies):
             # One round more, to get warm, does not count.
             rounds = [_round(pairs, work, backwards=bool(number % 2)) for number in range(scale.rounds + 1)][1:]
             medians = "".join(f"{statistics.median(column):16.1f}" for column in zip(*rounds, strict=True))
@@ -57,24 +58,13 @@ def _spent(on: Pair, work: _Work) -> float:
     return (on.sidecar.cpu_seconds() - before) * 1e6 / work.divisor
 
 
-def _works(scale: Scale, body: Path) -> list[_Work]:
-    frames, batches = events.frames(scale.stream, FRAME), events.batches(scale.stream, FRAME)
-    singles = events.frames(scale.unary, 1)
+def _works(scale: Scale, single: Path, batch: Path) -> list[_Work]:
+    frames, frames_of_one = events.frames(scale.stream, FRAME), events.frames(scale.unary, 1)
     return [
         _Work("start to SERVING, ms", 1000, lambda on: on.sidecar.restart(), fresh=True),
-        _Work("Publish, 64 callers, µs", scale.unary, lambda on: publish_unary(on, body, scale.unary)),
-        _Work("Publish, one caller, µs", scale.serial, lambda on: _publish_alone(on, scale.serial)),
-        _Work("PublishBatch of 100, 4 callers, µs", scale.stream, lambda on: publish_batches(on, batches)),
+        _Work("Publish, 64 callers, µs", scale.unary, lambda on: publish_unary(on, single, scale.unary)),
+        _Work("Publish, one caller, µs", scale.serial, lambda on: publish_alone(on, single, scale.serial)),
+        _Work("PublishBatch of 100, 4 callers, µs", scale.stream, lambda on: publish_batches(on, batch, scale.stream)),
         _Work("PublishStream, frames of 100, µs", scale.stream, lambda on: publish_stream(on, frames)),
-        _Work("PublishStream, frames of 1, µs", scale.unary, lambda on: publish_stream(on, singles, 1)),
+        _Work("PublishStream, frames of 1, µs", scale.unary, lambda on: publish_stream(on, frames_of_one, 1)),
     ]
-
-
-def _publish_alone(on: Pair, count: int) -> None:
-    on.empty()
-    request = events.request()
-    with load.channel(on.sidecar.address) as to:
-        call = load.unary(to, "Publish")
-        for _ in range(count):
-            call(request, timeout=60)
-    on.check(count)

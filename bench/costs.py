@@ -1,10 +1,11 @@
-"""What Redis spends on an event, and what a start costs."""
+"""What Redis spends on an event, and what a start costs and takes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from bench import events
+from bench import events, quota
 from bench.processes import noop, pair
 from bench.publishing import FRAME, publish_pipelines, publish_stream
 from bench.rounds import Round, Rounds, Scale, in_turns
@@ -43,3 +44,18 @@ def start(scale: Scale) -> Rounds:
                 baseline = base.cpu_seconds * 1000
             if number:
                 yield Round(baseline, cpu, 0.0, ours.peak_mb)
+
+
+def start_on_a_quarter(scale: Scale) -> Rounds:
+    """Seconds until SERVING on 0.25 vCPU, and until the no-op server takes a connection there."""
+    with quota.prefix(0.25) as prefix, pair(prefix=prefix) as ours:
+        for number in range(scale.rounds + 1):
+            ours.sidecar.terminate()
+            began = time.perf_counter()
+            ours.sidecar.start()
+            seconds = time.perf_counter() - began
+            began = time.perf_counter()
+            with noop(prefix):
+                baseline = time.perf_counter() - began
+                if number:
+                    yield Round(baseline, seconds, 0.0, ours.peak_mb)

@@ -63,13 +63,9 @@ def frames(count: int, size: int, *, models: int = 1, first: int = 0) -> list[by
     ]
 
 
-def batches(count: int, size: int) -> list[bytes]:
-    """Serialized PublishBatchRequests."""
-    every = list(events(count))
-    return [
-        pb.PublishBatchRequest(events=every[start : start + size]).SerializeToString()
-        for start in range(0, count, size)
-    ]
+def batch(size: int) -> bytes:
+    """A PublishBatchRequest of events without ids, like `request`."""
+    return pb.PublishBatchRequest(events=[event()] * size).SerializeToString()
 
 
 def entries(count: int) -> list[Entry]:

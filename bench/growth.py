@@ -12,7 +12,7 @@ from redis import Redis
 
 from bench import events, load
 from bench.processes import Pair, pair
-from bench.publishing import FRAME, UNDER_WAY
+from bench.publishing import FRAME
 from bench.rounds import Rounds, Scale, in_turns
 from tests.harness.waiting import until
 
@@ -56,7 +56,7 @@ def spooled(scale: Scale) -> Rounds:
 
         def spool(on: Pair, frames: list[bytes], before: int) -> float:
             """The seconds that it takes; `before` were in the spool."""
-            seconds = load.stream(on.sidecar.address, frames, UNDER_WAY)
+            seconds = load.stream(on.sidecar.address, frames)
             on.check_spooled(before + len(frames) * FRAME)
             return seconds
 
@@ -91,7 +91,7 @@ def _grown(scale: Scale, grow: Callable[[Redis], None], *, kept: int = 0, frames
         many.check(kept)
 
         def measure(on: Pair, sent: list[bytes], length: int) -> float:
-            rate = scale.stream / load.stream(on.sidecar.address, sent, UNDER_WAY)
+            rate = scale.stream / load.stream(on.sidecar.address, sent)
             on.check(length + scale.stream)
             # Both are put back in the same way: after FLUSHALL a server is slower, since it allocates its memory again.
             _remove_newest(on, scale.stream)

@@ -1,92 +1,70 @@
-"""The loads. Each returns what it measured; that the events arrived is checked by the caller."""
+"""The loads. Each returns what it measured; that the events arrived is checked by the caller.
+
+Calls are made by h2load, which is written in C: a load generator in Python would take a whole core for itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import statistics
 import subprocess
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-import grpc
 import redis.asyncio
 import uvloop
 
-from bench.events import KEYS, SERVICE, Entry
-
-_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+from bench.events import KEYS, SERVICE, Entry, grpc_frame
 
 
-def h2load_missing() -> bool:
-    return shutil.which("h2load") is None
+class Calls(NamedTuple):
+    """What h2load measured: the seconds from the first call to the last answer, and a call's median in milliseconds."""
+
+    seconds: float
+    median_ms: float
 
 
-def h2load(address: str, body: Path, count: int, callers: int) -> float:
-    """Unary Publish calls a second, by `callers` at once on one connection. Raises where one fails in HTTP."""
-    command = [
-        "h2load", "-n", str(count), "-c", "1", "-m", str(callers), "-d", str(body),
-        "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{SERVICE}Publish",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
-    rate = re.search(r"finished in .*?, ([\d.]+) req/s", done)
-    if not rate or f"{count} succeeded, 0 failed" not in done:
+def h2load_missing() -> str:
+    """Why there is none; "" where there is."""
+    return "" if shutil.which("h2load") else "no h2load"
+
+
+def call(address: str, method: str, body: Path, *, count: int = 1, callers: int = 1) -> Calls:
+    """`count` calls with the same body, by `callers` at once on one connection. Raises where one fails in HTTP."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        command = [
+            "h2load", "-n", str(count), "-c", "1", "-m", str(callers), "-d", str(body), "--log-file", log.name,
+            "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{SERVICE}{method}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+        calls = [[int(number) for number in line.split()] for line in log]  # begin, HTTP status, duration, in us
+    if f"{count} succeeded, 0 failed" not in done or len(calls) != count:
         raise RuntimeError(f"h2load failed:\n{done}")
-    return float(rate[1])
+    took = max(began + lasted for began, _, lasted in calls) - min(began for began, _, _ in calls)
+    return Calls(took / 1e6, statistics.median(lasted for _, _, lasted in calls) / 1000)
 
 
-def latencies(call: Callable[[], object], count: int) -> float:
-    """The median of what `call` takes, in milliseconds."""
+def stream(address: str, frames: Sequence[bytes]) -> float:
+    """Seconds until all frames of one PublishStream are answered. They are sent as fast as the sidecar takes them."""
+    with tempfile.NamedTemporaryFile() as body:
+        for frame in frames:
+            body.write(grpc_frame(frame))
+        body.flush()
+        return call(address, "PublishStream", Path(body.name)).seconds
+
+
+def latencies(function: Callable[[], object], count: int) -> float:
+    """The median of what `function` takes, in milliseconds."""
     seconds = []
     for _ in range(count):
         began = time.perf_counter()
-        call()
+        function()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds) * 1000
-
-
-def channel(address: str) -> grpc.Channel:
-    return grpc.insecure_channel(address, _OPTIONS)
-
-
-def unary(to: grpc.Channel, method: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
-    return to.unary_unary(SERVICE + method)
-
-
-def stream(address: str, frames: Sequence[bytes], under_way: int) -> float:
-    """Seconds until all frames are answered, with some under way at a time."""
-    window = threading.Semaphore(under_way)
-
-    def send() -> Iterator[bytes]:
-        for frame in frames:
-            window.acquire()
-            yield frame
-
-    with channel(address) as to:
-        grpc.channel_ready_future(to).result(10)
-        began = time.perf_counter()
-        answers = 0
-        call: grpc.StreamStreamMultiCallable[bytes, bytes] = to.stream_stream(SERVICE + "PublishStream")
-        for _ in call(send(), timeout=600):
-            window.release()
-            answers += 1
-        assert answers == len(frames), f"{answers} of {len(frames)} frames were answered"
-        return time.perf_counter() - began
-
-
-def batches(address: str, requests: Sequence[bytes], callers: int) -> float:
-    """Seconds until all batches are answered, by some callers at once."""
-    with channel(address) as to, ThreadPoolExecutor(callers) as pool:
-        grpc.channel_ready_future(to).result(10)
-        call = unary(to, "PublishBatch")
-        began = time.perf_counter()
-        for _ in pool.map(lambda request: call(request, timeout=60), requests):
-            pass
-        return time.perf_counter() - began
 
 
 def pipelines(url: str, entries: Sequence[Entry], size: int, under_way: int) -> float:

@@ -11,14 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import grpc
-
 from bench.events import KEYS
-from bench.load import channel
 from tests.harness.child import Child
 from tests.harness.ports import PortLease
 from tests.harness.redis_server import RedisServer, available_binaries
-from tests.harness.sidecar_process import SidecarProcess
+from tests.harness.sidecar_process import SidecarProcess, listens
 from tests.harness.waiting import until
 
 _SPOOLED = "modelready_spool_events"
@@ -73,8 +70,8 @@ class Pair(NamedTuple):
 
 
 @contextmanager
-def pair(programs: Path = Path(sys.executable).parent) -> Iterator[Pair]:
-    """`programs`: where the sidecar's command is, of this checkout or of another."""
+def pair(programs: Path = Path(sys.executable).parent, prefix: tuple[str, ...] = ()) -> Iterator[Pair]:
+    """`programs`: where the sidecar's command is, of this checkout or of another. `prefix` stands before it."""
     with (
         RedisServer(binary=redis_binary(), config={"appendonly": "no"}) as server,
         SidecarProcess(
@@ -83,7 +80,11 @@ def pair(programs: Path = Path(sys.executable).parent) -> Iterator[Pair]:
                 "REDIS_PORT": str(server.port),
                 "QUEUE_RETENTION_SECONDS": "0",  # the trimmer's lock would be one key more than is counted here
             },
-            command=(str(programs / "modelready-sidecar"), "serve"),  # -m would find the package of this directory
+            command=(
+                *prefix,
+                str(programs / "modelready-sidecar"),
+                "serve",
+            ),  # -m would find the package of this directory
         ) as sidecar,
     ):
         yield Pair(server, sidecar)
@@ -103,15 +104,15 @@ class Noop:
 
 
 @contextmanager
-def noop() -> Iterator[Noop]:
+def noop(prefix: tuple[str, ...] = ()) -> Iterator[Noop]:
+    """`prefix` stands before its command."""
     lease = PortLease()
     with tempfile.TemporaryDirectory() as directory:
-        child = Child([sys.executable, "-m", "bench.noop_server", str(lease.port)], Path(directory) / "log")
+        child = Child([*prefix, sys.executable, "-m", "bench.noop_server", str(lease.port)], Path(directory) / "log")
         try:
             child.start()
             server = Noop(lease.port, child)
-            with channel(server.address) as to:
-                grpc.channel_ready_future(to).result(10)
+            until(lambda: listens(server.address), 10, "the no-op server listens")
             yield server
         finally:
             child.kill()

@@ -14,41 +14,35 @@ from bench.processes import Pair, noop, pair
 from bench.rounds import Rounds, Scale, in_turns
 
 _CALLERS = 64
+_BATCH_CALLERS = 4
 FRAME = 100
-UNDER_WAY = 4
-_TIMEOUT = 60.0
+_UNDER_WAY = 4  # pipelines of redis-py
 
 
 def unary(scale: Scale) -> Rounds:
-    with pair() as ours, noop() as base, request_file() as body:
+    with pair() as ours, noop() as base, file_of(events.request()) as body:
 
         def measure_noop() -> float:
-            return load.h2load(base.address, body, scale.unary, _CALLERS)
+            return _rate(load.call(base.address, "Publish", body, count=scale.unary, callers=_CALLERS), scale.unary)
 
         yield from in_turns(scale, ours, scale.unary, measure_noop, lambda: publish_unary(ours, body, scale.unary))
 
 
 def one_caller(scale: Scale) -> Rounds:
-    request = events.request()
     (entry,) = events.entries(1)
     with (
         pair() as ours,
         noop() as base,
-        load.channel(base.address) as to_noop,
-        load.channel(ours.sidecar.address) as to_sidecar,
+        file_of(events.request()) as body,
         Redis.from_url(ours.redis.url) as client,
     ):
-        call_noop, call_sidecar = load.unary(to_noop, "Publish"), load.unary(to_sidecar, "Publish")
 
         def measure_parts() -> float:
-            call = load.latencies(lambda: call_noop(request, timeout=_TIMEOUT), scale.serial)
-            return call + load.latencies(lambda: client.xadd(events.KEYS.events, entry), scale.serial)
+            noop_ms = load.call(base.address, "Publish", body, count=scale.serial).median_ms
+            return noop_ms + load.latencies(lambda: client.xadd(events.KEYS.events, entry), scale.serial)
 
         def measure() -> float:
-            ours.empty()
-            median = load.latencies(lambda: call_sidecar(request, timeout=_TIMEOUT), scale.serial)
-            ours.check(scale.serial)
-            return median
+            return publish_alone(ours, body, scale.serial).median_ms
 
         yield from in_turns(scale, ours, scale.serial, measure_parts, measure)
 
@@ -62,22 +56,26 @@ def stream(scale: Scale) -> Rounds:
 
 
 def batch(scale: Scale) -> Rounds:
-    batches, entries = events.batches(scale.stream, FRAME), events.entries(scale.stream)
-    with pair() as ours:
+    entries = events.entries(scale.stream)
+    with pair() as ours, file_of(events.batch(FRAME)) as body:
         yield from in_turns(
-            scale, ours, scale.stream, lambda: publish_pipelines(ours, entries), lambda: publish_batches(ours, batches)
+            scale,
+            ours,
+            scale.stream,
+            lambda: publish_pipelines(ours, entries),
+            lambda: publish_batches(ours, body, scale.stream),
         )
 
 
 def spooling(scale: Scale) -> Rounds:
-    with pair() as ours, request_file() as body:
+    with pair() as ours, file_of(events.request()) as body:
 
         def measure() -> float:
             ours.empty()
             ours.redis.kill()
-            rate = load.h2load(ours.sidecar.address, body, scale.unary, _CALLERS)
+            calls = load.call(ours.sidecar.address, "Publish", body, count=scale.unary, callers=_CALLERS)
             ours.check_spooled(scale.unary)
-            return rate
+            return _rate(calls, scale.unary)
 
         def settle() -> None:
             ours.revive(scale.unary)
@@ -94,7 +92,7 @@ def draining(scale: Scale) -> Rounds:
         def fill() -> None:
             ours.empty()
             ours.redis.kill()
-            load.stream(ours.sidecar.address, frames, UNDER_WAY)
+            load.stream(ours.sidecar.address, frames)
             ours.check_spooled(scale.drain)
 
         def measure() -> float:
@@ -105,43 +103,52 @@ def draining(scale: Scale) -> Rounds:
 
 
 @contextmanager
-def request_file() -> Iterator[Path]:
-    """The body of a Publish for h2load."""
+def file_of(request: bytes) -> Iterator[Path]:
+    """The body of a call for h2load."""
     with tempfile.NamedTemporaryFile() as body:
         path = Path(body.name)
-        path.write_bytes(events.grpc_frame(events.request()))
+        path.write_bytes(events.grpc_frame(request))
         yield path
 
 
+def publish_alone(ours: Pair, body: Path, count: int) -> load.Calls:
+    """Publish, one call after the other."""
+    return _publish(ours, "Publish", body, count)
+
+
 def publish_unary(ours: Pair, body: Path, count: int) -> float:
-    """Publish by 64 callers; calls a second."""
-    ours.empty()
-    rate = load.h2load(ours.sidecar.address, body, count, _CALLERS)
-    ours.check(count)
-    return rate
+    """Publish by 64 callers; events a second."""
+    return _rate(_publish(ours, "Publish", body, count, callers=_CALLERS), count)
 
 
-def publish_batches(ours: Pair, batches: list[bytes]) -> float:
+def publish_batches(ours: Pair, body: Path, count: int) -> float:
     """PublishBatch of FRAME events each, by four callers; events a second."""
-    count = len(batches) * FRAME
-    ours.empty()
-    rate = count / load.batches(ours.sidecar.address, batches, 4)
-    ours.check(count)
-    return rate
+    return _rate(_publish(ours, "PublishBatch", body, count, size=FRAME, callers=_BATCH_CALLERS), count)
 
 
 def publish_stream(ours: Pair, frames: list[bytes], size: int = FRAME) -> float:
-    """One PublishStream of frames with `size` events each, some under way at a time; events a second."""
+    """One PublishStream of frames with `size` events each; events a second."""
     count = len(frames) * size
     ours.empty()
-    rate = count / load.stream(ours.sidecar.address, frames, UNDER_WAY)
+    seconds = load.stream(ours.sidecar.address, frames)
     ours.check(count)
-    return rate
+    return count / seconds
+
+
+def _publish(ours: Pair, method: str, body: Path, count: int, *, size: int = 1, callers: int = 1) -> load.Calls:
+    ours.empty()
+    calls = load.call(ours.sidecar.address, method, body, count=count // size, callers=callers)
+    ours.check(count)
+    return calls
+
+
+def _rate(calls: load.Calls, count: int) -> float:
+    return count / calls.seconds
 
 
 def publish_pipelines(ours: Pair, entries: list[events.Entry]) -> float:
     ours.empty()
-    rate = len(entries) / load.pipelines(ours.redis.url, entries, FRAME, UNDER_WAY)
+    rate = len(entries) / load.pipelines(ours.redis.url, entries, FRAME, _UNDER_WAY)
     ours.check(len(entries))
     return rate
 

@@ -19,10 +19,11 @@ _HEAD = "| figure | baseline | target | ratio | min-max | | baseline, raw | ours
 
 
 class Result(NamedTuple):
-    """A figure's rounds; none where it was left out."""
+    """A figure's rounds; none where it was left out, and why."""
 
     figure: Figure
     rounds: Sequence[Round]
+    missing: str = ""
 
     @property
     def ratios(self) -> list[float]:
@@ -38,7 +39,7 @@ class Result(NamedTuple):
         sign = "≤" if figure.most else "≥"
         head = f"| {figure.text} | {figure.baseline} | {sign} {figure.target:g} "
         if not self.rounds:
-            return head + "| left out: no h2load | | | | | | |"
+            return head + f"| left out: {self.missing} | | | | | | |"
         baseline, ours, cpu, _ = (statistics.median(column) for column in zip(*self.rounds, strict=True))
         peak = max(each.peak_mb for each in self.rounds)
         return head + (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from bench import load
 from bench.processes import Pair
 
 
@@ -47,7 +48,7 @@ Measure = Callable[[], float]
 
 
 class Figure(NamedTuple):
-    """`most` tells that the ratio must not be above `target`, else not below."""
+    """`most` tells that the ratio must not be above `target`, else not below. `missing`: why it is left out, or ""."""
 
     name: str
     text: str
@@ -55,8 +56,8 @@ class Figure(NamedTuple):
     target: float
     unit: str
     rounds: Callable[[Scale], Rounds]
-    needs_h2load: bool = False
     most: bool = False
+    missing: Callable[[], str] = load.h2load_missing
 
 
 def in_turns(
