@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from modelready.v1 import publisher_service_pb2 as pb
 from modelready.v1.event_pb2 import ModelReadyToDeploy
 from sidecar.errors import RequestError
+from sidecar.logs import leaves_out
 from sidecar.metrics import Metrics
 from sidecar.publishing.interfaces import Appended, DeadLetter, Event, Spooled, Tracing
 from sidecar.publishing.submission import SPOOLED, Results
@@ -117,7 +118,8 @@ def _message(event_id: str, data: bytes) -> ModelReadyToDeploy:
 
 
 def _write(level: int, message: ModelReadyToDeploy, outcome: str, milliseconds: float, **more: str) -> None:
-    if not log.isEnabledFor(level):
+    form = f"{outcome}: %s"
+    if not log.isEnabledFor(level) or leaves_out(log.name, form):
         return
     model = f"{message.model.name[:_MAX_CHARACTERS]}/{message.model.version[:_MAX_CHARACTERS]}"
     about: dict[str, object] = {
@@ -130,4 +132,4 @@ def _write(level: int, message: ModelReadyToDeploy, outcome: str, milliseconds: 
     for name, text in more.items():
         about[name] = text[:_MAX_CHARACTERS]
     # Not log.log, which looks for its caller: there may be thousands a second.
-    log.handle(log.makeRecord(log.name, level, __file__, 0, f"{outcome}: %s", (model,), None, extra=about))
+    log.handle(log.makeRecord(log.name, level, __file__, 0, form, (model,), None, extra=about))

@@ -61,3 +61,29 @@ def test_a_terminal_gets_text() -> None:
     os.close(terminal)
     os.close(read)
     assert line.strip().endswith("WARNING Redis is away  spooled=3")
+
+
+def test_a_line_that_would_be_left_out_need_not_be_made_and_is_counted(capfd: pytest.CaptureFixture[str]) -> None:
+    """As many are written as if each record had been made, and the others are reported in the same line."""
+    handler = logs.set_up(LogSettings(format="json"))
+    log = logging.getLogger("sidecar.events")
+    for number in range(100):
+        if not logs.leaves_out("sidecar.events", "spooled: %s"):
+            log.info("spooled: %s", number)
+        logs.leaves_out("sidecar.events", "another: %s")
+    handler.close()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    written = [line for line in lines if line["message"].startswith("spooled: ")]
+    (rest,) = [line for line in lines if "left_out" in line]
+    assert len(written) + rest["left_out"] == 100
+    assert 10 <= len(written) < 50
+    assert "spooled: %s" in rest["message"]
+
+
+def test_at_debug_every_line_is_made(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = logs.set_up(LogSettings(level="debug"))
+    for number in range(100):
+        assert not logs.leaves_out("sidecar.events", "spooled: %s")
+        logging.getLogger("sidecar.events").info("spooled: %s", number)
+    handler.close()
+    assert len(capfd.readouterr().err.splitlines()) == 100
