@@ -101,12 +101,13 @@ local function take_free_lanes()
 end
 
 -- Takes entries that were just read: XREADGROUP has counted a delivery of each. One whose model has no lane opens one.
-local function take_new(read)
+-- `some_exist`: whether there may be lanes beside those that this call opened.
+local function take_new(read, some_exist)
   local models, opening, heads_of = {}, {}, {}
   for i, entry in ipairs(read) do
     local lane = lane_of(entry[2])
     models[i] = lane
-    if not opened[lane] and redis.call('HEXISTS', lanes, lane) == 0 then
+    if not opened[lane] and not (some_exist and redis.call('HEXISTS', lanes, lane) == 1) then
       opened[lane], heads_of[i] = true, true
       opening[#opening + 1] = lane
       opening[#opening + 1] = me
@@ -127,6 +128,7 @@ local function take_new(read)
 end
 
 local function read()
+  local some_exist = redis.call('EXISTS', lanes) == 1
   while heads + mine < want do
     if looked >= MAX_ENTRIES or bytes > MAX_BYTES then
       left = 'more'
@@ -139,7 +141,7 @@ local function read()
       left = last and last[1] or '0-0'
       return
     end
-    take_new(reply[1][2])
+    take_new(reply[1][2], some_exist)
   end
   left = 'more'
 end
