@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -66,10 +67,20 @@ def render(results: Sequence[Result], scale: Scale, command: str) -> str:
         "|-" * 10 + "|",
         *(result.row() for result in results),
         "",
+        *_reasons(results),
         f"Machine: {machine()}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _reasons(results: Sequence[Result]) -> list[str]:
+    """Why targets are missed, a paragraph each."""
+    missed = [result.figure for result in results if result.rounds and not result.met and result.figure.reason]
+    lines = ["## Why targets are missed", ""] if missed else []
+    for figure in missed:
+        lines += [*textwrap.wrap(f"**{figure.text}**: {figure.reason}", 120), ""]
+    return lines
 
 
 def machine() -> str:

@@ -48,7 +48,10 @@ Measure = Callable[[], float]
 
 
 class Figure(NamedTuple):
-    """`most` tells that the ratio must not be above `target`, else not below. `missing`: why it is left out, or ""."""
+    """`most` tells that the ratio must not be above `target`, else not below. `missing`: why it is left out, or "".
+
+    `reason`: why the target is missed where it is, with the measurement that shows it.
+    """
 
     name: str
     text: str
@@ -58,6 +61,7 @@ class Figure(NamedTuple):
     rounds: Callable[[Scale], Rounds]
     most: bool = False
     missing: Callable[[], str] = load.h2load_missing
+    reason: str = ""
 
 
 def in_turns(
