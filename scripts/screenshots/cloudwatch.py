@@ -90,8 +90,8 @@ svg text { fill: #545b64 } .grid { stroke: #eaeded }
 .unit { margin: 0; padding: 0 12px; font-size: 11px; color: #545b64; height: 14px }
 .text h1 { font-size: 17px; padding: 8px 12px 2px } .text p { margin: 0; padding: 0 12px }
 .alarms ul { list-style: none; margin: 0; padding: 4px 12px; display: grid;
-    grid-template-columns: repeat(5, 1fr); gap: 6px 8px }
-.alarms li { border: 1px solid; border-left-width: 5px; border-radius: 3px; padding: 5px 8px;
+    grid-template-columns: repeat(5, 1fr); gap: 3px 8px }
+.alarms li { border: 1px solid; border-left-width: 5px; border-radius: 3px; padding: 1px 8px;
     display: flex; justify-content: space-between; white-space: nowrap }
 .alarms .ok { border-color: #1d8102; background: #f2f8f0 } .alarms .ok b { color: #1d8102 }
 .alarms .alarm { border-color: #d13212; background: #fdf3f1 } .alarms .alarm b { color: #d13212 }

@@ -144,7 +144,10 @@ def _step(most: float, steps: str) -> float:
 
 
 def _number(value: float) -> str:
-    return f"{value / 1000:g}k" if value >= 1000 else f"{round(value, 6):g}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{round(value, 6):g}"
 
 
 def _minutes(span: Span) -> Iterator[int]:

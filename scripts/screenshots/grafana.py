@@ -59,7 +59,7 @@ def _graph(one: dict[str, Any], prometheus: PrometheusServer, place: Place, span
         if limit["value"] is not None and defaults["custom"]["thresholdsStyle"]["mode"] != "off"
     ]
     most = max([value for line in series for _, value in line.points] + [line.value for line in lines] + [0])
-    unit = _seconds(most) if defaults["unit"] == "s" else _UNITS[defaults["unit"]]
+    unit = _unit(defaults["unit"], most)
     width = (WIDTH - 32 + _GAP) / 24 * place.width - _GAP - 2
     return chart(Chart(span, series, lines, unit), width, place.height * _CELL - _GAP - 34)
 
@@ -76,8 +76,14 @@ def _color(one: dict[str, Any], name: str, number: int) -> str:
     return _PALETTE[number % len(_PALETTE)]
 
 
+def _unit(name: str, most: float) -> Unit:
+    """Grafana's, of an axis that goes so far."""
+    if name == "bytes":
+        return Unit(" GiB", 1 << 30) if most >= 1 << 30 else Unit(" MiB", 1 << 20)
+    return _seconds(most) if name == "s" else _UNITS[name]
+
+
 def _seconds(most: float) -> Unit:
-    """Of an axis that goes so far."""
     if most < 1:
         return Unit(" ms", 0.001) if most else Unit(" s")
     return Unit(" s", steps="sixty") if most <= 120 else Unit(" min", 60, "sixty")
@@ -91,11 +97,9 @@ def _stat(one: dict[str, Any], prometheus: PrometheusServer, end: float, step: i
     match defaults["unit"]:
         case "bool_yes_no":
             text = "Yes" if value else "No"
-        case "s":
-            unit = _seconds(value)
-            text = f"{value / unit.scale:.3g}{unit.suffix}"
         case other:
-            text = f"{value:.3g}{_UNITS[other].suffix}"
+            unit = _unit(other, value)
+            text = f"{value / unit.scale:.3g}{unit.suffix}"
     return f'<p style="color: {_NAMED[color]}">{text}</p>'
 
 
