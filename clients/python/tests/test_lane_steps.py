@@ -63,10 +63,11 @@ def join(server: RedisServer) -> Iterator[Callable[..., Steps]]:
         one.close()
 
 
-def add(server: RedisServer, lanes: str, data: bytes = b"") -> list[str]:
+def add(server: RedisServer, lanes: str, data: bytes = b"", **others: bytes) -> list[str]:
     """An entry for each letter: the model is that letter."""
     with server.client() as client:
-        return [str(client.xadd(STREAM, {"partitionkey": lane, "data": data}).decode()) for lane in lanes]
+        fields = {"data": data, **others}
+        return [str(client.xadd(STREAM, {"partitionkey": lane, **fields}).decode()) for lane in lanes]
 
 
 def pending(server: RedisServer) -> dict[str, tuple[str, int]]:
@@ -206,8 +207,11 @@ def test_a_hundred_are_looked_at_in_a_turn(join: Any, server: RedisServer) -> No
     assert (turn.entries, turn.left, turn.waiting) == ([], "more", 200)
 
 
-def test_large_entries_end_a_turn_and_at_most_twenty_are_read_at_once(join: Any, server: RedisServer) -> None:
-    add(server, "abcdefghij" * 3, b"x" * 200_000)
+@pytest.mark.parametrize("field", ["data", "other"])
+def test_large_entries_end_a_turn_and_at_most_twenty_are_read_at_once(
+    join: Any, server: RedisServer, field: str
+) -> None:
+    add(server, "abcdefghij" * 3, **{field: b"x" * 200_000})
     turn = join("one").turn(room=30)
     assert (len(turn.entries), turn.left) == (20, "more")
 
@@ -314,11 +318,13 @@ def test_free_lanes_and_new_entries_come_first_by_turns(join: Any, server: Redis
     assert sorted(entry for turn in came_first for entry in ids(turn)) == sorted([*first[2:], *new])
 
 
-def test_large_entries_of_a_lane_are_given_a_few_at_a_time(join: Any, server: RedisServer) -> None:
+@pytest.mark.parametrize("field", ["data", "other"])
+def test_large_entries_of_a_lane_are_given_a_few_at_a_time(join: Any, server: RedisServer, field: str) -> None:
+    """Also if what is large is not returned."""
     one, two = join("one"), join("two")
     (first,) = add(server, "a")
     one.turn(room=1)
-    following = add(server, "aaaa", b"x" * 600_000)
+    following = add(server, "aaaa", **{field: b"x" * 600_000})
     while two.turn(room=100).left != following[-1]:
         pass
     turn = one.turn([first], [b"a"], room=5)

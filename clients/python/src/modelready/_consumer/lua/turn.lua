@@ -15,8 +15,8 @@
 --
 -- A lane that continues stays with its owner if that has room; otherwise a consumer with room takes it.
 --
--- A call examines about 100 entries, in all lanes and the stream together, and returns at most about 1 MB and the last 20 that
--- it read, so it blocks Redis for a millisecond or two. The next call returns the rest.
+-- A call examines about 100 entries, in all lanes and the stream together, which hold at most about 1 MB besides the last 20
+-- that it read, so it blocks Redis for a millisecond or two. The next call returns the rest.
 
 local MAX_ENTRIES, MAX_BYTES, AT_ONCE = 100, 1048576, 20
 local NEEDED = {['content-type'] = true, data = true, replay_group = true} -- the others repeat what `data` says
@@ -34,10 +34,10 @@ local function give(id, lane, attempts, fields, is_head, count)
   end
   local needed = {}
   for i = 1, #fields, 2 do
+    bytes = bytes + #fields[i + 1] -- of all: Redis has copied those that are not returned, too
     if NEEDED[fields[i]] then
       needed[#needed + 1] = fields[i]
       needed[#needed + 1] = fields[i + 1]
-      bytes = bytes + #fields[i + 1]
     end
   end
   entries[#entries + 1] = {id, lane, attempts, begun, needed}
