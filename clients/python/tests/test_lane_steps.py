@@ -355,6 +355,19 @@ def test_the_model_is_the_partition_key_or_the_subject_without_its_version(
     assert join("one").turn(room=1).entries[0].lane == b"a/b"
 
 
+def test_only_the_fields_that_say_what_an_entry_holds_are_returned(join: Any, server: RedisServer) -> None:
+    one, two = join("one"), join("two")
+    needed = ["data", "x", "replay_group", "g", "data", "y", "content-type", "z"]
+    for entry in "1-1", "1-2":
+        server.execute("XADD", STREAM, entry, "partitionkey", "a", "ce_id", "1", *needed, "__index", "data")
+    server.execute("XADD", STREAM, "1-3", "partitionkey", "a")
+    (new,) = one.turn(room=1).entries
+    two.turn(room=5)
+    waited, empty = one.turn(["1-1"], [b"a"], room=5).entries
+    assert new.fields == waited.fields == [part.encode() for part in needed]
+    assert empty.fields == []
+
+
 def test_an_entry_without_a_model_has_a_lane(join: Any, server: RedisServer) -> None:
     with server.client() as client:
         client.xadd(STREAM, {"other": "x"})
@@ -412,6 +425,20 @@ def test_a_turn_acknowledges_what_is_its_own_alone(join: Any, server: RedisServe
     two.turn(room=1)
     one.turn(entries)
     assert list(pending(server)) == entries[1:]
+
+
+def test_what_is_acknowledged_may_come_in_any_order_and_twice(join: Any, server: RedisServer) -> None:
+    """Far more is in flight than one page that Redis is asked for, and some of the ids are another's or nobody's."""
+    entries = add(server, MANY)
+    one, two = join("one"), join("two")
+    take(one, 240)
+    others = take(two, 10)
+    done = [entries[239], entries[0], entries[100], *entries[5:8]]
+    one.turn([others[0], *done, "1-1", done[0]])
+    assert pending(server) == {
+        **{entry: ("one", 0) for entry in entries[:240] if entry not in done},
+        **dict.fromkeys(others, ("two", 0)),
+    }
 
 
 def test_attempts_are_noted_for_what_is_one_s_own(join: Any, server: RedisServer) -> None:
