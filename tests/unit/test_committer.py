@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from modelready.v1 import publisher_service_pb2 as pb
 from sidecar.errors import AuthFailed, QueueFull, Refused, RequestError, SetupFault, Unavailable
 from sidecar.publishing import committer
 from sidecar.publishing.backoff import Backoff
-from sidecar.publishing.interfaces import Attempts
+from sidecar.publishing.interfaces import Attempts, Event
 from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
 
 SPOOLED, PRIMARY, REPLICATED = pb.DURABILITY_SPOOLED, pb.DURABILITY_PRIMARY, pb.DURABILITY_REPLICATED
@@ -54,6 +55,47 @@ async def test_a_lone_caller_is_not_delayed_not_even_the_first(bench: Bench) -> 
             await asyncio.sleep(0)
         assert len(bench.queue.calls) == number + 1
         await call
+
+
+async def spooling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Redis is away. How many events each group for the disk has from now on."""
+    bench.queue.script.append(AWAY)
+    await bench.publish(events(0, 1))
+    put, groups = bench.spool.put, list[int]()
+
+    async def noting(batch: Sequence[Event], attempts: Attempts) -> None:
+        groups.append(len(batch))
+        await put(batch, attempts)
+
+    monkeypatch.setattr(bench.spool, "put", noting)
+    return groups
+
+
+async def test_a_lone_caller_is_not_delayed_on_its_way_to_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = await spooling(bench, monkeypatch)
+    for number in range(1, 3):
+        call = asyncio.ensure_future(bench.publish(events(number, number + 1)))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert len(groups) == number
+        await call
+
+
+async def test_calls_that_come_one_after_another_share_a_group_for_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "_GROUP_SECONDS", 60.0)
+    groups = await spooling(bench, monkeypatch)
+
+    async def call(number: int) -> None:
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await bench.publish(events(number, number + 1))
+
+    await asyncio.gather(*[call(number) for number in range(1, 31)])
+    assert groups == [1, 29]
 
 
 async def test_a_caller_whose_time_was_up_is_not_sent(bench: Bench) -> None:

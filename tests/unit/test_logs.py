@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
 from sidecar import logs
 from sidecar.settings import LogSettings
@@ -66,6 +67,8 @@ def test_a_terminal_gets_text() -> None:
 def test_a_line_that_would_be_left_out_need_not_be_made_and_is_counted(capfd: pytest.CaptureFixture[str]) -> None:
     """As many are written as if each record had been made, and the others are reported in the same line."""
     handler = logs.set_up(LogSettings(format="json"))
+    counts = CollectorRegistry()
+    logs.count_left_out(Counter("left_out", "Lines.", ["reason"], registry=counts))
     log = logging.getLogger("sidecar.events")
     for number in range(100):
         if not logs.leaves_out("sidecar.events", "spooled: %s"):
@@ -76,8 +79,20 @@ def test_a_line_that_would_be_left_out_need_not_be_made_and_is_counted(capfd: py
     written = [line for line in lines if line["message"].startswith("spooled: ")]
     (rest,) = [line for line in lines if "left_out" in line]
     assert len(written) + rest["left_out"] == 100
+    assert counts.get_sample_value("left_out_total", {"reason": "repeated"}) == rest["left_out"]
     assert 10 <= len(written) < 50
     assert "spooled: %s" in rest["message"]
+
+
+def test_where_another_handler_listens_every_record_is_made() -> None:
+    """It has no limit."""
+    handler = logs.set_up(LogSettings())
+    for _ in range(20):
+        logging.getLogger("sidecar.events").info("spooled: %s", 1)
+    assert logs.leaves_out("sidecar.events", "spooled: %s")
+    logging.getLogger().addHandler(logging.NullHandler())
+    assert not logs.leaves_out("sidecar.events", "spooled: %s")
+    handler.close()
 
 
 def test_at_debug_every_line_is_made(capfd: pytest.CaptureFixture[str]) -> None:
