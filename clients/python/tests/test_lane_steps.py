@@ -216,6 +216,15 @@ def test_large_entries_end_a_turn_and_at_most_twenty_are_read_at_once(
     assert (len(turn.entries), turn.left) == (20, "more")
 
 
+def test_large_entries_that_go_into_a_lane_end_a_turn_too(join: Any, server: RedisServer) -> None:
+    one, two = join("one"), join("two")
+    add(server, "a")
+    one.turn(room=1)
+    add(server, "a" * 30, b"x" * 200_000)
+    turn = two.turn(room=30)
+    assert (turn.entries, turn.left, turn.waiting) == ([], "more", 20)
+
+
 def test_nothing_is_read_while_too_many_wait(join: Any, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "_MAX_WAITING", 2)
     one, two = join("one"), join("two")

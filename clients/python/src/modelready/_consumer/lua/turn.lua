@@ -23,6 +23,13 @@ local NEEDED = {['content-type'] = true, data = true, replay_group = true} -- th
 local want, begin = tonumber(ARGV[4]), tonumber(ARGV[5])
 local entries, opened, heads, mine, looked, bytes, left = {}, {}, 0, 0, 0, 0, ''
 
+-- All fields count: Redis has copied those that are not returned, too.
+local function count_bytes(fields)
+  for i = 2, #fields, 2 do
+    bytes = bytes + #fields[i]
+  end
+end
+
 -- `count`: the delivery count that the entry has with this consumer in Redis; nil if it must be claimed first.
 local function give(id, lane, attempts, fields, is_head, count)
   local begun = 0
@@ -32,9 +39,9 @@ local function give(id, lane, attempts, fields, is_head, count)
   if count ~= attempts + begun then
     claim(me, id, attempts + begun)
   end
+  count_bytes(fields)
   local needed = {}
   for i = 1, #fields, 2 do
-    bytes = bytes + #fields[i + 1] -- of all: Redis has copied those that are not returned, too
     if NEEDED[fields[i]] then
       needed[#needed + 1] = fields[i]
       needed[#needed + 1] = fields[i + 1]
@@ -122,6 +129,7 @@ local function take_new(read, some_exist)
       give(entry[1], models[i], 0, entry[2], heads_of[i], 1)
       mine = mine + 1
     else
+      count_bytes(entry[2])
       wait_in(models[i], entry[1], 0)
     end
   end
