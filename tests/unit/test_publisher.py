@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import replace
 
 import pytest
@@ -21,7 +21,6 @@ from sidecar.errors import (
     SpoolUnavailable,
     Unavailable,
 )
-from sidecar.publishing.interfaces import Attempts, Event
 from sidecar.publishing.submission import Published
 from tests.harness.waiting import patience
 from tests.unit.bench import AWAY, SETTINGS, UNKNOWN, Bench, end, events
@@ -54,29 +53,6 @@ async def test_calls_gather_while_a_group_is_under_way(bench: Bench) -> None:
     await asyncio.gather(first, *rest)
     assert [len(call) for call in bench.queue.calls] == [1, 256, 143]
     assert bench.queue.entries == [event.id for event in events(0, 400)]
-
-
-async def test_calls_that_follow_each_other_share_a_group_in_the_spool(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """grpc delivers about one call in each pass of the event loop, and a quick disk has taken it before the next."""
-    bench.queue.always = AWAY
-    await asyncio.gather(*(bench.publish([event]) for event in events(0, 2)))
-    groups: list[int] = []
-    put = bench.spool.put
-
-    async def counted(batch: Sequence[Event], attempts: Attempts) -> None:
-        groups.append(len(batch))
-        await put(batch, attempts)
-
-    monkeypatch.setattr(bench.spool, "put", counted)
-    calls = []
-    for event in events(2, 42):
-        calls.append(asyncio.ensure_future(bench.publish([event])))
-        await asyncio.sleep(0)
-    await asyncio.gather(*calls)
-    assert sum(groups) == 40
-    assert len(groups) <= 3
 
 
 async def test_while_redis_is_away_events_are_spooled_and_follow_in_order(bench: Bench) -> None:
