@@ -57,5 +57,5 @@ def start_on_a_quarter(scale: Scale) -> Rounds:
             began = time.perf_counter()
             with noop(prefix):
                 baseline = time.perf_counter() - began
-                if number:
-                    yield Round(baseline, seconds, 0.0, ours.peak_mb)
+            if number:
+                yield Round(baseline, seconds, 0.0, ours.peak_mb)

@@ -190,7 +190,9 @@ class Committer:
             else:
                 self._group = self.waiting.next_to_append(self._may_append, after_failure=now < self._retry_at)
             if self._group:
+                submissions = len(self._group)
                 await (self._spool(self._group, Attempts()) if queued else self._append(self._group))
+                self._concurrent = submissions > 1 or self.waiting.arrived > 0
                 self._group = []
             elif self._closing and all(submission.answered for submission in self.waiting):
                 return
@@ -234,7 +236,6 @@ class Committer:
         except QueueError as error:
             await self._failed(group, error, began_ms)
             return
-        self._concurrent = len(group) > 1 or self.waiting.arrived > 0
         self._metrics.redis_seconds.observe(time.monotonic() - began)
         if confirmed < self._replicas:
             self._hold(group, self._short(confirmed))
@@ -311,7 +312,6 @@ class Committer:
         for submission in missing:
             submission.spooling = True
         errors = dict(zip(missing, await self._gate.put(missing, attempts), strict=True)) if missing else {}
-        self._concurrent = len(group) > 1 or self.waiting.arrived > 0
         for submission in group:
             error = errors.get(submission)
             if error is not None:

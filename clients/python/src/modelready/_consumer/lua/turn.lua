@@ -39,7 +39,6 @@ local function give(id, lane, attempts, fields, is_head, count)
   if count ~= attempts + begun then
     claim(me, id, attempts + begun)
   end
-  count_bytes(fields)
   local needed = {}
   for i = 1, #fields, 2 do
     if NEEDED[fields[i]] then
@@ -58,6 +57,7 @@ local function take_waiting(lane, member, is_head)
   local pending = pending_with(WAITING, id) -- if not, a consumer that knows no lanes took it
   local entry = pending and entry_at(id)
   if entry then
+    count_bytes(entry[2])
     give(id, lane, pending[4], entry[2], is_head)
   elseif pending then
     redis.call('XACK', stream, group, id) -- it was deleted
@@ -125,11 +125,11 @@ local function take_new(read, some_exist)
   end
   for i, entry in ipairs(read) do
     looked = looked + 1
+    count_bytes(entry[2])
     if opened[models[i]] then
       give(entry[1], models[i], 0, entry[2], heads_of[i], 1)
       mine = mine + 1
     else
-      count_bytes(entry[2])
       wait_in(models[i], entry[1], 0)
     end
   end
@@ -165,8 +165,12 @@ local function next_list()
   return list
 end
 
--- Those of the ids that are pending with this consumer. One page has most of them: they are about the oldest it has in flight.
-local function mine_among(ids)
+-- Acknowledges those of the ids that are pending with this consumer. One page has most of them: they are about the oldest it has
+-- in flight.
+local function acknowledge(ids)
+  if #ids == 0 then
+    return
+  end
   local is_mine, found = {}, {}
   for _, pending in ipairs(redis.call('XPENDING', stream, group, ids[1], '+', 2 * #ids, me)) do
     is_mine[pending[1]] = true
@@ -176,11 +180,6 @@ local function mine_among(ids)
       found[#found + 1] = id
     end
   end
-  return found
-end
-
-local function acknowledge(ids)
-  local found = #ids > 0 and mine_among(ids) or ids
   if #found > 0 then
     redis.call('XACK', stream, group, unpack(found))
   end
@@ -218,9 +217,7 @@ for i = at, #ARGV, 2 do
   kept[#kept + 1] = is_mine and 1 or 0
 end
 
-if #ending > 0 then
-  go_on_with(ending)
-end
+go_on_with(ending)
 if ARGV[7] == '1' then
   take_free_lanes()
 end
